@@ -1,0 +1,358 @@
+//! What control tells a core and what a core tells control.
+//!
+//! Both ways are bounded queues. Everything a core is given was allocated by control, and everything it has no more
+//! use for goes back as [`Trash`] for control to free (I7).
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, WindowSnapshot};
+use phalanx_steering::{ConnKey, Policy};
+use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
+
+/// A command with the number its [`Event::Done`] answers to.
+#[derive(Debug)]
+pub struct Order {
+    /// Chosen by control; the core only repeats it.
+    pub token: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What control tells a core. Each is answered by one [`Event::Done`], except those that say so.
+#[derive(Debug)]
+pub enum Command {
+    /// Adds a VIP, or replaces it: a higher epoch, another router. Every core of the process gets it.
+    SetVip(Box<VipEntry>),
+    /// Forgets a VIP with its targets and connections. Its SAs are removed one by one.
+    RemoveVip(VipId),
+    /// Adds an inbound SA with its windows. One that is there already (same id, hence same SPI and key) stays with
+    /// its windows and the new one comes back as trash: [`Outcome::Kept`].
+    AddInbound(Box<InboundEntry>),
+    /// Adds an outbound SA; of two with one tunnel name the later is used.
+    AddOutbound(Box<OutboundSa>),
+    /// Removes an SA of either direction; packets that wait for it are dropped.
+    RemoveSa(SaId),
+    /// Replaces all filters.
+    SetFilters(Box<FilterTable>),
+    /// Replaces the targets of a VIP, on its router core.
+    SetTargets(VipId, Box<TargetSet>),
+    /// On targets: from whom link packets for a VIP are believed.
+    SetRouter(VipId, GreEnd),
+    /// Sequence numbers for an outbound SA. No [`Event::Done`].
+    Lease {
+        /// The SA.
+        sa: SaId,
+        /// The numbers.
+        lease: Lease,
+        /// After this moment none of them is used: the request's send time + what the sequencer allowed.
+        expires: Instant,
+    },
+    /// The target says that this connection is established.
+    Confirm(VipId, ConnKey),
+    /// The target says that this connection is over. Send the window of its notice first.
+    EndConn(VipId, ConnKey),
+    /// A target died: its connections go, some per round, and the floors of its SAs rise. `Done` when all are gone.
+    PurgeTarget(VipId, TargetId),
+    /// Numbers that a target verified, for the router's window.
+    MergeWindow(SaId, Box<WindowSnapshot>),
+    /// The router itself accepts nothing at or below this number any more.
+    RaiseFloor(SaId, u64),
+    /// The router itself may accept up to this number: it is durable. No [`Event::Done`].
+    Ceiling(SaId, u64),
+    /// A connection that a target told of after the router's restart.
+    RestoreConn(VipId, ConnKey, TargetId),
+    /// All targets were heard: unknown packets of this VIP are no longer refused as [`Settling`](phalanx_wire::DropReason::Settling).
+    Settled(VipId),
+    /// No new connections through this router core; those there are go on.
+    Drain,
+    /// Fills a [`DumpRequest`], which comes back in [`Event::Dumped`] instead of a `Done`.
+    Dump(Box<DumpRequest>),
+    /// Ends the loop after what is under way was sent. No [`Event::Done`].
+    Stop,
+}
+
+/// A VIP as a core knows it.
+#[derive(Clone, Debug)]
+pub struct VipEntry {
+    /// Its number in the cluster.
+    pub id: VipId,
+    /// The address.
+    pub address: IpAddr,
+    /// The router's epoch: link packets of a lower one are refused, of a higher one believed and remembered (I6).
+    pub epoch: Epoch,
+    /// The core of this process that is its router; none: the router is another box.
+    pub router_core: Option<CoreId>,
+    /// How targets are selected.
+    pub policy: Policy,
+    /// Outbound connections from this VIP and clear packets to it are this host's business: it serves the VIP.
+    pub served: bool,
+}
+
+/// An inbound SA with what its roles need.
+#[derive(Debug)]
+pub struct InboundEntry {
+    /// The SA; its window is this core's own as a target, and its counters are read by control through `shared`.
+    pub sa: InboundSa,
+    /// On the SA's router core: what it accepts itself starts above this number...
+    pub floor: u64,
+    /// ...and ends at this one until the next [`Command::Ceiling`].
+    pub ceiling: u64,
+}
+
+/// All targets of a VIP.
+#[derive(Clone, Debug, Default)]
+pub struct TargetSet {
+    /// In any order; at most [`TargetSet::MAX`].
+    pub targets: Vec<TargetEntry>,
+}
+
+impl TargetSet {
+    /// Most targets of one VIP.
+    pub const MAX: usize = 32;
+}
+
+/// One target of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetEntry {
+    /// Its number in the cluster.
+    pub id: TargetId,
+    /// The way there.
+    pub link: LinkEnd,
+    /// New connections may go there: it acknowledged the VIP's SAs, an application listens, it is not draining.
+    pub eligible: bool,
+    /// Its share of new connections relative to others; at least 1.
+    pub weight: u32,
+}
+
+/// The way from a router core to a target core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// A core of this process, perhaps the router core itself.
+    Ring(CoreId),
+    /// Another box.
+    Gre(GreEnd, CoreId),
+}
+
+/// A GRE link between two boxes over one of our ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GreEnd {
+    /// Our port.
+    pub port: usize,
+    /// Our address on it.
+    pub local: IpAddr,
+    /// Theirs.
+    pub remote: IpAddr,
+}
+
+/// What a core tells control.
+#[derive(Debug)]
+pub enum Event {
+    /// A command was carried out, or refused.
+    Done {
+        /// By this core.
+        core: CoreId,
+        /// The command's number.
+        token: u64,
+        /// What came of it.
+        result: Result<Outcome, Refused>,
+    },
+    /// An outbound SA needs sequence numbers; answered by [`Command::Lease`]. Repeated until it is.
+    LeaseWanted {
+        /// For this core.
+        core: CoreId,
+        /// The SA.
+        sa: SaId,
+        /// So many would do.
+        want: u32,
+        /// Every number below this that the core ever had is sent or thrown away.
+        done_below: u64,
+        /// Packets per second of late.
+        rate_pps: u32,
+    },
+    /// As a target: a connection is established.
+    ConnOpened {
+        /// On this core.
+        core: CoreId,
+        /// Its VIP.
+        vip: VipId,
+        /// The connection.
+        key: ConnKey,
+    },
+    /// As a target: a connection is over.
+    ConnClosed {
+        /// On this core.
+        core: CoreId,
+        /// Its VIP.
+        vip: VipId,
+        /// The connection.
+        key: ConnKey,
+    },
+    /// As a router: the numbers accepted come near the ceiling, or wait for it; answered by [`Command::Ceiling`].
+    CeilingWanted {
+        /// On this core.
+        core: CoreId,
+        /// The SA.
+        sa: SaId,
+        /// An authentic packet with this number came.
+        at: u64,
+    },
+    /// The answer to [`Command::Dump`].
+    Dumped {
+        /// By this core.
+        core: CoreId,
+        /// The command's number.
+        token: u64,
+        /// Filled.
+        dump: Box<DumpRequest>,
+    },
+    /// A filter or SA asked for a log entry of a new connection (R16).
+    Log {
+        /// On this core.
+        core: CoreId,
+        /// Its VIP.
+        vip: VipId,
+        /// The connection.
+        key: ConnKey,
+    },
+    /// For control to free.
+    Trash(Trash),
+}
+
+/// What a command did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What it says.
+    Applied,
+    /// An SA of this id was there and stays.
+    Kept,
+    /// There was nothing of that name; as good as done.
+    Absent,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A table is full.
+    #[error("the table is full")]
+    TableFull,
+    /// It names an SA that is not there.
+    #[error("no such SA")]
+    NoSuchSa,
+    /// It names a VIP that is not there.
+    #[error("no such VIP")]
+    NoSuchVip,
+    /// It names a target that is not there.
+    #[error("no such target")]
+    NoSuchTarget,
+    /// An SA with this VIP and SPI, but of another id, is there.
+    #[error("another SA has this SPI")]
+    SpiTaken,
+    /// The epoch is lower than the one seen (I6).
+    #[error("an older epoch")]
+    OldEpoch,
+    /// More targets than [`TargetSet::MAX`], or a port or core that does not exist.
+    #[error("out of range")]
+    OutOfRange,
+}
+
+/// What a core has no more use for; freed by whoever receives it.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each says what it was")]
+pub enum Trash {
+    Vip(Box<VipEntry>),
+    Inbound(Box<InboundEntry>),
+    Outbound(Box<OutboundSa>),
+    Filters(Box<FilterTable>),
+    Targets(Box<TargetSet>),
+    Window(Box<WindowSnapshot>),
+}
+
+/// A piece of a core's tables, filled by the core into memory of control.
+#[derive(Debug, Default)]
+pub struct DumpRequest {
+    /// What to write down.
+    pub what: DumpWhat,
+    /// Where to go on: 0 first, then as it came back.
+    pub cursor: usize,
+    /// Set by the core: nothing is left.
+    pub complete: bool,
+    /// Connections, up to the capacity it came with.
+    pub connections: Vec<ConnRow>,
+    /// Leases, up to the capacity it came with.
+    pub leases: Vec<LeaseRow>,
+    /// Next hops, up to the capacity it came with.
+    pub neighbours: Vec<NeighbourRow>,
+}
+
+impl DumpRequest {
+    /// A request for up to `rows` rows a time.
+    pub fn new(what: DumpWhat, rows: usize) -> Box<DumpRequest> {
+        let mut dump = Box::new(DumpRequest { what, ..DumpRequest::default() });
+        match what {
+            DumpWhat::Routed | DumpWhat::Tracked => dump.connections.reserve_exact(rows),
+            DumpWhat::Leases => dump.leases.reserve_exact(rows),
+            DumpWhat::Neighbours => dump.neighbours.reserve_exact(rows),
+        }
+        dump
+    }
+}
+
+/// Which of a core's tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DumpWhat {
+    /// The router's connection table.
+    #[default]
+    Routed,
+    /// The connections this core follows as a target: what a restarted router gathers.
+    Tracked,
+    /// Leases of the outbound SAs.
+    Leases,
+    /// Next hops of its ports.
+    Neighbours,
+}
+
+/// One connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnRow {
+    /// Its VIP.
+    pub vip: VipId,
+    /// Its peer, addresses and ports.
+    pub key: ConnKey,
+    /// Where it goes; none in a target's table.
+    pub target: Option<TargetId>,
+    /// Its target said that it is established.
+    pub established: bool,
+    /// Milliseconds since it was made or confirmed.
+    pub age_ms: u64,
+}
+
+/// The lease of one outbound SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// The SA.
+    pub sa: SaId,
+    /// Numbers left in it.
+    pub left: u64,
+    /// The highest number ever sealed with on this core.
+    pub highest: u64,
+    /// Packets that wait.
+    pub waiting: u32,
+    /// Packets per second of late.
+    pub rate_pps: u32,
+    /// Microseconds from the last request to its answer.
+    pub latency_us: u32,
+}
+
+/// One next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourRow {
+    /// Of this port.
+    pub port: usize,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address, once it answered.
+    pub mac: Option<phalanx_wire::Mac>,
+    /// Milliseconds since it answered or was first asked.
+    pub age_ms: u64,
+}

@@ -1,0 +1,225 @@
+//! Counters of a core: written by its loop alone, read by control at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam::utils::CachePadded;
+use phalanx_wire::DropReason;
+
+/// A count with one writer: a load and a store, no locked instruction.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Its value now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Adds; only the core that owns it may.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Sets; only the core that owns it may.
+    #[inline]
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
+/// Where in the loop packets were counted: the index of its counter and its name in status.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Received from a network port.
+    RxNetwork,
+    /// Received from a link port.
+    RxLink,
+    /// Received from an application port.
+    RxApplication,
+    /// Received from the ring of another core.
+    RxRing,
+    /// Peeked by the router.
+    Peeked,
+    /// Sent on to a target, still encrypted.
+    Forwarded,
+    /// Connection openings (SYNs) that the router opened before it chose a target.
+    SynOpened,
+    /// ESP packets opened: authentic and accepted by the window.
+    Opened,
+    /// ESP packets the router processed itself, as an ordinary endpoint.
+    RouterLocal,
+    /// Inner packets delivered to an application port.
+    Delivered,
+    /// ESP packets sealed.
+    Sealed,
+    /// Packets sent or delivered in clear because a filter permits them.
+    ClearPermitted,
+    /// Packets put aside until a lease brings sequence numbers.
+    HeldForLease,
+    /// Packets put aside until a ceiling is durable.
+    HeldForCeiling,
+    /// Packets put aside until a next hop answers.
+    HeldForNeighbour,
+    /// Sequence numbers of leases that were too old to be used.
+    LeaseNumbersThrownAway,
+    /// Leases taken in.
+    Leases,
+    /// ARP and ND packets answered or sent.
+    NeighbourSent,
+    /// ICMP echoes answered for a port's own address.
+    EchoAnswered,
+}
+
+impl Stage {
+    /// All of them, in the order of their counters.
+    pub const ALL: &[Stage] = &[
+        Stage::RxNetwork,
+        Stage::RxLink,
+        Stage::RxApplication,
+        Stage::RxRing,
+        Stage::Peeked,
+        Stage::Forwarded,
+        Stage::SynOpened,
+        Stage::Opened,
+        Stage::RouterLocal,
+        Stage::Delivered,
+        Stage::Sealed,
+        Stage::ClearPermitted,
+        Stage::HeldForLease,
+        Stage::HeldForCeiling,
+        Stage::HeldForNeighbour,
+        Stage::LeaseNumbersThrownAway,
+        Stage::Leases,
+        Stage::NeighbourSent,
+        Stage::EchoAnswered,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = Stage::ALL.len();
+
+    /// Its name in status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::RxNetwork => "rx-network",
+            Stage::RxLink => "rx-link",
+            Stage::RxApplication => "rx-application",
+            Stage::RxRing => "rx-ring",
+            Stage::Peeked => "peeked",
+            Stage::Forwarded => "forwarded",
+            Stage::SynOpened => "syn-opened",
+            Stage::Opened => "opened",
+            Stage::RouterLocal => "router-local",
+            Stage::Delivered => "delivered",
+            Stage::Sealed => "sealed",
+            Stage::ClearPermitted => "clear-permitted",
+            Stage::HeldForLease => "held-for-lease",
+            Stage::HeldForCeiling => "held-for-ceiling",
+            Stage::HeldForNeighbour => "held-for-neighbour",
+            Stage::LeaseNumbersThrownAway => "lease-numbers-thrown-away",
+            Stage::Leases => "leases",
+            Stage::NeighbourSent => "neighbour-sent",
+            Stage::EchoAnswered => "echo-answered",
+        }
+    }
+}
+
+/// What a core counts about one port.
+#[derive(Debug, Default)]
+pub struct PortStats {
+    /// Frames received.
+    pub rx: Count,
+    /// Bytes of them.
+    pub rx_bytes: Count,
+    /// Frames handed to the driver.
+    pub tx: Count,
+    /// Bytes of them.
+    pub tx_bytes: Count,
+    /// Frames the driver did not take.
+    pub tx_full: Count,
+}
+
+/// Everything one core counts.
+#[derive(Debug)]
+pub struct CoreStats {
+    drops: Box<[CachePadded<Count>]>,
+    stages: Box<[CachePadded<Count>]>,
+    /// By port index; ports of other cores stay 0.
+    pub ports: Box<[CachePadded<PortStats>]>,
+    /// Rounds of the loop.
+    pub loops: CachePadded<Count>,
+    /// Rounds that brought nothing.
+    pub idle: CachePadded<Count>,
+    /// Events that found the queue to control full and were lost; none may be: after one, ask for a dump.
+    pub events_lost: CachePadded<Count>,
+    /// Connections in the router's table.
+    pub connections: CachePadded<Count>,
+    /// Connections this core follows as a target.
+    pub tracked: CachePadded<Count>,
+    /// Packets that wait for a lease now.
+    pub waiting: CachePadded<Count>,
+}
+
+impl CoreStats {
+    pub(crate) fn new(ports: usize) -> CoreStats {
+        let counts = |n| (0..n).map(|_| CachePadded::default()).collect();
+        CoreStats {
+            drops: counts(DropReason::COUNT),
+            stages: counts(Stage::COUNT),
+            ports: (0..ports).map(|_| CachePadded::default()).collect(),
+            loops: CachePadded::default(),
+            idle: CachePadded::default(),
+            events_lost: CachePadded::default(),
+            connections: CachePadded::default(),
+            tracked: CachePadded::default(),
+            waiting: CachePadded::default(),
+        }
+    }
+
+    /// Packets dropped for a reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].value()
+    }
+
+    /// Packets counted at a stage.
+    pub fn stage(&self, stage: Stage) -> u64 {
+        self.stages[stage as usize].value()
+    }
+
+    #[inline]
+    pub(crate) fn dropped(&self, reason: DropReason, n: u64) {
+        self.drops[reason as usize].add(n);
+    }
+
+    #[inline]
+    pub(crate) fn passed(&self, stage: Stage, n: u64) {
+        self.stages[stage as usize].add(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_has_its_own_counter_and_name() {
+        let stats = CoreStats::new(1);
+        for (at, &stage) in Stage::ALL.iter().enumerate() {
+            assert_eq!(stage as usize, at);
+            stats.passed(stage, at as u64 + 1);
+        }
+        for (at, &stage) in Stage::ALL.iter().enumerate() {
+            assert_eq!(stats.stage(stage), at as u64 + 1);
+            assert_eq!(Stage::ALL.iter().filter(|other| other.name() == stage.name()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn every_drop_reason_has_its_own_counter() {
+        let stats = CoreStats::new(0);
+        for &reason in DropReason::ALL {
+            stats.dropped(reason, 1);
+        }
+        assert!(DropReason::ALL.iter().all(|&reason| stats.drops(reason) == 1));
+    }
+}
