@@ -1,1 +1,32 @@
-//! Under construction.
+//! AES-GCM as RFC 4106 uses it, over a burst of packets.
+//!
+//! The interface is the one a vectorised kernel wants: arrays of independent operations, each with its own key, nonce
+//! and text in place. Today every operation runs on the `aes-gcm` crate, one after the other; the kernels that work on
+//! many packets at once will stand behind the same three functions and must give the same bytes.
+//!
+//! * [`seal_burst`]: plaintext becomes ciphertext in place, the tag is written apart from it.
+//! * [`open_burst`]: the tag is verified first; ciphertext becomes plaintext only where it is genuine.
+//! * [`peek_burst`]: *unauthenticated* plaintext of a part of a packet, for the router that must see a TCP header.
+//!
+//! Nonces are the caller's duty: this crate cannot know that a nonce is new (I1 is kept in `phalanx-ipsec`).
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod key;
+mod ops;
+
+pub use key::{AeadError, Algorithm, Key};
+pub use ops::{Aad, BURST, OpenOp, PeekOp, SealOp, open_burst, peek_burst, seal_burst};
+
+/// Bytes of a nonce: salt (4) and explicit IV (8). RFC 4106 §4.
+pub const NONCE_LEN: usize = 12;
+
+/// Bytes of the salt that follows the key in keying material. RFC 4106 §8.1.
+pub const SALT_LEN: usize = 4;
+
+/// Bytes of a tag (ICV). RFC 4106 §6: the full one; we offer no shorter.
+pub const TAG_LEN: usize = 16;
+
+/// Bytes of the explicit IV in each packet. RFC 4106 §3.1.
+pub const IV_LEN: usize = 8;
