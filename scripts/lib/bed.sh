@@ -1,0 +1,207 @@
+#!/usr/bin/env bash
+# The test bed: namespaces, two bridges, and a user-mode Linux guest as a real IPsec client.
+#
+#     client guest          attacker     router      target 1     target 2
+#       P-cl net0        P-at net0     P-r net0     P-t1 net0     P-t2 net0      network bridge "net" 10.77.0.0/24 fd77::/64, MTU 1500
+#                             link0        link0         link0        link0      link bridge "lnk"    10.78.0.0/24, MTU 1600: GRE, driven by DPDK
+#                                          ctl0          ctl0         ctl0       link bridge "lnk"    10.79.0.0/24: the kernel's, for mutual TLS
+#
+# P is the prefix that names one bed: several can stand side by side. Both bridges are in namespace P-sw, where the other ends of
+# the network links are called n-cl, n-r, n-t1, n-t2, n-at: what is captured there is what that host put on the wire or got from it.
+#
+# Sourced for its functions (set BED first), or run:
+#   bed.sh up P | down P            make it, remove it
+#   bed.sh hold P                   make it, print "ready", remove it when stdin closes or on a signal: for tests, whatever way they die
+#   bed.sh boot P                   start the guest
+#   bed.sh run P COMMAND            run a shell command in the guest: its output, its exit code
+#
+# Everything that is started is recorded as a file in $BED_DIR/pids ("pid start-time"), and only what is recorded is ended.
+
+set -euo pipefail
+LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=say.sh
+. "$LIB/say.sh"
+
+BED_ROOT=/run/phalanx-bed
+BED_HOSTS=(cl r t1 t2 at)          # on the network bridge
+BED_LINKS=(r t1 t2 at)             # on the link bridge
+BED_CONTROL=(r t1 t2)              # with an address of the kernel's there
+GUEST_MAC=02:70:77:00:00:10
+
+bed_number() { case $1 in r) echo 01 ;; cl) echo 10 ;; t1) echo 11 ;; t2) echo 12 ;; at) echo 66 ;; esac; }
+
+# bed_use PREFIX: names this bed for all functions below.
+bed_use() {
+  [[ $1 =~ ^[a-z][a-z0-9]{0,5}$ ]] || fail "a bed's prefix is 1 to 6 lower-case letters and digits: '$1'"
+  BED=$1
+  BED_DIR=$BED_ROOT/$BED
+}
+
+bed_in() { local host=$1; shift; ip netns exec "$BED-$host" "$@"; }
+
+# ---- processes ------------------------------------------------------------------------------------------------------------------
+
+pid_start_time() { local stat; stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1; read -ra stat <<<"${stat##*) }"; echo "${stat[19]}"; }
+
+bed_record() {
+  echo "$2 $(pid_start_time "$2" || echo 0)" >"$BED_DIR/pids/$1"
+  disown "$2" # or this shell reports how it ended
+}
+
+# bed_pid NAME: the process recorded under that name, if it still is that process.
+bed_pid() {
+  local pid since
+  read -r pid since 2>/dev/null <"$BED_DIR/pids/$1" || return 1
+  [ "$(pid_start_time "$pid" || true)" = "$since" ] || return 1
+  echo "$pid"
+}
+
+# bed_start HOST NAME COMMAND...: in that host's namespace, in a session of its own (Ctrl-C reaches only the script), output to a log.
+bed_start() {
+  local host=$1 name=$2; shift 2
+  setsid ip netns exec "$BED-$host" "$@" >"$BED_DIR/log/$name.log" 2>&1 </dev/null &
+  bed_record "$name" $!
+}
+
+# bed_stop NAME [SIGNAL] [SECONDS]: ask, wait, insist.
+bed_stop() {
+  local name=$1 signal=${2:-TERM} seconds=${3:-5} pid
+  pid=$(bed_pid "$name") || { rm -f "$BED_DIR/pids/$name"; return 0; }
+  kill "-$signal" "$pid" 2>/dev/null || true
+  for ((i = 0; i < seconds * 20; i++)); do bed_pid "$name" >/dev/null || break; sleep 0.05; done
+  pid=$(bed_pid "$name") && kill -KILL "$pid" 2>/dev/null
+  for ((i = 0; i < 40; i++)); do bed_pid "$name" >/dev/null || break; sleep 0.05; done
+  rm -f "$BED_DIR/pids/$name"
+}
+
+# ---- namespaces and wires -------------------------------------------------------------------------------------------------------
+
+# bed_wire HOST INTERFACE BRIDGE BRIDGE_END MAC MTU
+bed_wire() {
+  local host=$BED-$1 dev=$2 bridge=$3 end=$4 mac=$5 mtu=$6 side
+  ip link add "$dev" netns "$host" address "$mac" mtu "$mtu" type veth peer name "$end" mtu "$mtu" netns "$BED-sw"
+  # An offloaded checksum or segment would be a packet that no wire carries.
+  for side in "$host $dev" "$BED-sw $end"; do
+    ip netns exec "${side% *}" ethtool -K "${side#* }" rx off tx off sg off tso off gso off gro off txvlan off rxvlan off >/dev/null
+  done
+  ip -n "$BED-sw" link set "$end" master "$bridge" up
+  ip -n "$host" link set "$dev" up
+}
+
+bed_up() {
+  bed_down
+  local host n
+  install -d -m 0700 "$BED_DIR" "$BED_DIR"/{pids,log,pcap,etc,store,guest}
+  for host in sw "${BED_HOSTS[@]}"; do
+    ip netns add "$BED-$host"
+    # Only addresses that we give: a kernel's own ND and MLD on these wires would be noise in the captures.
+    bed_in "$host" sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf.default.accept_dad=0
+    ip -n "$BED-$host" link set lo up
+  done
+  for host in net lnk; do
+    # mcast_snooping off: a bridge that prunes multicast loses neighbour solicitations.
+    ip -n "$BED-sw" link add "$host" type bridge mcast_snooping 0 forward_delay 0 stp_state 0
+    ip -n "$BED-sw" link set "$host" mtu "$([ "$host" = net ] && echo 1500 || echo 1600)" up
+  done
+  for host in "${BED_HOSTS[@]}"; do n=$(bed_number "$host")
+    bed_wire "$host" net0 net "n-$host" "02:70:77:00:01:$n" 1500
+  done
+  for host in "${BED_LINKS[@]}"; do n=$(bed_number "$host")
+    bed_wire "$host" link0 lnk "l-$host" "02:70:78:00:00:$n" 1600
+  done
+  for host in "${BED_CONTROL[@]}"; do n=$(bed_number "$host")
+    bed_wire "$host" ctl0 lnk "c-$host" "02:70:79:00:00:$n" 1500
+    ip -n "$BED-$host" addr add "10.79.0.$((10#$n))/24" dev ctl0
+  done
+}
+
+bed_down() {
+  local name host
+  if [ -d "$BED_DIR/pids" ]; then
+    # Appliances before their applications, the guest last: each then leaves in peace.
+    for name in $(cd "$BED_DIR/pids" && ls); do [ "$name" = guest ] || bed_stop "$name"; done
+    bed_stop guest KILL 1
+  fi
+  for host in "${BED_HOSTS[@]}" sw; do
+    if [ -e "/run/netns/$BED-$host" ]; then ip netns del "$BED-$host" || true; fi
+  done
+  rm -rf "${BED_DIR:?}"
+  rmdir "$BED_ROOT" 2>/dev/null || true
+}
+
+# ---- the guest ------------------------------------------------------------------------------------------------------------------
+# user-mode Linux on the host's own root file system, read-only; $BED_DIR/guest is its /mnt, writable. A line "ID" on its second
+# console makes it run /mnt/ID.cmd; it answers with ID.out and then ID.rc.
+
+bed_boot() {
+  local fifo=$BED_DIR/guest/console i
+  mkfifo "$fifo"
+  # Opened for both ways, so that neither side ever sees an end of file. A process-id namespace of its own: its many threads
+  # and traced children end with the one process that is recorded.
+  setsid ip netns exec "$BED-cl" unshare --pid --fork --kill-child env TMPDIR=/dev/shm linux.uml mem="${GUEST_MEMORY:-256M}" \
+    umid=guest uml_dir="$BED_DIR/guest/" rootfstype=hostfs rootflags=/ ro quiet loglevel=4 init="$LIB/guest-init" \
+    con=null con0=null,fd:1 con1=fd:3,null "vec0:transport=raw,ifname=net0,mac=$GUEST_MAC,depth=64,gro=0" "bed=$BED_DIR" \
+    >"$BED_DIR/log/guest.log" 2>&1 </dev/null 3<>"$fifo" &
+  bed_record guest $!
+  for ((i = 0; i < 300; i++)); do
+    [ -e "$BED_DIR/guest/ready" ] && return 0
+    bed_pid guest >/dev/null || break
+    sleep 0.05
+  done
+  cat "$BED_DIR/log/guest.log" >&2
+  fail "the client guest did not boot"
+}
+
+# bed_run COMMAND [SECONDS]: its output on stdout, its exit code as ours; 124 if it takes longer.
+bed_run() {
+  local id seconds=${2:-60} i
+  id=$(mktemp -u "$BED_DIR/guest/c-XXXXXXXX"); id=${id##*/}
+  printf '%s\n' "$1" >"$BED_DIR/guest/$id.cmd"
+  echo "$id" >"$BED_DIR/guest/console"
+  for ((i = 0; i < seconds * 50; i++)); do
+    [ -s "$BED_DIR/guest/$id.rc" ] && break
+    sleep 0.02
+  done
+  cat "$BED_DIR/guest/$id.out" 2>/dev/null || true
+  [ -s "$BED_DIR/guest/$id.rc" ] || return 124
+  return "$(cat "$BED_DIR/guest/$id.rc")"
+}
+
+# ---- captures -------------------------------------------------------------------------------------------------------------------
+
+# bed_capture INTERFACE NAME [tcpdump options and filter...]: an interface of the switch; a whole-packet capture in pcap/NAME.pcap.
+bed_capture() {
+  local dev=$1 name=$2 i; shift 2
+  bed_start sw "tcpdump-$name" tcpdump -i "$dev" -n -U -B 32768 --immediate-mode -w "$BED_DIR/pcap/$name.pcap" "$@"
+  for ((i = 0; i < 100; i++)); do grep -q 'listening on' "$BED_DIR/log/tcpdump-$name.log" && return 0; sleep 0.05; done
+  fail "tcpdump on $dev did not start: $(cat "$BED_DIR/log/tcpdump-$name.log")"
+}
+
+bed_capture_end() { bed_stop "tcpdump-$1" INT; }
+
+# ---- run as a command -----------------------------------------------------------------------------------------------------------
+
+bed_hold() {
+  HOLD_READER=
+  exec 4<&0
+  trap 'bed_down; kill "$HOLD_READER" 2>/dev/null || true' EXIT
+  trap 'exit 1' INT TERM HUP
+  bed_up
+  cat <&4 >/dev/null & # a shell that waits hears signals, one that reads does not
+  HOLD_READER=$!
+  echo ready
+  wait "$HOLD_READER"
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  [ $# -ge 2 ] || fail "usage: bed.sh up|down|hold|boot PREFIX, bed.sh run PREFIX COMMAND"
+  bed_use "$2"
+  case $1 in
+    up) bed_up ;;
+    down) bed_down ;;
+    hold) bed_hold ;;
+    boot) bed_boot ;;
+    run) bed_run "$3" "${4:-60}" ;;
+    *) fail "unknown command '$1'" ;;
+  esac
+fi
