@@ -1,1 +1,6 @@
-//! Under construction.
+//! The control core of a node: configuration, command line, status socket, host isolation.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod config;

@@ -1,0 +1,244 @@
+//! `[[sa]]` and `[[filter]]`.
+
+use super::node::path;
+use crate::config::key::KeyText;
+use crate::config::number::{self, Name};
+use crate::config::read::{At, Fields, Span, article};
+use crate::config::report::Problem;
+use crate::config::{Algorithm, PortRange, SaMode};
+use ipnet::IpNet;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// The replay windows we and the RFC's readers know: RFC 4303 §3.4.3 asks for at least 32.
+const WINDOWS: std::ops::RangeInclusive<u32> = 32..=65536;
+
+pub(in crate::config) struct SaDraft {
+    pub span: Span,
+    pub name: Option<At<String>>,
+    pub vip: Option<At<String>>,
+    pub peer: Option<At<IpAddr>>,
+    pub mode: Option<At<SaMode>>,
+    pub algorithm: Option<At<Algorithm>>,
+    pub esn: Option<At<bool>>,
+    pub inbound: Option<HalfDraft>,
+    pub outbound: Option<HalfDraft>,
+    pub selectors: SelectorsDraft,
+    pub soft_bytes: Option<At<u64>>,
+    pub hard_bytes: Option<At<u64>>,
+    pub path_mtu: Option<At<u16>>,
+    pub copy_dscp: Option<At<bool>>,
+    pub ecn: Option<At<bool>>,
+}
+
+pub(in crate::config) struct HalfDraft {
+    pub span: Span,
+    pub spi: Option<At<u32>>,
+    pub key: Option<At<KeyText>>,
+    /// Whether the key stands in this file, readable by whoever reads it.
+    pub key_inline: bool,
+    pub window: Option<At<u32>>,
+}
+
+pub(in crate::config) struct SelectorsDraft {
+    pub local: Option<At<IpNet>>,
+    pub remote: Option<At<IpNet>>,
+    pub protocol: Option<At<Option<u8>>>,
+    pub local_ports: Option<At<PortRange>>,
+    pub remote_ports: Option<At<PortRange>>,
+}
+
+impl SaDraft {
+    pub fn read(mut f: Fields<'_, '_>, folder: &Path) -> SaDraft {
+        f.demand("mode");
+        f.demand("inbound");
+        f.demand("outbound");
+        let algorithms = [("aes-128-gcm-16", Algorithm::Aes128Gcm16), ("aes-256-gcm-16", Algorithm::Aes256Gcm16)];
+        let algorithm = f.choice("algorithm", &algorithms);
+        let draft = SaDraft {
+            span: f.span.clone(),
+            name: f.required_parsed::<Name>("name").map(|n| n.map(|n| n.0)),
+            vip: f.required_parsed::<Name>("vip").map(|n| n.map(|n| n.0)),
+            peer: f.required_parsed("peer"),
+            mode: f.choice("mode", &[("tunnel", SaMode::Tunnel), ("transport", SaMode::Transport)]),
+            algorithm,
+            esn: f.optional("esn"),
+            inbound: f.table("inbound", "`inbound` of [[sa]]").map(|h| HalfDraft::read(h, folder)),
+            outbound: f.table("outbound", "`outbound` of [[sa]]").map(|h| HalfDraft::read(h, folder)),
+            selectors: SelectorsDraft::read(&mut f),
+            soft_bytes: f.optional("soft_bytes"),
+            hard_bytes: f.optional("hard_bytes"),
+            path_mtu: f.optional("path_mtu"),
+            copy_dscp: f.optional("copy_dscp"),
+            ecn: f.optional("ecn"),
+        };
+        if let Some(mtu) = &draft.path_mtu
+            && !(576..=9600).contains(&mtu.value)
+        {
+            f.sink().push(Problem::error("[[sa]]: `path_mtu` must be 576 to 9600").at(mtu.span.clone(), ""));
+        }
+        f.finish();
+        draft
+    }
+
+    /// The algorithm it has, said or not; `None` where what was said is wrong.
+    pub fn halves(&self) -> impl Iterator<Item = (&'static str, &HalfDraft)> {
+        [("inbound", &self.inbound), ("outbound", &self.outbound)].into_iter().filter_map(|(n, h)| Some((n, h.as_ref()?)))
+    }
+}
+
+impl HalfDraft {
+    fn read(mut f: Fields<'_, '_>, folder: &Path) -> HalfDraft {
+        let (key, key_inline) = key(&mut f, folder);
+        let draft = HalfDraft { span: f.span.clone(), spi: f.required("spi"), key, key_inline, window: f.optional("window") };
+        if let Some(spi) = &draft.spi
+            && spi.value < 256
+        {
+            // RFC 4303 §2.1: 1 to 255 are reserved, 0 is for local use.
+            f.sink().push(Problem::error("an `spi` is 256 to 4294967295").at(spi.span.clone(), "reserved by RFC 4303 §2.1"));
+        }
+        if let Some(window) = &draft.window
+            && !WINDOWS.contains(&window.value)
+        {
+            f.sink().push(Problem::error("a replay `window` is 32 to 65536 packets").at(window.span.clone(), ""));
+        }
+        f.finish();
+        draft
+    }
+}
+
+/// The key from `key` or `key_file`, and whether it stood in the configuration itself.
+fn key(f: &mut Fields<'_, '_>, folder: &Path) -> (Option<At<KeyText>>, bool) {
+    let inline = f.raw("key");
+    if let Some(value) = inline {
+        f.sink().secret(value.span());
+    }
+    let file = path(f, "key_file", folder);
+    match (inline, file) {
+        (Some(value), None) => {
+            let Some(text) = value.get_ref().as_str() else {
+                let found = article(value.get_ref().type_str());
+                f.sink().push(Problem::error(format!("`key` must be hex digits in quotes, not {found}")).at(value.span(), ""));
+                return (None, true);
+            };
+            match KeyText::from_hex(text) {
+                Ok(key) => (Some(At::new(key, value.span())), true),
+                Err(why) => {
+                    let label = format!("{} characters, not shown", text.chars().count());
+                    f.sink().push(Problem::error(format!("`key` {why}")).at(value.span(), label));
+                    (None, true)
+                }
+            }
+        }
+        (None, Some(file)) => match key_from(&file.value) {
+            Ok(key) => (Some(At::new(key, file.span)), false),
+            Err(problem) => {
+                f.sink().push(problem.at(file.span, ""));
+                (None, false)
+            }
+        },
+        (Some(value), Some(file)) => {
+            let problem = Problem::error("`key` and `key_file` are both given").at(file.span, "");
+            f.sink().push(problem.at(value.span(), "not shown"));
+            (None, true)
+        }
+        (None, None) => {
+            if !f.has("key_file") {
+                f.sink().push(Problem::error("`key` (or `key_file`) is missing").at(f.span.clone(), "here"));
+            }
+            (None, false)
+        }
+    }
+}
+
+fn key_from(path: &Path) -> Result<KeyText, Problem> {
+    let shown = path.display();
+    let cannot = |e: std::io::Error| Problem::error(format!("cannot read the key file {shown}: {e}"));
+    let meta = fs::metadata(path).map_err(cannot)?;
+    if meta.permissions().mode() & 0o007 != 0 {
+        let problem = Problem::error(format!("everybody on this machine can get at the key file {shown}"));
+        return Err(problem.help(format!("chmod 600 {shown}")));
+    }
+    if meta.len() > 4096 {
+        return Err(Problem::error(format!("the key file {shown} has {} bytes: no key is that long", meta.len())));
+    }
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(cannot)?);
+    KeyText::from_hex(&text).map_err(|why| Problem::error(format!("the key in {shown} {why}")))
+}
+
+impl SelectorsDraft {
+    fn read(f: &mut Fields<'_, '_>) -> SelectorsDraft {
+        SelectorsDraft {
+            local: f.parsed("local"),
+            remote: f.parsed("remote"),
+            protocol: protocol(f),
+            local_ports: port_range(f, "local_ports"),
+            remote_ports: port_range(f, "remote_ports"),
+        }
+    }
+}
+
+fn protocol(f: &mut Fields<'_, '_>) -> Option<At<Option<u8>>> {
+    let value = f.raw("protocol")?;
+    if let Some(text) = value.get_ref().as_str() {
+        return match number::protocol(text) {
+            Ok(p) => Some(At::new(p, value.span())),
+            Err(why) => {
+                f.sink().push(Problem::error(format!("`protocol` {why}")).at(value.span(), ""));
+                None
+            }
+        };
+    }
+    f.optional::<u8>("protocol").map(|n| n.map(Some))
+}
+
+fn port_range(f: &mut Fields<'_, '_>, key: &'static str) -> Option<At<PortRange>> {
+    let value = f.raw(key)?;
+    if value.get_ref().as_str() == Some("any") {
+        return Some(At::new(PortRange::ALL, value.span()));
+    }
+    let why = match super::vip::range(value.get_ref()) {
+        Some(Ok(range)) => return Some(At::new(range, value.span())),
+        Some(Err(why)) => why,
+        None => "must be \"any\", a port or a range such as \"1000-2000\"".to_owned(),
+    };
+    f.sink().push(Problem::error(format!("`{key}`: {why}")).at(value.span(), ""));
+    None
+}
+
+pub(in crate::config) struct FilterDraft {
+    pub span: Span,
+    pub action: Option<At<ActionDraft>>,
+    pub vip: Option<At<String>>,
+    pub tunnel: Option<At<String>>,
+    pub selectors: SelectorsDraft,
+    pub log: Option<At<bool>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum ActionDraft {
+    Permit,
+    Deny,
+    Protect,
+}
+
+impl FilterDraft {
+    pub fn read(mut f: Fields<'_, '_>) -> FilterDraft {
+        f.demand("action");
+        let actions =
+            [("permit", ActionDraft::Permit), ("deny", ActionDraft::Deny), ("protect", ActionDraft::Protect)];
+        let draft = FilterDraft {
+            span: f.span.clone(),
+            action: f.choice("action", &actions),
+            vip: f.required_parsed::<Name>("vip").map(|n| n.map(|n| n.0)),
+            tunnel: f.parsed::<Name>("tunnel").map(|n| n.map(|n| n.0)),
+            selectors: SelectorsDraft::read(&mut f),
+            log: f.optional("log"),
+        };
+        f.finish();
+        draft
+    }
+}
