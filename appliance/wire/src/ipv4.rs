@@ -1,0 +1,151 @@
+//! IPv4 (RFC 791), options included.
+
+use crate::ip::{Fragment, IpHeader, Trust};
+use crate::{WireError, checksum};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Length of the header without options.
+pub const MIN_LEN: usize = 20;
+/// Length of the header with all the options that fit.
+pub const MAX_LEN: usize = 60;
+/// Offset of the byte that names the upper-layer protocol.
+pub const PROTOCOL_FIELD: usize = 9;
+
+const DONT_FRAGMENT: u16 = 0x4000;
+const MORE_FRAGMENTS: u16 = 0x2000;
+
+#[inline]
+pub(crate) fn parse(b: &[u8], trust: Trust) -> Result<IpHeader, WireError> {
+    let h = b.first_chunk::<MIN_LEN>().ok_or(WireError::Short)?;
+    let header_len = usize::from(h[0] & 0x0f) * 4;
+    let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
+    if h[0] >> 4 != 4 || header_len < MIN_LEN || total_len < header_len {
+        return Err(WireError::Ip);
+    }
+    let header = b.get(..header_len).ok_or(WireError::Short)?;
+    if trust != Trust::Quoted && checksum::internet(header) != 0 {
+        return Err(WireError::Checksum);
+    }
+    let src = Ipv4Addr::new(h[12], h[13], h[14], h[15]);
+    // RFC 1122 §3.2.1.3: neither is ever a source.
+    if src.is_multicast() || src.is_broadcast() {
+        return Err(WireError::Ip);
+    }
+    let flags = u16::from_be_bytes([h[6], h[7]]);
+    let identification = u16::from_be_bytes([h[4], h[5]]);
+    let offset = (flags & 0x1fff) << 3;
+    let more = flags & MORE_FRAGMENTS != 0;
+    // A fragment that ends beyond the longest packet there can be is an attack on reassembly.
+    if trust != Trust::Quoted && usize::from(offset) + total_len > 0xffff {
+        return Err(WireError::Ip);
+    }
+    let fragment = (more || offset != 0).then_some(Fragment {
+        offset,
+        more,
+        id: u32::from(identification),
+    });
+    Ok(IpHeader {
+        version: 4,
+        src: IpAddr::V4(src),
+        dst: IpAddr::V4(Ipv4Addr::new(h[16], h[17], h[18], h[19])),
+        upper: h[PROTOCOL_FIELD],
+        upper_offset: header_len,
+        upper_field: PROTOCOL_FIELD,
+        total_len,
+        hop_limit: h[8],
+        traffic_class: h[1],
+        flow_label: 0,
+        dont_fragment: flags & DONT_FRAGMENT != 0,
+        fragment,
+        identification,
+    })
+}
+
+/// What goes into an IPv4 header of a whole packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// Source address.
+    pub src: Ipv4Addr,
+    /// Destination address.
+    pub dst: Ipv4Addr,
+    /// What follows.
+    pub protocol: u8,
+    /// Length of the packet, header included.
+    pub total_len: u16,
+    /// Time to live.
+    pub ttl: u8,
+    /// DSCP << 2 | ECN.
+    pub tos: u8,
+    /// Identification.
+    pub identification: u16,
+    /// Routers may not fragment it.
+    pub dont_fragment: bool,
+}
+
+/// Writes a header without options, checksum included, at the start of `out`.
+///
+/// # Errors
+/// [`WireError::NoRoom`]; [`WireError::Ip`] if `total_len` does not cover the header.
+pub fn write_header(out: &mut [u8], f: &Fields) -> Result<(), WireError> {
+    write_header_with_options(out, f, &[]).map(|_| ())
+}
+
+/// Writes a header with options, which are a multiple of 4 bytes long and at most 40, and gives its length.
+///
+/// # Errors
+/// [`WireError::NoRoom`]; [`WireError::Ip`] if `total_len` does not cover the header or the options have another length.
+pub fn write_header_with_options(
+    out: &mut [u8],
+    f: &Fields,
+    options: &[u8],
+) -> Result<usize, WireError> {
+    let len = MIN_LEN + options.len();
+    if !len.is_multiple_of(4) || len > MAX_LEN || usize::from(f.total_len) < len {
+        return Err(WireError::Ip);
+    }
+    let h = out.get_mut(..len).ok_or(WireError::NoRoom)?;
+    h[0] = 0x40 | (len / 4) as u8;
+    h[1] = f.tos;
+    h[2..4].copy_from_slice(&f.total_len.to_be_bytes());
+    h[4..6].copy_from_slice(&f.identification.to_be_bytes());
+    let flags = if f.dont_fragment { DONT_FRAGMENT } else { 0 };
+    h[6..8].copy_from_slice(&flags.to_be_bytes());
+    h[8] = f.ttl;
+    h[PROTOCOL_FIELD] = f.protocol;
+    h[10..12].fill(0);
+    h[12..16].copy_from_slice(&f.src.octets());
+    h[16..20].copy_from_slice(&f.dst.octets());
+    h[20..].copy_from_slice(options);
+    set_checksum(h);
+    Ok(len)
+}
+
+/// Makes the header at the start of `b` that of a fragment; `offset` in bytes, a multiple of 8.
+///
+/// # Errors
+/// [`WireError::Short`]; [`WireError::Ip`] for another offset.
+pub fn set_fragment(b: &mut [u8], offset: u16, more: bool) -> Result<(), WireError> {
+    if !offset.is_multiple_of(8) {
+        return Err(WireError::Ip);
+    }
+    let old = b.get(6..8).ok_or(WireError::Short)?;
+    let keep = u16::from_be_bytes([old[0], old[1]]) & !(MORE_FRAGMENTS | 0x1fff);
+    let more = if more { MORE_FRAGMENTS } else { 0 };
+    change_word(b, 6, keep | more | (offset >> 3))
+}
+
+fn set_checksum(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let sum = checksum::internet(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Changes one 16-bit word of the header and its checksum with it (RFC 1624).
+pub(crate) fn change_word(b: &mut [u8], at: usize, new: u16) -> Result<(), WireError> {
+    let h = b.first_chunk_mut::<MIN_LEN>().ok_or(WireError::Short)?;
+    let old = u16::from_be_bytes([h[at], h[at + 1]]);
+    let sum = u16::from_be_bytes([h[10], h[11]]);
+    h[at..at + 2].copy_from_slice(&new.to_be_bytes());
+    h[10..12].copy_from_slice(&checksum::update16(sum, old, new).to_be_bytes());
+    Ok(())
+}
