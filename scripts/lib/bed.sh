@@ -112,6 +112,7 @@ bed_up() {
   for host in "${BED_CONTROL[@]}"; do n=$(bed_number "$host")
     bed_wire "$host" ctl0 lnk "c-$host" "02:70:79:00:00:$n" 1500
     ip -n "$BED-$host" addr add "10.79.0.$((10#$n))/24" dev ctl0
+    bed_in "$host" sysctl -qw net.ipv6.conf.default.disable_ipv6=0 # what is made later is the appliance's
   done
 }
 

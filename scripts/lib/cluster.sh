@@ -1,0 +1,218 @@
+#!/usr/bin/env bash
+# A cluster of three on the test bed (bed.sh): router r, targets t1 and t2, one VIP of each IP version, one tunnel to the client guest.
+#
+#     node      network port                link port       control
+#     r         10.77.0.1   fd77::1         10.78.0.1       10.79.0.1:7900     VIPs 10.77.0.100 and fd77::100
+#     t1        10.77.0.11  fd77::11        10.78.0.11      10.79.0.11
+#     t2        10.77.0.12  fd77::12        10.78.0.12      10.79.0.12
+#     client    10.77.0.10  fd77::10        inner addresses in tunnel mode: 10.99.0.10, fd99::10
+#
+# Sourced for its functions, or run: cluster.sh FUNCTION PREFIX [ARGUMENTS...], for example `cluster.sh start px r`.
+# From the environment:
+#   PHALANX                  the binary; default: what `cargo build --release` made
+#   OUTER INNER MODE ESN     the tunnel, as for guest-sa; default 4, OUTER, tunnel, 0
+#   WINDOW                   the client's replay window; default 64
+#   SELECT                   round-robin | least-connections
+
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=bed.sh
+. "$(dirname "${BASH_SOURCE[0]}")/bed.sh"
+
+ROOT=$(cd "$LIB/../.." && pwd)
+PHALANX=${PHALANX:-${CARGO_TARGET_DIR:-$ROOT/target}/release/phalanx}
+: "${OUTER:=4}" "${MODE:=tunnel}" "${ESN:=0}" "${WINDOW:=64}" "${SELECT:=round-robin}"
+: "${INNER:=$OUTER}"
+[ "$MODE" = tunnel ] || INNER=$OUTER
+SPI_TO_VIP=4097 SPI_TO_CLIENT=8193
+
+vip_of() { [ "$1" = 4 ] && echo 10.77.0.100 || echo fd77::100; }
+client_of() { [ "$1" = 4 ] && echo 10.77.0.10 || echo fd77::10; }
+inner_client() {
+  if [ "$MODE" = transport ]; then client_of "$OUTER"; elif [ "$INNER" = 4 ]; then echo 10.99.0.10; else echo fd99::10; fi
+}
+url_host() { [ "$INNER" = 4 ] && vip_of 4 || echo "[$(vip_of 6)]"; }
+
+# ---- configuration ----------------------------------------------------------------------------------------------------------------
+
+# What all three files have in common.
+common_config() { # NODE NUMBER CPU ROLE
+  cat <<X
+[node]
+name = "$1"
+status_socket = "$BED_DIR/$1.sock"
+state_dir = "$BED_DIR/store/$1"
+
+[cluster]
+name = "$BED"
+certificate = "$1.pem"
+key = "$1.key"
+ca = "ca.pem"
+coupling = "embedded"
+$5
+[[cluster.node]]
+name = "r"
+address = "10.79.0.1:7900"
+link = ["10.78.0.1"]
+
+[[cluster.node]]
+name = "t1"
+link = ["10.78.0.11"]
+
+[[cluster.node]]
+name = "t2"
+link = ["10.78.0.12"]
+
+[memory]
+hugepages = "never"
+
+[[port]]
+name = "net"
+device = "net_af_packet,iface=net0"
+role = "network"
+addresses = ["10.77.0.$2/24", "fd77::$2/64"]
+mtu = 1500
+
+[[port]]
+name = "link"
+device = "net_af_packet,iface=link0"
+role = "link"
+addresses = ["10.78.0.$2/24"]
+mtu = 1600
+
+[[port]]
+name = "app"
+device = "net_tap,iface=vip0"
+role = "application"
+
+[[core]]
+cpu = $3
+roles = ["$4"]
+ports = ["net", "link", "app"]
+idle = "sleep"
+X
+}
+
+router_config() {
+  local family width=32
+  [ "$INNER" = 4 ] || width=128
+  common_config r 1 0 router 'listen = "10.79.0.1:7900"'
+  for family in 4 6; do
+    cat <<X
+
+[[vip]]
+name = "vip$family"
+id = $family
+address = "$(vip_of $family)/$([ $family = 4 ] && echo 24 || echo 64)"
+owner = "r"
+distribute = [{ ports = [80, 5201, 8080], targets = ["t1", "t2"] }]
+select = "$SELECT"
+X
+  done
+  cat <<X
+
+[[sa]]
+name = "client"
+vip = "vip$OUTER"
+peer = "$(client_of "$OUTER")"
+mode = "$MODE"
+algorithm = "aes-128-gcm-16"
+esn = $([ "$ESN" = 0 ] && echo false || echo true)
+inbound = { spi = $SPI_TO_VIP, key_file = "to-vip.key", window = 1024 }
+outbound = { spi = $SPI_TO_CLIENT, key_file = "to-client.key", window = $WINDOW }
+local = "$(vip_of "$INNER")/$width"
+remote = "$(inner_client)/$width"
+
+[[filter]]
+action = "protect"
+vip = "vip$OUTER"
+tunnel = "client"
+local = "$(vip_of "$INNER")/$width"
+remote = "$(inner_client)/$width"
+X
+}
+
+random_key() { od -An -N20 -tx1 /dev/urandom | tr -d ' \n'; }
+
+# configure: keys, certificates, three configurations and the router's store.
+configure() {
+  local etc=$BED_DIR/etc cpus node number
+  cpus=$(nproc)
+  (umask 077; random_key >"$etc/to-vip.key"; random_key >"$etc/to-client.key")
+  (umask 077; router_config >"$etc/r.toml")
+  for node in t1 t2; do
+    number=$((10 + ${node#t}))
+    (umask 077; common_config "$node" "$number" $((${node#t} % cpus)) target 'routers = ["r"]' >"$etc/$node.toml")
+  done
+  "$PHALANX" pki init --dir "$etc" >/dev/null
+  for node in r t1 t2; do "$PHALANX" pki issue "$node" --dir "$etc" >/dev/null; done
+  "$PHALANX" store create --config "$etc/r.toml" >/dev/null
+}
+
+# client_sa: the other end of the tunnel, in the guest.
+client_sa() {
+  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW \
+    SPI_OUT=$SPI_TO_VIP KEY_OUT=$(cat "$BED_DIR/etc/to-vip.key") SPI_IN=$SPI_TO_CLIENT KEY_IN=$(cat "$BED_DIR/etc/to-client.key") $LIB/guest-sa"
+}
+
+# ---- nodes ------------------------------------------------------------------------------------------------------------------------
+
+# query NODE COMMAND...: `phalanx status` and its kin, of that node.
+query() { local node=$1; shift; "$PHALANX" "$@" --socket "$BED_DIR/$node.sock"; }
+
+# start NODE: one `phalanx run`; returns when its status socket answers.
+start() {
+  local node=$1 i
+  bed_start "$node" "$node" "$PHALANX" run --config "$BED_DIR/etc/$node.toml"
+  for ((i = 0; i < 400; i++)); do
+    query "$node" status >/dev/null 2>&1 && return 0
+    bed_pid "$node" >/dev/null || break
+    sleep 0.05
+  done
+  sed 's/^/    /' "$BED_DIR/log/$node.log" >&2
+  fail "node $node did not start"
+}
+
+# ready: waits until the router may give connections to both targets.
+ready() {
+  local i
+  for ((i = 0; i < 400; i++)); do
+    [ "$(query r target --json 2>/dev/null | jq '[.. | objects | select(.ready == true)] | length')" = 2 ] && return 0
+    sleep 0.05
+  done
+  query r target >&2 || true
+  fail "the targets did not become ready"
+}
+
+# web NODE: nginx in a target's namespace; each page says who serves it.
+web() {
+  local node=$1 dir=$BED_DIR/web-$1 i
+  mkdir -p "$dir/pages"
+  echo "served by $node" >"$dir/pages/index.html"
+  head -c 1000000 /dev/zero >"$dir/pages/megabyte"
+  cat >"$dir/nginx.conf" <<X
+daemon off;
+master_process off;
+user root;
+pid $dir/nginx.pid;
+error_log $dir/error.log;
+events { worker_connections 512; }
+http {
+  access_log $dir/access.log;
+  client_body_temp_path $dir; proxy_temp_path $dir; fastcgi_temp_path $dir; uwsgi_temp_path $dir; scgi_temp_path $dir;
+  server { listen 80; listen [::]:80; root $dir/pages; add_header Served-By $node; }
+}
+X
+  : >"$dir/access.log"
+  bed_start "$node" "nginx-$node" nginx -e "$dir/error.log" -c "$dir/nginx.conf"
+  for ((i = 0; i < 100; i++)); do [ -s "$dir/nginx.pid" ] && return 0; sleep 0.05; done
+  cat "$dir/error.log" >&2
+  fail "nginx on $node did not start"
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  [ $# -ge 2 ] || fail "usage: cluster.sh FUNCTION PREFIX [ARGUMENTS...]"
+  function=$1
+  bed_use "$2"
+  shift 2
+  "$function" "$@"
+fi
