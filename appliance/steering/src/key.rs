@@ -1,0 +1,123 @@
+//! What names a connection, and its packed form in a table.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use phalanx_wire::{Endpoint, Flow, PeerId};
+
+/// A connection: who it is with, and the inner protocol, addresses and ports. Two peers that use the same inner
+/// address stay apart (DESIGN "Connection table").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnKey {
+    /// The peer whose SA the packets come through.
+    pub peer: PeerId,
+    /// Inner protocol, addresses and ports; the local end is ours.
+    pub flow: Flow,
+}
+
+/// A [`ConnKey`] in 42 bytes with an alignment that lets a table entry fit a cache line.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub(crate) struct PackedKey {
+    local: [u8; 16],
+    remote: [u8; 16],
+    peer: u32,
+    local_port: u16,
+    remote_port: u16,
+    protocol: u8,
+    /// Bit 0: the local address is IPv6; bit 1: the remote one is. So an IPv4 address never equals an IPv4-mapped one.
+    families: u8,
+}
+
+impl PackedKey {
+    /// The key as words for the hash.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 6] {
+        let word =
+            |half: &[u8; 16], at: usize| u64::from_ne_bytes(std::array::from_fn(|i| half[at + i]));
+        [
+            word(&self.local, 0),
+            word(&self.local, 8),
+            word(&self.remote, 0),
+            word(&self.remote, 8),
+            u64::from(self.peer) << 32
+                | u64::from(self.local_port) << 16
+                | u64::from(self.remote_port),
+            u64::from(self.protocol) << 8 | u64::from(self.families),
+        ]
+    }
+
+    pub(crate) fn peer(&self) -> PeerId {
+        PeerId(self.peer)
+    }
+}
+
+impl From<&ConnKey> for PackedKey {
+    #[inline]
+    fn from(key: &ConnKey) -> Self {
+        let (local, local_is_v6) = pack(key.flow.local.addr);
+        let (remote, remote_is_v6) = pack(key.flow.remote.addr);
+        PackedKey {
+            local,
+            remote,
+            peer: key.peer.0,
+            local_port: key.flow.local.port,
+            remote_port: key.flow.remote.port,
+            protocol: key.flow.protocol,
+            families: local_is_v6 | remote_is_v6 << 1,
+        }
+    }
+}
+
+impl From<&PackedKey> for ConnKey {
+    fn from(key: &PackedKey) -> Self {
+        let local = Endpoint {
+            addr: unpack(&key.local, key.families & 1),
+            port: key.local_port,
+        };
+        let remote = Endpoint {
+            addr: unpack(&key.remote, key.families >> 1),
+            port: key.remote_port,
+        };
+        ConnKey {
+            peer: key.peer(),
+            flow: Flow {
+                protocol: key.protocol,
+                local,
+                remote,
+            },
+        }
+    }
+}
+
+#[inline]
+fn pack(address: IpAddr) -> ([u8; 16], u8) {
+    match address {
+        IpAddr::V4(v4) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&v4.octets());
+            (bytes, 0)
+        }
+        IpAddr::V6(v6) => (v6.octets(), 1),
+    }
+}
+
+fn unpack(bytes: &[u8; 16], is_v6: u8) -> IpAddr {
+    match is_v6 {
+        0 => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
+        _ => Ipv6Addr::from(*bytes).into(),
+    }
+}
+
+/// Milliseconds of the caller's clock in a field that does not ask for an alignment of eight.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stamp([u32; 2]);
+
+impl Stamp {
+    pub(crate) fn at(ms: u64) -> Self {
+        Stamp([ms as u32, (ms >> 32) as u32])
+    }
+
+    pub(crate) fn ms(self) -> u64 {
+        u64::from(self.0[1]) << 32 | u64::from(self.0[0])
+    }
+}

@@ -1,0 +1,164 @@
+//! The peek (R9): what the beginning of an inner packet shows of its connection.
+//!
+//! Works on a decrypted prefix, which is not authenticated, as well as on an opened packet. Where the prefix ends too
+//! early it says how much more is wanted, so the router never decrypts beyond the TCP header; IPv6 extension headers
+//! make that iterative. Whatever is not plain TCP is left to the router as an ordinary endpoint, where the integrity
+//! check comes first: nothing here drops a packet.
+
+use std::net::IpAddr;
+
+use phalanx_wire::{Endpoint, Flow, IpHeader, TcpHeader, WireError, protocol, tcp};
+
+/// How much to decrypt first: IPv6 and TCP headers without options, in whole cipher blocks.
+pub const FIRST_PEEK: usize = 64;
+
+/// How much is decrypted at most; a packet with more in front of its TCP header is opened by the router instead.
+pub const MAX_PEEK: usize = 512;
+
+/// What the bytes begin with.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape<'a> {
+    /// A whole inner IP header: tunnel mode, or a packet that is opened already.
+    Packet,
+    /// The payload of the outer packet: transport mode.
+    Payload {
+        /// The outer header, whose addresses are the connection's.
+        outer: &'a IpHeader,
+        /// The protocol named by the ESP trailer or the AH header.
+        next_header: u8,
+    },
+}
+
+/// What a prefix shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Enough.
+    Seen(Seen),
+    /// The same again with a prefix of this many bytes, which is more than there were and not more than there are.
+    NeedMore(usize),
+}
+
+/// What an inner packet is, as far as steering asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A TCP segment.
+    Tcp {
+        /// Its connection, seen from our side.
+        flow: Flow,
+        /// Its header.
+        tcp: TcpHeader,
+    },
+    /// Another protocol, or a fragment.
+    Other {
+        /// The local address.
+        local: IpAddr,
+        /// The protocol behind the last extension header.
+        protocol: u8,
+        /// A fragment, the first one included.
+        fragment: bool,
+    },
+    /// Not to be made sense of, at least not within [`MAX_PEEK`].
+    Opaque,
+}
+
+impl Seen {
+    /// The local address, which decides whether the inner packet is for a VIP.
+    pub fn local(&self) -> Option<IpAddr> {
+        match self {
+            Seen::Tcp { flow, .. } => Some(flow.local.addr),
+            Seen::Other { local, .. } => Some(*local),
+            Seen::Opaque => None,
+        }
+    }
+
+    /// What a whole inner packet is, as it comes out of an SA in either mode.
+    pub fn of_packet(packet: &[u8]) -> Seen {
+        match look(Shape::Packet, packet, packet.len()) {
+            Look::Seen(seen) => seen,
+            Look::NeedMore(_) => Seen::Opaque,
+        }
+    }
+}
+
+/// Looks at `prefix`, the first of `whole` bytes that could be decrypted.
+pub fn look(shape: Shape<'_>, prefix: &[u8], whole: usize) -> Look {
+    match shape {
+        Shape::Packet => look_at_packet(prefix, whole),
+        Shape::Payload { outer, next_header } => look_at_payload(outer, next_header, prefix, whole),
+    }
+}
+
+/// 1. the IP header and, in IPv6, all extension headers; 2. fragments and other protocols; 3. the TCP header.
+fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
+    let ip = match IpHeader::parse_prefix(prefix) {
+        Ok(ip) => ip,
+        // How much the next extension header needs is not known before it is read: twice as much, then.
+        Err(WireError::Short) => return more(prefix.len() * 2, prefix, whole),
+        Err(_) => return Look::Seen(Seen::Opaque),
+    };
+    let fragment = ip.fragment.is_some();
+    if fragment || ip.upper != protocol::TCP {
+        return Look::Seen(Seen::Other {
+            local: ip.dst,
+            protocol: ip.upper,
+            fragment,
+        });
+    }
+    if ip.upper_len() < tcp::MIN_LEN {
+        return Look::Seen(Seen::Opaque);
+    }
+    look_at_tcp(&ip, prefix, ip.upper_offset, whole)
+}
+
+/// Transport mode: options that travel inside ESP come first (RFC 4303 §3.1.1), then the TCP header.
+fn look_at_payload(outer: &IpHeader, mut next_header: u8, prefix: &[u8], whole: usize) -> Look {
+    let mut at = 0;
+    while matches!(next_header, protocol::DESTINATION | protocol::ROUTING) {
+        let Some(header) = prefix.get(at..at + 2) else {
+            return more(at + 2, prefix, whole);
+        };
+        next_header = header[0];
+        at += (usize::from(header[1]) + 1) * 8;
+    }
+    match next_header {
+        protocol::TCP => look_at_tcp(outer, prefix, at, whole),
+        other => {
+            let fragment = other == protocol::FRAGMENT;
+            Look::Seen(Seen::Other {
+                local: outer.dst,
+                protocol: other,
+                fragment,
+            })
+        }
+    }
+}
+
+fn look_at_tcp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
+    let Some(header) = prefix.get(at..).filter(|rest| rest.len() >= tcp::MIN_LEN) else {
+        return more(at + tcp::MIN_LEN, prefix, whole);
+    };
+    let Ok(tcp) = TcpHeader::parse_prefix(header) else {
+        return Look::Seen(Seen::Opaque);
+    };
+    let flow = Flow {
+        protocol: protocol::TCP,
+        local: Endpoint {
+            addr: ip.dst,
+            port: tcp.dst_port,
+        },
+        remote: Endpoint {
+            addr: ip.src,
+            port: tcp.src_port,
+        },
+    };
+    Look::Seen(Seen::Tcp { flow, tcp })
+}
+
+/// Asks for `wanted` bytes, or as many as there are; always for more than before, so that the rounds are bounded.
+fn more(wanted: usize, prefix: &[u8], whole: usize) -> Look {
+    let most = whole.min(MAX_PEEK);
+    if prefix.len() >= most {
+        return Look::Seen(Seen::Opaque);
+    }
+    Look::NeedMore(wanted.max(prefix.len() + 1).max(FIRST_PEEK).min(most))
+}

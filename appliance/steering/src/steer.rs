@@ -1,0 +1,142 @@
+//! What the router does with an inbound packet (R10, R11): one pure function for what it has peeked at, one step that
+//! makes an entry, for what it has verified.
+
+use phalanx_wire::{DropReason, PeerId, TargetId};
+
+use crate::ConnKey;
+use crate::distribute::{Protection, Situation, Verdict, verdict};
+use crate::look::Seen;
+use crate::select::Selector;
+use crate::table::{ConnState, ConnectionTable};
+
+/// Where a packet came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Whose SA it came through.
+    pub peer: PeerId,
+    /// What protects it.
+    pub protection: Protection,
+    /// ESP with a cipher, as opposed to ESP-NULL.
+    pub encrypted: bool,
+    /// Tunnel mode.
+    pub tunnel: bool,
+    /// The local address of the outer header is a VIP.
+    pub outer_is_vip: bool,
+    /// The local address of the inner header, [`Seen::local`], is a VIP.
+    pub inner_is_vip: bool,
+    /// The VIP's targets were asked for their connections and windows since this router took the VIP.
+    pub settled: bool,
+}
+
+impl Arrival {
+    /// R11's word on the packet.
+    #[inline]
+    pub fn verdict(&self, seen: &Seen) -> Verdict {
+        verdict(&Situation {
+            protection: self.protection,
+            encrypted: self.encrypted,
+            tunnel: self.tunnel,
+            tcp: matches!(seen, Seen::Tcp { .. }),
+            outer_is_vip: self.outer_is_vip,
+            inner_is_vip: self.inner_is_vip,
+        })
+    }
+}
+
+/// What to do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Forward it, as it came, to the target of its connection.
+    Forward {
+        /// Who.
+        target: TargetId,
+    },
+    /// Open it here, and forward what is inside to the target of its connection, in clear over the trusted link
+    /// (R11: connection distributed, IPsec work not).
+    OpenThenForward {
+        /// Who.
+        target: TargetId,
+    },
+    /// A SYN: open a copy of it; if it is genuine, not a replay and fits its tunnel, [`admit`] names the target.
+    OpenThenSelect,
+    /// Process it here, as an ordinary endpoint does.
+    Local,
+    /// Drop it, and count it under this reason.
+    Drop(DropReason),
+}
+
+/// Decides about a packet of which only an unauthenticated prefix may have been seen; the table is only read (I5).
+#[inline]
+pub fn decide(arrival: &Arrival, seen: &Seen, table: &ConnectionTable) -> Decision {
+    let verdict = arrival.verdict(seen);
+    let Seen::Tcp { flow, tcp } = seen else {
+        return by_the_router(arrival);
+    };
+    if verdict == Verdict::Local {
+        return by_the_router(arrival);
+    }
+    let opens = tcp.flags.opens();
+    match table.lookup(&ConnKey {
+        peer: arrival.peer,
+        flow: *flow,
+    }) {
+        // As long as the connection is half-open, each SYN of it is opened, not only the first: the router's window
+        // then knows them all when the entry expires, and a copy of one is never taken for a new one (I2).
+        Some(conn) if opens && conn.state == ConnState::HalfOpen => {
+            OPEN_IF_SETTLED[usize::from(arrival.settled)]
+        }
+        Some(conn) if verdict == Verdict::DistributeConnection => Decision::OpenThenForward {
+            target: conn.target,
+        },
+        Some(conn) => Decision::Forward {
+            target: conn.target,
+        },
+        None if opens => OPEN_IF_SETTLED[usize::from(arrival.settled)],
+        None => by_the_router(arrival),
+    }
+}
+
+/// What the router would take itself it must not even answer before it knows what its targets have (DESIGN "Inbound
+/// replay"): a reset would end a connection that a target holds, and a replay would be taken for new.
+const OPEN_IF_SETTLED: [Decision; 2] = [
+    Decision::Drop(DropReason::Settling),
+    Decision::OpenThenSelect,
+];
+
+fn by_the_router(arrival: &Arrival) -> Decision {
+    if arrival.settled {
+        Decision::Local
+    } else {
+        Decision::Drop(DropReason::Settling)
+    }
+}
+
+/// Makes the entry for a SYN that was opened: its integrity check was good, the window has taken its number, and it fits
+/// its tunnel. A SYN of a known connection gets that connection's target; half-open, it has its full time again.
+///
+/// # Errors
+/// [`DropReason::UnknownConnection`] if what was opened is not a SYN after all, [`DropReason::TableFull`],
+/// [`DropReason::HalfOpenLimit`], [`DropReason::NoTarget`]. Nothing has changed then.
+pub fn admit(
+    peer: PeerId,
+    opened: &Seen,
+    table: &mut ConnectionTable,
+    selector: &mut Selector,
+    now: u64,
+) -> Result<TargetId, DropReason> {
+    let Seen::Tcp { flow, tcp } = opened else {
+        return Err(DropReason::UnknownConnection);
+    };
+    if !tcp.flags.opens() {
+        return Err(DropReason::UnknownConnection);
+    }
+    let key = ConnKey { peer, flow: *flow };
+    if table.lookup(&key).is_none() {
+        table.admits(peer)?;
+        let target = selector
+            .select(|target| table.connections_of(target))
+            .ok_or(DropReason::NoTarget)?;
+        return table.insert(&key, target, now);
+    }
+    table.renew(&key, now).ok_or(DropReason::UnknownConnection)
+}

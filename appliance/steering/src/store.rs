@@ -1,0 +1,183 @@
+//! The memory below both connection tables: bounded, allocated once, entries that never move.
+//!
+//! Every key has two buckets of sixteen slots, each with a byte of the key's hash in a row of tags that is
+//! compared as a whole; a new entry goes into the emptier bucket. So a look-up reads two rows of tags and, nearly
+//! always, one 64-byte entry; it is bounded whatever was inserted; a deletion leaves no tombstone; and because no
+//! entry is ever displaced, a cursor over the slots sees each entry that is there throughout exactly once.
+
+use crate::SteeringError;
+use crate::hash::{Seed, keyed};
+use crate::key::PackedKey;
+
+/// Slots of a bucket.
+const WAYS: usize = 16;
+/// Entries per bucket at capacity: three quarters, so that the emptier of two buckets has room (the fullest of n
+/// buckets holds the average + log2(ln n), here 12 + 4, with a probability that can be neglected).
+const FILL: usize = 12;
+/// Most entries of one store: 8 GiB of slots, and far from the last number that a slot can have.
+const MOST: usize = 100_000_000;
+/// The tag of a free slot.
+const FREE: u8 = 0;
+
+/// Where an entry stands; valid until the entry is removed.
+pub(crate) type Slot = u32;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Entry<V> {
+    key: PackedKey,
+    value: V,
+}
+
+/// A bounded map from connection keys to `V`.
+pub(crate) struct Store<V> {
+    seed: Seed,
+    tags: Box<[[u8; WAYS]]>,
+    entries: Box<[Entry<V>]>,
+    len: usize,
+    capacity: usize,
+}
+
+/// A key's two buckets and its tag.
+#[derive(Clone, Copy)]
+struct Place {
+    buckets: [u32; 2],
+    tag: u8,
+}
+
+impl<V: Copy + Default> Store<V> {
+    /// One cache line per entry: what STYLE asks of hot structures, checked where a table is instantiated.
+    const LINE: () = assert!(size_of::<Entry<V>>() == 64);
+
+    /// Room for `capacity` entries; the only allocation.
+    pub(crate) fn new(capacity: usize, seed: Seed) -> Result<Self, SteeringError> {
+        let () = Self::LINE;
+        let buckets = capacity.div_ceil(FILL).max(2);
+        if capacity > MOST {
+            return Err(SteeringError::TooMany(capacity));
+        }
+        Ok(Store {
+            seed,
+            tags: vec![[FREE; WAYS]; buckets].into_boxed_slice(),
+            entries: vec![
+                Entry {
+                    key: PackedKey::default(),
+                    value: V::default()
+                };
+                buckets * WAYS
+            ]
+            .into_boxed_slice(),
+            len: 0,
+            capacity,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn find(&self, key: &PackedKey) -> Option<Slot> {
+        let place = self.place(key);
+        place
+            .buckets
+            .into_iter()
+            .find_map(|bucket| self.find_in(bucket, place.tag, key))
+    }
+
+    /// A new entry; `None` if there is no room. The caller knows that the key is absent.
+    pub(crate) fn insert(&mut self, key: &PackedKey, value: V) -> Option<Slot> {
+        if self.len == self.capacity {
+            return None;
+        }
+        let place = self.place(key);
+        let [first, second] = place.buckets.map(|bucket| (self.used(bucket), bucket));
+        let (used, bucket) = first.min(second);
+        if used == WAYS {
+            return None;
+        }
+        let way = self.tags[bucket as usize]
+            .iter()
+            .position(|tag| *tag == FREE)?;
+        self.tags[bucket as usize][way] = place.tag;
+        let slot = bucket as usize * WAYS + way;
+        self.entries[slot] = Entry { key: *key, value };
+        self.len += 1;
+        Some(slot as Slot)
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        let tag = &mut self.tags[slot as usize / WAYS][slot as usize % WAYS];
+        debug_assert_ne!(*tag, FREE);
+        *tag = FREE;
+        self.len -= 1;
+    }
+
+    pub(crate) fn key(&self, slot: Slot) -> &PackedKey {
+        &self.entries[slot as usize].key
+    }
+
+    pub(crate) fn value(&self, slot: Slot) -> &V {
+        &self.entries[slot as usize].value
+    }
+
+    pub(crate) fn value_mut(&mut self, slot: Slot) -> &mut V {
+        &mut self.entries[slot as usize].value
+    }
+
+    /// The first used slot at or after `from`, looking at `budget` slots (at least a bucket) and no more: where to go on, and the slot.
+    pub(crate) fn next_used(&self, from: usize, budget: usize) -> (usize, Option<Slot>) {
+        let end = from.saturating_add(budget).min(self.slots());
+        let found = (from..end).find(|at| self.tags[at / WAYS][at % WAYS] != FREE);
+        (found.map_or(end, |at| at + 1), found.map(|at| at as Slot))
+    }
+
+    #[inline]
+    fn place(&self, key: &PackedKey) -> Place {
+        let hash = keyed(self.seed, key.words());
+        let buckets = self.tags.len() as u64;
+        // Each half of the hash picks a bucket by multiplication: any number of buckets will do, and none is favoured.
+        let first = ((hash >> 32) * buckets) >> 32;
+        let second = ((hash & 0xffff_ffff) * buckets) >> 32;
+        // The low byte of the low half moves its bucket least, so it is nearly independent of both.
+        let tag = (hash as u8).max(1);
+        Place {
+            buckets: [first as u32, second as u32],
+            tag,
+        }
+    }
+
+    #[inline]
+    fn find_in(&self, bucket: u32, tag: u8, key: &PackedKey) -> Option<Slot> {
+        let mut hits = matches(&self.tags[bucket as usize], tag);
+        while hits != 0 {
+            let slot = bucket as usize * WAYS + hits.trailing_zeros() as usize;
+            if self.entries[slot].key == *key {
+                return Some(slot as Slot);
+            }
+            hits &= hits - 1;
+        }
+        None
+    }
+
+    fn used(&self, bucket: u32) -> usize {
+        WAYS - matches(&self.tags[bucket as usize], FREE).count_ones() as usize
+    }
+}
+
+/// One bit per way whose tag is `tag`; compiles to one vector comparison.
+#[inline]
+fn matches(tags: &[u8; WAYS], tag: u8) -> u16 {
+    let mut bits = 0;
+    for (way, candidate) in tags.iter().enumerate() {
+        bits |= u16::from(*candidate == tag) << way;
+    }
+    bits
+}
