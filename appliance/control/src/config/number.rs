@@ -1,7 +1,33 @@
 //! Strings and numbers with a meaning: names, port ranges, protocols, devices.
 
-use super::{Device, PortRange};
+use super::{Algorithm, Device, PortRange};
+use ipnet::IpNet;
+use std::net::IpAddr;
 use std::str::FromStr;
+
+/// A cipher; hyphens are nobody's business.
+pub(super) struct Cipher(pub Algorithm);
+
+impl FromStr for Cipher {
+    type Err = &'static str;
+    fn from_str(s: &str) -> Result<Cipher, &'static str> {
+        let plain = |s: &str| s.replace('-', "");
+        let found = Algorithm::ALL.into_iter().find(|a| plain(a.name()) == plain(s));
+        found.map(Cipher).ok_or("must be `aes-128-gcm-16` or `aes-256-gcm-16`")
+    }
+}
+
+/// A block of addresses, or one address.
+pub(super) struct Block(pub IpNet);
+
+impl FromStr for Block {
+    type Err = &'static str;
+    fn from_str(s: &str) -> Result<Block, &'static str> {
+        let one = s.parse::<IpAddr>().map(IpNet::from).map_err(drop);
+        let net = one.or_else(|()| s.parse()).map_err(|_| "is no address or block such as \"10.99.0.0/24\"")?;
+        Ok(Block(net))
+    }
+}
 
 /// A node's name: a DNS label, since it is also the name in the node's certificate.
 pub(super) struct NodeName(pub String);

@@ -1,6 +1,7 @@
 //! The checked configuration. Fields are public: a value of these types came out of the checker.
 
 use super::KeyText;
+pub use phalanx_aead::Algorithm;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -312,15 +313,6 @@ pub enum SaMode {
     Tunnel,
     /// The payload inside.
     Transport,
-}
-
-/// `algorithm = …`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// `aes-128-gcm-16`
-    Aes128Gcm16,
-    /// `aes-256-gcm-16`
-    Aes256Gcm16,
 }
 
 /// What an SA carries or a filter matches, seen from our side: `local` is the VIP's side.

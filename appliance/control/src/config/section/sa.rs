@@ -2,7 +2,7 @@
 
 use super::node::path;
 use crate::config::key::KeyText;
-use crate::config::number::{self, Name};
+use crate::config::number::{self, Block, Cipher, Name};
 use crate::config::read::{At, Fields, Span, article};
 use crate::config::report::Problem;
 use crate::config::{Algorithm, PortRange, SaMode};
@@ -56,15 +56,13 @@ impl SaDraft {
         f.demand("mode");
         f.demand("inbound");
         f.demand("outbound");
-        let algorithms = [("aes-128-gcm-16", Algorithm::Aes128Gcm16), ("aes-256-gcm-16", Algorithm::Aes256Gcm16)];
-        let algorithm = f.choice("algorithm", &algorithms);
         let draft = SaDraft {
             span: f.span.clone(),
             name: f.required_parsed::<Name>("name").map(|n| n.map(|n| n.0)),
             vip: f.required_parsed::<Name>("vip").map(|n| n.map(|n| n.0)),
             peer: f.required_parsed("peer"),
             mode: f.choice("mode", &[("tunnel", SaMode::Tunnel), ("transport", SaMode::Transport)]),
-            algorithm,
+            algorithm: f.parsed::<Cipher>("algorithm").map(|a| a.map(|a| a.0)),
             esn: f.optional("esn"),
             inbound: f.table("inbound", "`inbound` of [[sa]]").map(|h| HalfDraft::read(h, folder)),
             outbound: f.table("outbound", "`outbound` of [[sa]]").map(|h| HalfDraft::read(h, folder)),
@@ -84,7 +82,7 @@ impl SaDraft {
         draft
     }
 
-    /// The algorithm it has, said or not; `None` where what was said is wrong.
+    /// Both directions, where they are given.
     pub fn halves(&self) -> impl Iterator<Item = (&'static str, &HalfDraft)> {
         [("inbound", &self.inbound), ("outbound", &self.outbound)].into_iter().filter_map(|(n, h)| Some((n, h.as_ref()?)))
     }
@@ -172,8 +170,8 @@ fn key_from(path: &Path) -> Result<KeyText, Problem> {
 impl SelectorsDraft {
     fn read(f: &mut Fields<'_, '_>) -> SelectorsDraft {
         SelectorsDraft {
-            local: f.parsed("local"),
-            remote: f.parsed("remote"),
+            local: f.parsed::<Block>("local").map(|b| b.map(|b| b.0)),
+            remote: f.parsed::<Block>("remote").map(|b| b.map(|b| b.0)),
             protocol: protocol(f),
             local_ports: port_range(f, "local_ports"),
             remote_ports: port_range(f, "remote_ports"),

@@ -9,7 +9,6 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 pub(in crate::config) struct VipDraft {
-    pub span: Span,
     pub name: Option<At<String>>,
     pub id: Option<At<u16>>,
     pub address: Option<At<IpNet>>,
@@ -50,7 +49,6 @@ impl VipDraft {
             [("no", Movable::No), ("immediately", Movable::Immediately), ("when-idle", Movable::WhenIdle)];
         let selects = [("round-robin", Select::RoundRobin), ("least-connections", Select::LeastConnections)];
         let draft = VipDraft {
-            span: f.span.clone(),
             name: f.required_parsed::<Name>("name").map(|n| n.map(|n| n.0)),
             id: f.optional("id"),
             address: address(&mut f),

@@ -1,0 +1,246 @@
+//! From the checked configuration to what each room wants to be told. Pure: no I/O, no clock, no randomness.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use phalanx_cluster::messages::{NodeName, RankedFilter, VipDef};
+use phalanx_cluster::{SaPair, TargetPlan, VipPlan};
+use phalanx_dataplane as dp;
+use phalanx_ipsec::{
+    Action, Algorithm, Direction, Filter, IpsecError, Lifesize, Mode, PortRange, Prefix, SaParams, SecretKey, Selectors,
+    TunnelName,
+};
+use phalanx_steering::Policy;
+use phalanx_wire::{CoreId, Epoch, PeerId, Spi, TargetId, VipId};
+
+use crate::config::{self, Config};
+
+/// What the largest SA adds to a packet: IPv6 header, SPI and sequence number, IV, padding and its length, next header, ICV.
+const WORST_OVERHEAD: u16 = 40 + 8 + 8 + 3 + 2 + 16;
+/// In this version the embedded store knows one owner, so a VIP has one epoch for ever; takeover will count.
+pub const FIRST_EPOCH: Epoch = Epoch(1);
+/// Dynamic rules that come with SAs stand behind everything the operator wrote.
+const DYNAMIC_RANK: u32 = 1 << 20;
+
+/// The data plane of this node.
+pub fn dataplane(config: &Config) -> dp::DataplaneConfig {
+    let ports = config.ports.iter().enumerate().map(|(at, port)| self::port(config, at, port)).collect();
+    let cores = config.cores.iter().enumerate().map(|(at, core)| self::core(at, core)).collect();
+    let sas = config.limits.sas as usize;
+    dp::DataplaneConfig {
+        eal: dp::EalSettings {
+            no_huge: config.memory.hugepages == config::Hugepages::Never,
+            memory_mib: config.memory.megabytes.unwrap_or(0),
+            extra: Vec::new(),
+        },
+        ports,
+        cores,
+        limits: dp::Limits {
+            inbound: sas,
+            outbound: sas,
+            connections: config.limits.connections as usize,
+            tracked: config.limits.connections as usize,
+            half_open_per_peer: config.limits.half_open_per_peer,
+            ..dp::Limits::default()
+        },
+    }
+}
+
+fn port(config: &Config, at: usize, port: &config::Port) -> dp::PortConfig {
+    let addresses = port.addresses.iter().map(|net| (net.addr(), net.prefix_len())).collect();
+    dp::PortConfig {
+        name: port.name.clone(),
+        device: port.device.eal_argument(at),
+        role: match port.role {
+            config::PortRole::Network => dp::PortRole::Network,
+            config::PortRole::Link => dp::PortRole::Link,
+            config::PortRole::Application => dp::PortRole::Application,
+        },
+        mtu: port.mtu.unwrap_or_else(|| application_mtu(config)),
+        addresses,
+        gateways: port.next_hops.clone(),
+        host_mac: None,
+    }
+}
+
+/// What the host's own stack may send so that it still fits the network once it is sealed.
+pub fn application_mtu(config: &Config) -> u16 {
+    let network = config.ports.iter().filter(|p| p.role == config::PortRole::Network).filter_map(|p| p.mtu);
+    let paths = config.sas.iter().map(|sa| sa.path_mtu);
+    network.chain(paths).min().unwrap_or(1500) - WORST_OVERHEAD
+}
+
+fn core(at: usize, core: &config::Core) -> dp::CoreConfig {
+    dp::CoreConfig {
+        id: CoreId(at as u16),
+        cpu: Some(core.cpu as usize),
+        router: core.router,
+        target: core.target,
+        ports: core.ports.clone(),
+        idle: match core.idle {
+            config::Idle::Spin => dp::Idle::Spin,
+            config::Idle::Pause => dp::Idle::Pause,
+            config::Idle::Sleep => dp::Idle::SLEEP,
+        },
+    }
+}
+
+/// The nodes of the cluster by number: their place in the alphabet, so that a restart gives the same numbers.
+pub struct Numbering(Vec<NodeName>);
+
+impl Numbering {
+    /// Numbers for all nodes that the configuration names.
+    pub fn new(config: &Config) -> Numbering {
+        let mut names: BTreeSet<&str> = config.cluster.nodes.iter().map(|n| n.name.as_str()).collect();
+        names.insert(&config.node.name);
+        Numbering(names.into_iter().map(NodeName::from).collect())
+    }
+
+    /// A node's number as a target.
+    pub fn id(&self, name: &str) -> Option<TargetId> {
+        self.0.iter().position(|n| &**n == name).map(|at| TargetId(at as u16))
+    }
+
+    /// The node with that number.
+    pub fn name(&self, id: TargetId) -> Option<&NodeName> {
+        self.0.get(usize::from(id.0))
+    }
+
+    /// All of them as targets.
+    pub fn targets(&self) -> Vec<TargetPlan> {
+        let plan = |(at, node): (usize, &NodeName)| TargetPlan { id: TargetId(at as u16), node: node.clone(), core: None };
+        self.0.iter().enumerate().map(plan).collect()
+    }
+}
+
+/// The VIPs of this router, as their targets will learn them (R24).
+pub fn vips(config: &Config, numbering: &Numbering) -> Result<Vec<VipPlan>, IpsecError> {
+    let filters = filters(config)?;
+    let router_link = links(config);
+    config.vips.iter().map(|vip| {
+        let own: Vec<RankedFilter> = filters.iter().filter(|f| f.filter.vip == VipId(vip.id)).cloned().collect();
+        Ok(VipPlan {
+            def: VipDef {
+                vip: VipId(vip.id),
+                address: vip.address.addr(),
+                prefix_len: vip.address.prefix_len(),
+                epoch: FIRST_EPOCH,
+                ports: Vec::new(),
+                router_link: router_link.clone(),
+                filters: own,
+            },
+            targets: targets_of(config, vip, numbering),
+        })
+    }).collect()
+}
+
+/// Our addresses on the trusted link.
+pub fn links(config: &Config) -> Vec<IpAddr> {
+    let ports = config.ports.iter().filter(|p| p.role == config::PortRole::Link);
+    ports.flat_map(|p| p.addresses.iter().map(IpNet::addr)).collect()
+}
+
+fn targets_of(config: &Config, vip: &config::Vip, numbering: &Numbering) -> Vec<TargetId> {
+    let mut ids = BTreeSet::new();
+    for rule in &vip.distribute {
+        match &rule.targets {
+            config::Targets::Named(names) => ids.extend(names.iter().filter_map(|n| numbering.id(n))),
+            config::Targets::All => {
+                let others = config.cluster.nodes.iter().filter(|n| n.name != config.node.name);
+                ids.extend(others.filter_map(|n| numbering.id(&n.name)));
+            }
+        }
+    }
+    ids.into_iter().collect()
+}
+
+/// How the router chooses among a VIP's targets.
+pub fn policy(vip: &config::Vip) -> Policy {
+    match vip.select {
+        config::Select::RoundRobin => Policy::RoundRobin,
+        config::Select::LeastConnections => Policy::LeastConnections,
+    }
+}
+
+/// The rules the operator wrote, first match first.
+fn filters(config: &Config) -> Result<Vec<RankedFilter>, IpsecError> {
+    config.filters.iter().zip(0..).map(|(filter, rank)| {
+        let action = match &filter.action {
+            config::Action::Permit => Action::Permit,
+            config::Action::Deny => Action::Deny,
+            config::Action::Protect(tunnel) => Action::Protect(TunnelName::new(tunnel)?),
+        };
+        let vip = VipId(config.vips[filter.vip].id);
+        Ok(RankedFilter { rank, filter: Filter { vip, selectors: selectors(&filter.selectors)?, action, log: filter.log } })
+    }).collect()
+}
+
+fn selectors(s: &config::Selectors) -> Result<Selectors, IpsecError> {
+    Ok(Selectors {
+        local: Prefix::new(s.local.network(), s.local.prefix_len())?,
+        remote: Prefix::new(s.remote.network(), s.remote.prefix_len())?,
+        protocol: s.protocol,
+        local_ports: PortRange::new(s.local_ports.first, s.local_ports.last)?,
+        remote_ports: PortRange::new(s.remote_ports.first, s.remote_ports.last)?,
+    })
+}
+
+/// The static SAs, each with the rule that leads to it unless the operator wrote one (R2).
+pub fn pairs(config: &Config) -> Result<Vec<SaPair>, IpsecError> {
+    config.sas.iter().zip(0..).map(|(sa, at)| pair(config, sa, DYNAMIC_RANK + at)).collect()
+}
+
+fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecError> {
+    let vip = &config.vips[sa.vip];
+    let selectors = selectors(&sa.selectors)?;
+    let tunnel = TunnelName::new(&sa.name)?;
+    let half = |direction, half: &config::HalfSa| -> Result<Arc<SaParams>, IpsecError> {
+        let algorithm = match sa.algorithm {
+            config::Algorithm::Aes128Gcm16 => Algorithm::Aes128Gcm16,
+            config::Algorithm::Aes256Gcm16 => Algorithm::Aes256Gcm16,
+        };
+        let (local, remote) = (vip.address.addr(), sa.peer);
+        let key = SecretKey::new(algorithm, half.key.bytes())?;
+        let params = SaParams {
+            id: SaParams::static_id(local, Spi(half.spi), direction, &key),
+            direction,
+            vip: VipId(vip.id),
+            peer: peer_id(local, remote, &sa.name),
+            tunnel,
+            spi: Spi(half.spi),
+            mode: match sa.mode {
+                config::SaMode::Tunnel => Mode::Tunnel { local, remote },
+                config::SaMode::Transport => Mode::Transport,
+            },
+            local,
+            remote,
+            algorithm,
+            key,
+            esn: sa.esn,
+            window: half.window,
+            selectors,
+            lifesize: Lifesize { soft: sa.soft_bytes, hard: sa.hard_bytes },
+            path_mtu: sa.path_mtu,
+            copy_dscp: sa.copy_dscp,
+            ecn: sa.ecn,
+        };
+        params.check()?;
+        Ok(Arc::new(params))
+    };
+    let rule = Filter { vip: VipId(vip.id), selectors, action: Action::Protect(tunnel), log: false };
+    let written = config.filters.iter().any(|f| matches!(&f.action, config::Action::Protect(name) if *name == sa.name));
+    Ok(SaPair {
+        inbound: half(Direction::Inbound, &sa.inbound)?,
+        outbound: half(Direction::Outbound, &sa.outbound)?,
+        filters: if written { Vec::new() } else { vec![RankedFilter { rank, filter: rule }] },
+        ceiling: 0,
+    })
+}
+
+/// The same peer has the same number after a restart, whatever else the configuration gained: FNV-1a over its names.
+fn peer_id(vip: IpAddr, remote: IpAddr, tunnel: &str) -> PeerId {
+    let name = format!("{vip} {remote} {tunnel}");
+    PeerId(name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)))
+}
