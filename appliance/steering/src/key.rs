@@ -6,7 +6,7 @@ use phalanx_wire::{Endpoint, Flow, PeerId};
 
 /// A connection: who it is with, and the inner protocol, addresses and ports. Two peers that use the same inner
 /// address stay apart (DESIGN "Connection table").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ConnKey {
     /// The peer whose SA the packets come through.
     pub peer: PeerId,

@@ -25,7 +25,7 @@ pub mod tracker;
 pub use distribute::{Protection, Situation, Verdict};
 pub use hash::Seed;
 pub use key::ConnKey;
-pub use look::{Look, Seen};
+pub use look::{Look, Opened, Seen};
 pub use peers::PeerCount;
 pub use select::{Candidate, Policy, Selector};
 pub use steer::{Arrival, Decision};

@@ -70,13 +70,25 @@ impl Seen {
             Seen::Opaque => None,
         }
     }
+}
 
-    /// What a whole inner packet is, as it comes out of an SA in either mode.
-    pub fn of_packet(packet: &[u8]) -> Seen {
+/// What a packet is that came through an SA: integrity checked, number taken by the window, fit for its tunnel. Only
+/// this, and never what was merely peeked at, makes an entry (I5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened(Seen);
+
+impl Opened {
+    /// From the whole inner packet, as it comes out of an SA in either mode. The caller vouches that it did.
+    pub fn packet(packet: &[u8]) -> Opened {
         match look(Shape::Packet, packet, packet.len()) {
-            Look::Seen(seen) => seen,
-            Look::NeedMore(_) => Seen::Opaque,
+            Look::Seen(seen) => Opened(seen),
+            Look::NeedMore(_) => Opened(Seen::Opaque),
         }
+    }
+
+    /// What it is.
+    pub fn seen(&self) -> &Seen {
+        &self.0
     }
 }
 

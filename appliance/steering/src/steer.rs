@@ -5,7 +5,7 @@ use phalanx_wire::{DropReason, PeerId, TargetId};
 
 use crate::ConnKey;
 use crate::distribute::{Protection, Situation, Verdict, verdict};
-use crate::look::Seen;
+use crate::look::{Opened, Seen};
 use crate::select::Selector;
 use crate::table::{ConnState, ConnectionTable};
 
@@ -119,12 +119,12 @@ fn by_the_router(arrival: &Arrival) -> Decision {
 /// [`DropReason::HalfOpenLimit`], [`DropReason::NoTarget`]. Nothing has changed then.
 pub fn admit(
     peer: PeerId,
-    opened: &Seen,
+    opened: &Opened,
     table: &mut ConnectionTable,
     selector: &mut Selector,
     now: u64,
 ) -> Result<TargetId, DropReason> {
-    let Seen::Tcp { flow, tcp } = opened else {
+    let Seen::Tcp { flow, tcp } = opened.seen() else {
         return Err(DropReason::UnknownConnection);
     };
     if !tcp.flags.opens() {

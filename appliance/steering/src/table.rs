@@ -27,7 +27,7 @@ pub enum ConnState {
 }
 
 /// An entry as it is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Conn {
     /// Which connection.
     pub key: ConnKey,
@@ -261,6 +261,29 @@ impl ConnectionTable {
         Progress::after(self.connections_of(target) == 0)
     }
 
+    /// Ends all connections that `gone` names (those of a VIP that is withdrawn, of one target of it), in one pass from
+    /// the cursor's start, looking at no more than `budget` slots per call. None of them may be made meanwhile.
+    pub fn purge(
+        &mut self,
+        cursor: &mut Cursor,
+        budget: usize,
+        gone: impl Fn(&Conn) -> bool,
+        mut ended: impl FnMut(Conn),
+    ) -> Progress {
+        let end = cursor
+            .0
+            .saturating_add(budget.max(1))
+            .min(self.store.slots());
+        while cursor.0 < end {
+            let (next, slot) = self.store.next_used(cursor.0, end - cursor.0);
+            cursor.0 = next;
+            if let Some(slot) = slot.filter(|slot| gone(&self.show(*slot))) {
+                ended(self.remove(slot));
+            }
+        }
+        Progress::after(cursor.0 >= self.store.slots())
+    }
+
     /// Ends what has been half-open for too long, at most `budget` entries. Touches nothing that has not expired.
     pub fn sweep(&mut self, now: u64, budget: usize, mut ended: impl FnMut(Conn)) -> Progress {
         for _ in 0..budget {
@@ -284,7 +307,10 @@ impl ConnectionTable {
     /// Shows entries, looking at no more than `budget` slots per call. Entries that are there throughout are shown
     /// exactly once.
     pub fn scan(&self, cursor: &mut Cursor, budget: usize, mut show: impl FnMut(Conn)) -> Progress {
-        let end = cursor.0.saturating_add(budget).min(self.store.slots());
+        let end = cursor
+            .0
+            .saturating_add(budget.max(1))
+            .min(self.store.slots());
         while cursor.0 < end {
             let (next, slot) = self.store.next_used(cursor.0, end - cursor.0);
             cursor.0 = next;

@@ -214,7 +214,10 @@ impl Tracker {
         budget: usize,
         mut show: impl FnMut(ConnKey, ConnState),
     ) -> Progress {
-        let end = cursor.0.saturating_add(budget).min(self.store.slots());
+        let end = cursor
+            .0
+            .saturating_add(budget.max(1))
+            .min(self.store.slots());
         while cursor.0 < end {
             let (next, slot) = self.store.next_used(cursor.0, end - cursor.0);
             cursor.0 = next;
