@@ -116,7 +116,7 @@ fn by_the_router(arrival: &Arrival) -> Decision {
 ///
 /// # Errors
 /// [`DropReason::UnknownConnection`] if what was opened is not a SYN after all, [`DropReason::TableFull`],
-/// [`DropReason::HalfOpenLimit`], [`DropReason::NoTarget`]. Nothing has changed then.
+/// [`DropReason::HalfOpenLimit`], [`DropReason::NoTarget`]. No entry has changed then.
 pub fn admit(
     peer: PeerId,
     opened: &Opened,
