@@ -170,15 +170,15 @@ bed_run() {
 
 # ---- captures -------------------------------------------------------------------------------------------------------------------
 
-# bed_capture INTERFACE NAME [tcpdump options and filter...]: an interface of the switch; a whole-packet capture in pcap/NAME.pcap.
-bed_capture() {
-  local dev=$1 name=$2 i; shift 2
-  bed_start sw "tcpdump-$name" tcpdump -i "$dev" -n -U -B 32768 --immediate-mode -w "$BED_DIR/pcap/$name.pcap" "$@"
+# capture HOST INTERFACE NAME [tcpdump options and filter...]: into pcap/NAME.pcap; host sw is the switch. Whole packets unless told otherwise.
+capture() {
+  local host=$1 dev=$2 name=$3 i; shift 3
+  bed_start "$host" "tcpdump-$name" tcpdump -i "$dev" -n -U -B 32768 --immediate-mode -w "$BED_DIR/pcap/$name.pcap" "$@"
   for ((i = 0; i < 100; i++)); do grep -q 'listening on' "$BED_DIR/log/tcpdump-$name.log" && return 0; sleep 0.05; done
   fail "tcpdump on $dev did not start: $(cat "$BED_DIR/log/tcpdump-$name.log")"
 }
 
-bed_capture_end() { bed_stop "tcpdump-$1" INT; }
+capture_end() { bed_stop "tcpdump-$1"; }
 
 # ---- run as a command -----------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,16 @@
+//! End to end: real packets between a real Linux IPsec client, three `phalanx run`, and real servers.
+//!
+//! Each test stands a bed of its own (`scripts/lib/bed.sh`) and needs root. A lock keeps them one after the other whatever the number of
+//! test threads; `scripts/test` runs them. A story per file:
+
+mod attacker;
+mod exits;
+mod killed;
+mod served;
+mod windows;
+
+mod bed;
+mod looks;
+mod pace;
+mod raw;
+mod wire;
