@@ -1,0 +1,318 @@
+//! The shadow SA cache (R4): the SAs of one core, found by SPI, by tunnel, or by identity. Bounded, and private to the
+//! core: nothing is allocated or freed after it was made; what is taken out goes back to control in its box (I7).
+
+use phalanx_wire::{SaId, Spi, VipId};
+
+use crate::index::Index;
+use crate::{InboundSa, IpsecError, OutboundSa, TunnelName};
+
+/// How many entries a cache may have of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Inbound SAs.
+    pub inbound: usize,
+    /// Outbound SAs.
+    pub outbound: usize,
+    /// Tunnel names.
+    pub tunnels: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { inbound: 4096, outbound: 4096, tunnels: 4096 }
+    }
+}
+
+/// Where an inbound SA is; good until it is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InboundIndex(pub u32);
+
+/// Where an outbound SA is; good until it is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OutboundIndex(pub u32);
+
+/// A tunnel name of a VIP as a number; good for the life of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TunnelIndex(pub u32);
+
+/// An SA that was taken out, to be freed by whoever may free.
+#[derive(Debug)]
+pub enum Removed {
+    /// It was inbound.
+    Inbound(Box<InboundSa>),
+    /// It was outbound.
+    Outbound(Box<OutboundSa>),
+}
+
+#[derive(Debug)]
+struct Tunnel {
+    vip: VipId,
+    name: TunnelName,
+    /// The SA that its packets take: the one that was added last.
+    current: Option<OutboundIndex>,
+}
+
+/// The SAs of one core.
+#[derive(Debug)]
+pub struct ShadowCache {
+    limits: Limits,
+    inbound: Slab<InboundSa>,
+    by_spi: Index,
+    outbound: Slab<OutboundSa>,
+    tunnels: Vec<Tunnel>,
+    /// Numbers of `tunnels`, in the order of their VIPs and names.
+    by_name: Vec<u32>,
+    inbound_by_id: Index,
+    outbound_by_id: Index,
+}
+
+impl ShadowCache {
+    /// An empty cache with all the memory it will ever have.
+    #[must_use]
+    pub fn new(limits: Limits) -> ShadowCache {
+        ShadowCache {
+            limits,
+            inbound: Slab::new(limits.inbound),
+            by_spi: Index::new(limits.inbound, spi_home),
+            outbound: Slab::new(limits.outbound),
+            tunnels: Vec::with_capacity(limits.tunnels),
+            by_name: Vec::with_capacity(limits.tunnels),
+            inbound_by_id: Index::new(limits.inbound, id_home),
+            outbound_by_id: Index::new(limits.outbound, id_home),
+        }
+    }
+
+    /// Adds an inbound SA.
+    ///
+    /// # Errors
+    /// [`IpsecError::TableFull`], [`IpsecError::Duplicate`]; the SA comes back with them.
+    #[allow(clippy::result_large_err)] // the error is a box and a cold one
+    pub fn add_inbound(&mut self, sa: Box<InboundSa>) -> Result<InboundIndex, (IpsecError, Box<InboundSa>)> {
+        let (id, spi) = (sa.id(), spi_key(sa.params().vip, sa.params().spi));
+        if self.by_spi.find(spi).is_some() {
+            return Err((IpsecError::Duplicate("VIP and SPI"), sa));
+        }
+        if self.inbound_by_id.find(id.0).is_some() {
+            return Err((IpsecError::Duplicate("identity"), sa));
+        }
+        let full = IpsecError::TableFull { what: "inbound SAs", limit: self.limits.inbound };
+        let at = self.inbound.insert(sa).map_err(|sa| (full, sa))?;
+        self.by_spi.insert(spi, at);
+        self.inbound_by_id.insert(id.0, at);
+        Ok(InboundIndex(at))
+    }
+
+    /// Adds an outbound SA. From now on its tunnel's packets take it.
+    ///
+    /// # Errors
+    /// [`IpsecError::TableFull`], [`IpsecError::Duplicate`]; the SA comes back with them.
+    #[allow(clippy::result_large_err)] // the error is a box and a cold one
+    pub fn add_outbound(&mut self, sa: Box<OutboundSa>) -> Result<OutboundIndex, (IpsecError, Box<OutboundSa>)> {
+        let id = sa.id();
+        if self.outbound_by_id.find(id.0).is_some() {
+            return Err((IpsecError::Duplicate("identity"), sa));
+        }
+        let tunnel = match self.intern(sa.params().vip, sa.params().tunnel) {
+            Ok(tunnel) => tunnel,
+            Err(full) => return Err((full, sa)),
+        };
+        let full = IpsecError::TableFull { what: "outbound SAs", limit: self.limits.outbound };
+        let at = self.outbound.insert(sa).map_err(|sa| (full, sa))?;
+        self.outbound_by_id.insert(id.0, at);
+        self.tunnels[tunnel.0 as usize].current = Some(OutboundIndex(at));
+        Ok(OutboundIndex(at))
+    }
+
+    /// Takes an SA out, whichever way it goes.
+    pub fn remove(&mut self, id: SaId) -> Option<Removed> {
+        if let Some(at) = self.inbound_by_id.remove(id.0) {
+            let sa = self.inbound.remove(at)?;
+            self.by_spi.remove(spi_key(sa.params().vip, sa.params().spi));
+            return Some(Removed::Inbound(sa));
+        }
+        let at = self.outbound_by_id.remove(id.0)?;
+        let sa = self.outbound.remove(at)?;
+        let (vip, name) = (sa.params().vip, sa.params().tunnel);
+        if let Ok(place) = self.place(vip, name) {
+            let other = self.outbound.iter().find(|(_, sa)| sa.params().vip == vip && sa.params().tunnel == name);
+            let other = other.map(|(at, _)| OutboundIndex(at));
+            let tunnel = &mut self.tunnels[self.by_name[place] as usize];
+            if tunnel.current == Some(OutboundIndex(at)) {
+                tunnel.current = other;
+            }
+        }
+        Some(Removed::Outbound(sa))
+    }
+
+    /// The inbound SA that a packet to this VIP with this SPI came through.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, vip: VipId, spi: Spi) -> Option<InboundIndex> {
+        self.by_spi.find(spi_key(vip, spi)).map(InboundIndex)
+    }
+
+    /// The outbound SA that a tunnel's packets take.
+    #[inline]
+    #[must_use]
+    pub fn current(&self, tunnel: TunnelIndex) -> Option<OutboundIndex> {
+        self.tunnels.get(tunnel.0 as usize)?.current
+    }
+
+    /// The inbound SA of that identity.
+    #[must_use]
+    pub fn find_inbound(&self, id: SaId) -> Option<InboundIndex> {
+        self.inbound_by_id.find(id.0).map(InboundIndex)
+    }
+
+    /// The outbound SA of that identity.
+    #[must_use]
+    pub fn find_outbound(&self, id: SaId) -> Option<OutboundIndex> {
+        self.outbound_by_id.find(id.0).map(OutboundIndex)
+    }
+
+    /// The SA there.
+    #[inline]
+    #[must_use]
+    pub fn inbound(&self, at: InboundIndex) -> Option<&InboundSa> {
+        self.inbound.get(at.0)
+    }
+
+    /// The SA there, to change.
+    #[inline]
+    pub fn inbound_mut(&mut self, at: InboundIndex) -> Option<&mut InboundSa> {
+        self.inbound.get_mut(at.0)
+    }
+
+    /// The SA there.
+    #[inline]
+    #[must_use]
+    pub fn outbound(&self, at: OutboundIndex) -> Option<&OutboundSa> {
+        self.outbound.get(at.0)
+    }
+
+    /// The SA there, to change.
+    #[inline]
+    pub fn outbound_mut(&mut self, at: OutboundIndex) -> Option<&mut OutboundSa> {
+        self.outbound.get_mut(at.0)
+    }
+
+    /// All inbound SAs.
+    pub fn iter_inbound(&self) -> impl Iterator<Item = (InboundIndex, &InboundSa)> {
+        self.inbound.iter().map(|(at, sa)| (InboundIndex(at), sa))
+    }
+
+    /// All outbound SAs.
+    pub fn iter_outbound(&self) -> impl Iterator<Item = (OutboundIndex, &OutboundSa)> {
+        self.outbound.iter().map(|(at, sa)| (OutboundIndex(at), sa))
+    }
+
+    /// The places `0..` that outbound SAs may be at, for a walk in pieces.
+    #[must_use]
+    pub fn outbound_places(&self) -> u32 {
+        self.outbound.entries.len() as u32
+    }
+
+    /// How many inbound and outbound SAs there are.
+    #[must_use]
+    pub fn len(&self) -> (usize, usize) {
+        (self.inbound.len(), self.outbound.len())
+    }
+
+    /// There are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == (0, 0)
+    }
+
+    /// An SPI for a new inbound SA whose home slot is free, so that its packets are found at the first look.
+    /// `random` decides where the search begins. `None` if it found none: the table is too full.
+    #[must_use]
+    pub fn free_spi(&self, vip: VipId, random: u32) -> Option<Spi> {
+        // Steps of an odd number reach every value; a table is at most half full, so few steps are needed.
+        let candidates = (0u32..128).map(|i| random.wrapping_add(i.wrapping_mul(0x9e37_79b1)));
+        let mut usable = candidates.map(Spi).filter(|spi| *spi >= Spi::FIRST);
+        usable.find(|spi| self.by_spi.home_is_free(spi_key(vip, *spi)))
+    }
+
+    /// The number of a tunnel name, which it gets now if it has none.
+    ///
+    /// # Errors
+    /// [`IpsecError::TableFull`].
+    pub fn intern(&mut self, vip: VipId, name: TunnelName) -> Result<TunnelIndex, IpsecError> {
+        match self.place(vip, name) {
+            Ok(place) => Ok(TunnelIndex(self.by_name[place])),
+            Err(_) if self.tunnels.len() == self.limits.tunnels => {
+                Err(IpsecError::TableFull { what: "tunnels", limit: self.limits.tunnels })
+            }
+            Err(place) => {
+                let number = self.tunnels.len() as u32;
+                self.tunnels.push(Tunnel { vip, name, current: None });
+                self.by_name.insert(place, number);
+                Ok(TunnelIndex(number))
+            }
+        }
+    }
+
+    /// Where the name stands in `by_name`, or would stand.
+    fn place(&self, vip: VipId, name: TunnelName) -> Result<usize, usize> {
+        self.by_name.binary_search_by(|n| {
+            let tunnel = &self.tunnels[*n as usize];
+            (tunnel.vip, tunnel.name).cmp(&(vip, name))
+        })
+    }
+}
+
+const fn spi_key(vip: VipId, spi: Spi) -> u64 {
+    (vip.0 as u64) << 32 | spi.0 as u64
+}
+
+/// We choose SPIs so that this is all it takes: an SPI's low bits are its place. VIPs start apart from each other.
+const fn spi_home(key: u64) -> u64 {
+    (key & 0xffff_ffff).wrapping_add((key >> 32).wrapping_mul(0x9e37_79b1))
+}
+
+/// Identities of static SAs are hashes already; others may count.
+const fn id_home(key: u64) -> u64 {
+    key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+}
+
+/// Boxes at numbered places; places are reused.
+#[derive(Debug)]
+struct Slab<T> {
+    entries: Vec<Option<Box<T>>>,
+    free: Vec<u32>,
+}
+
+impl<T> Slab<T> {
+    fn new(limit: usize) -> Slab<T> {
+        Slab { entries: (0..limit).map(|_| None).collect(), free: (0..limit as u32).rev().collect() }
+    }
+
+    fn insert(&mut self, value: Box<T>) -> Result<u32, Box<T>> {
+        let Some(at) = self.free.pop() else { return Err(value) };
+        self.entries[at as usize] = Some(value);
+        Ok(at)
+    }
+
+    fn remove(&mut self, at: u32) -> Option<Box<T>> {
+        let value = self.entries.get_mut(at as usize)?.take()?;
+        self.free.push(at);
+        Some(value)
+    }
+
+    fn get(&self, at: u32) -> Option<&T> {
+        self.entries.get(at as usize)?.as_deref()
+    }
+
+    fn get_mut(&mut self, at: u32) -> Option<&mut T> {
+        self.entries.get_mut(at as usize)?.as_deref_mut()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.entries.iter().zip(0..).filter_map(|(entry, at)| Some((at, entry.as_deref()?)))
+    }
+
+    fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+}

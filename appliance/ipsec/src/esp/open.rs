@@ -1,0 +1,187 @@
+//! Inbound: an ESP packet becomes an IP packet again.
+
+use phalanx_aead::{Aad, Key, NONCE_LEN, OpenOp};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, protocol};
+
+use super::{FRONT_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN, ecn};
+use crate::sa::InboundSa;
+use crate::{SaShared, Subject};
+
+/// A packet that waits for its cipher.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenJob {
+    /// The whole sequence number it is opened with; true if the ICV is good.
+    pub seq: u64,
+    nonce: [u8; NONCE_LEN],
+    aad: Aad,
+    /// Offset of the ciphertext.
+    start: u16,
+    text_len: u16,
+    /// Offset of the byte that says "ESP".
+    field: u16,
+    outer_class: u8,
+}
+
+const _: () = assert!(size_of::<OpenJob>() <= 48);
+
+impl OpenJob {
+    /// The operation for `open_burst`, over the packet that `begin` looked at and the SA's key.
+    #[must_use]
+    pub fn op<'a>(&self, key: &'a Key, packet: &'a mut [u8]) -> OpenOp<'a> {
+        let (text, tag) = packet[usize::from(self.start)..].split_at_mut(usize::from(self.text_len));
+        let tag = tag.first_chunk().expect("begin found room for the ICV");
+        OpenOp { key, nonce: self.nonce, aad: self.aad, text, tag, authentic: false }
+    }
+
+    /// Bytes that the cipher is applied to.
+    #[must_use]
+    pub fn text_len(&self) -> usize {
+        usize::from(self.text_len)
+    }
+}
+
+/// A packet that came out of ESP, authentic and well-formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inner {
+    /// Its IP header; the buffer begins with it and ends where the packet ends.
+    pub header: IpHeader,
+}
+
+/// Where the parts of an inbound ESP packet are.
+#[derive(Clone, Copy)]
+pub(super) struct Located {
+    pub(super) iv: [u8; 8],
+    pub(super) start: usize,
+    pub(super) text_len: usize,
+}
+
+impl InboundSa {
+    /// Finds the parts of the packet: stage one of opening. Nothing is decrypted, changed or counted.
+    ///
+    /// `seq` is the whole number, from [`crate::ReplayWindow::infer`]; the caller checks the window before and commits after.
+    ///
+    /// # Errors
+    /// `WrongPeer` if the outer addresses are not the SA's, `Fragment`, `UnsupportedProtocol` (not ESP), `UnknownSpi`
+    /// (not this SA's), `Runt`, `BadPadding` (the ciphertext does not end on a 4-byte boundary).
+    pub fn begin(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<OpenJob, DropReason> {
+        let Located { iv, start, text_len } = self.locate(packet, ip)?;
+        Ok(OpenJob {
+            seq,
+            nonce: super::nonce(self.hot.salt, iv),
+            aad: super::aad(self.hot.spi, seq, self.hot.esn),
+            start: start as u16,
+            text_len: text_len as u16,
+            field: ip.upper_field as u16,
+            outer_class: ip.traffic_class,
+        })
+    }
+
+    pub(super) fn locate(&self, packet: &[u8], ip: &IpHeader) -> Result<Located, DropReason> {
+        if ip.fragment.is_some() {
+            return Err(DropReason::Fragment);
+        }
+        if ip.upper != protocol::ESP {
+            return Err(DropReason::UnsupportedProtocol);
+        }
+        if ip.src != self.hot.remote || ip.dst != self.hot.local {
+            return Err(DropReason::WrongPeer);
+        }
+        let esp = packet.get(ip.upper_offset..ip.total_len).ok_or(DropReason::Runt)?;
+        if EspHeader::parse(esp)?.spi != self.hot.spi {
+            return Err(DropReason::UnknownSpi);
+        }
+        let text_len = esp.len().checked_sub(FRONT_LEN + ICV_LEN).filter(|n| *n >= TRAILER_LEN);
+        let text_len = text_len.ok_or(DropReason::Runt)?;
+        // RFC 4303 §2.4; AES-GCM asks for no more (RFC 4106 §3.2).
+        if !text_len.is_multiple_of(4) {
+            return Err(DropReason::BadPadding);
+        }
+        let mut iv = [0; 8];
+        iv.copy_from_slice(&esp[HEADER_LEN..FRONT_LEN]);
+        // An IP packet is at most 65575 bytes long, an IPv6 one with its header. Offsets must fit 16 bits.
+        let start = ip.upper_offset + FRONT_LEN;
+        if start + text_len > usize::from(u16::MAX) {
+            return Err(DropReason::TooBig);
+        }
+        Ok(Located { iv, start, text_len })
+    }
+
+    /// The last stage, for a packet whose ICV was good: padding, next header, then the ESP headers come off.
+    ///
+    /// Tunnel mode: what is left is the inner packet, its ECN field combined with the outer one (RFC 6040), its TTL and
+    /// DSCP as they came. Transport mode: the packet with its own header, protocol, length and checksum set.
+    ///
+    /// # Errors
+    /// `BadPadding`; `BadNextHeader`, also for dummy packets (RFC 4303 §2.6), which are genuine and carry nothing;
+    /// `BadInner` for a malformed inner packet and for the ECN combination that must be dropped. The buffer's content
+    /// is unspecified then.
+    pub fn finish<B: Buffer>(&self, buf: &mut B, job: &OpenJob) -> Result<Inner, DropReason> {
+        let start = usize::from(job.start);
+        let text = &buf.bytes()[start..start + usize::from(job.text_len)];
+        let (payload_len, next_header) = check_trailer(text)?;
+        buf.cut_back(buf.bytes().len() - start - payload_len);
+        if self.hot.tunnel { decapsulate(buf, job, next_header) } else { unwrap(buf, job, next_header) }
+    }
+
+    /// The tunnel check (R12): the inner packet is one that this SA may carry.
+    ///
+    /// # Errors
+    /// `WrongTunnel`.
+    pub fn fits(&self, inner: &Subject) -> Result<(), DropReason> {
+        if self.params.selectors.matches(inner) { Ok(()) } else { Err(DropReason::WrongTunnel) }
+    }
+
+    /// Counters and windows that other threads read.
+    #[must_use]
+    pub fn shared(&self) -> &std::sync::Arc<SaShared> {
+        &self.shared
+    }
+}
+
+/// RFC 4303 §2.4: padding counts 1, 2, 3, ... and a receiver should look. Gives the payload's length and next header.
+fn check_trailer(text: &[u8]) -> Result<(usize, u8), DropReason> {
+    let (rest, trailer) = text.split_last_chunk::<TRAILER_LEN>().ok_or(DropReason::BadPadding)?;
+    let [pad, next_header] = *trailer;
+    let payload_len = rest.len().checked_sub(usize::from(pad)).ok_or(DropReason::BadPadding)?;
+    // Ours has at most 3 bytes; a peer may pad up to 255 to hide lengths.
+    if !rest[payload_len..].iter().zip(1u8..).all(|(byte, n)| *byte == n) {
+        return Err(DropReason::BadPadding);
+    }
+    Ok((payload_len, next_header))
+}
+
+fn decapsulate<B: Buffer>(buf: &mut B, job: &OpenJob, next_header: u8) -> Result<Inner, DropReason> {
+    let version = match next_header {
+        protocol::IPV4 => 4,
+        protocol::IPV6 => 6,
+        _ => return Err(DropReason::BadNextHeader),
+    };
+    buf.cut_front(usize::from(job.start));
+    let mut header = IpHeader::parse(buf.bytes()).map_err(|_| DropReason::BadInner)?;
+    if header.version != version {
+        return Err(DropReason::BadInner);
+    }
+    // Traffic flow confidentiality padding follows the inner packet (RFC 4303 §2.7).
+    buf.cut_back(buf.bytes().len() - header.total_len);
+    let class = ecn::leave(header.traffic_class, job.outer_class).ok_or(DropReason::BadInner)?;
+    if class != header.traffic_class {
+        ip::set_traffic_class(buf.bytes_mut(), class)?;
+        header.traffic_class = class;
+    }
+    Ok(Inner { header })
+}
+
+fn unwrap<B: Buffer>(buf: &mut B, job: &OpenJob, next_header: u8) -> Result<Inner, DropReason> {
+    if next_header == protocol::NO_NEXT {
+        return Err(DropReason::BadNextHeader);
+    }
+    let bytes = buf.bytes_mut();
+    let total_len = bytes.len() - FRONT_LEN;
+    ip::set_upper(bytes, usize::from(job.field), next_header).map_err(|_| DropReason::BadInner)?;
+    ip::set_total_len(bytes, total_len).map_err(|_| DropReason::BadInner)?;
+    bytes.copy_within(..usize::from(job.start) - FRONT_LEN, FRONT_LEN);
+    buf.cut_front(FRONT_LEN);
+    let header = IpHeader::parse(buf.bytes()).map_err(|_| DropReason::BadInner)?;
+    // Only whole packets go into transport mode (RFC 4303 §3.3.4), so none comes out.
+    if header.fragment.is_some() { Err(DropReason::BadInner) } else { Ok(Inner { header }) }
+}

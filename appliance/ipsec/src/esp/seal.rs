@@ -1,0 +1,258 @@
+//! Outbound: an IP packet becomes an ESP packet.
+
+use phalanx_aead::{Aad, Key, NONCE_LEN, SealOp};
+use phalanx_wire::{Buffer, DropReason, IpHeader, ip, protocol};
+use std::net::IpAddr;
+
+use super::{FRONT_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN, ecn, pad_len};
+use crate::sa::{Constants, OutboundSa};
+use crate::{Mode, SeqNo};
+
+/// Hop limit of the outer header: "constructed" by RFC 4301 §5.1.2, and IANA's recommended default.
+const OUTER_HOP_LIMIT: u8 = 64;
+
+/// Where a packet to be protected comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This host: its TTL stays.
+    Host,
+    /// Another one, whose packet passes through: its TTL is one less afterwards (RFC 4301 §5.1.2, note 5).
+    Forwarded,
+}
+
+/// A packet laid out and waiting for its cipher. It stands for one use of one nonce, so it is used up by it.
+#[derive(Debug)]
+pub struct SealJob {
+    nonce: [u8; NONCE_LEN],
+    aad: Aad,
+    start: u16,
+    text_len: u16,
+}
+
+const _: () = assert!(size_of::<SealJob>() <= 40);
+
+impl SealJob {
+    /// The operation for `seal_burst`, over the bytes of the very buffer that `begin` laid out and the SA's key.
+    #[must_use]
+    pub fn op<'a>(self, key: &'a Key, bytes: &'a mut [u8]) -> SealOp<'a> {
+        let (text, tag) = bytes[usize::from(self.start)..].split_at_mut(usize::from(self.text_len));
+        let tag = tag.first_chunk_mut().expect("begin made room for the ICV");
+        SealOp { key, nonce: self.nonce, aad: self.aad, text, tag }
+    }
+
+    /// Bytes that the cipher is applied to.
+    #[must_use]
+    pub fn text_len(&self) -> usize {
+        usize::from(self.text_len)
+    }
+}
+
+/// Where everything goes, decided before a byte is touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    /// Bytes of the packet that stay in front of ESP: 0 in tunnel mode.
+    clear: usize,
+    /// Bytes of a new header in front of everything: 0 in transport mode.
+    outer: usize,
+    payload: usize,
+    pad: usize,
+    next_header: u8,
+    /// Offset of the byte that will say "ESP"; transport mode.
+    field: usize,
+}
+
+impl Layout {
+    fn text_len(&self) -> usize {
+        self.payload + self.pad + TRAILER_LEN
+    }
+
+    fn total_len(&self) -> usize {
+        self.outer + self.clear + FRONT_LEN + self.text_len() + ICV_LEN
+    }
+}
+
+impl OutboundSa {
+    /// Whether [`OutboundSa::begin`] could take this packet, so that no number is spent on one it could not.
+    ///
+    /// # Errors
+    /// `BadIp`, `TtlExpired`, `TooBig`, `HardLifesize`, `Fragment` (transport mode takes whole packets only),
+    /// `WrongTunnel` (transport mode: the packet is not between the SA's addresses).
+    pub fn admit(&self, packet: &[u8], origin: Origin) -> Result<(), DropReason> {
+        let ip = IpHeader::parse(packet)?;
+        let layout = self.layout(packet, &ip, origin)?;
+        if layout.text_len() as u64 > self.meter.left() {
+            return Err(DropReason::HardLifesize);
+        }
+        Ok(())
+    }
+
+    /// The longest inner packet (tunnel) or packet (transport) that fits the path MTU: what to say in "too big".
+    #[must_use]
+    pub fn inner_mtu(&self) -> usize {
+        let hot = &self.hot;
+        let outer = if hot.tunnel { ip::header_len(hot.local) } else { 0 };
+        let clear = if hot.tunnel { 0 } else { ip::header_len(hot.local) };
+        let text = usize::from(hot.path_mtu).saturating_sub(outer + clear + FRONT_LEN + ICV_LEN) / 4 * 4;
+        clear + text.saturating_sub(TRAILER_LEN)
+    }
+
+    /// Lays the packet in `buf` out as ESP, in plaintext, for a packet of this host. See [`OutboundSa::begin_from`].
+    ///
+    /// # Errors
+    /// Those of [`OutboundSa::begin_from`].
+    pub fn begin<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo) -> Result<SealJob, DropReason> {
+        self.begin_from(buf, seq, Origin::Host)
+    }
+
+    /// Lays the packet in `buf` out as ESP, in plaintext: stage one of sealing. Its bytes are counted here.
+    ///
+    /// 1. Decide the layout; 2. charge the lifesize; 3. make room; 4. write the trailer; 5. ESP header and IV;
+    /// 6. the header in front.
+    ///
+    /// # Errors
+    /// Those of [`OutboundSa::admit`], `SequenceExhausted` and `NoRoom`. The packet is as it was, except after `NoRoom`.
+    pub fn begin_from<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo, origin: Origin) -> Result<SealJob, DropReason> {
+        let seq = seq.value();
+        let ip = IpHeader::parse(buf.bytes())?;
+        // 1
+        let layout = self.layout(buf.bytes(), &ip, origin)?;
+        // RFC 4303 §3.3.3: without 64-bit numbers the SA ends before its counter wraps.
+        if !self.hot.esn && seq > u64::from(u32::MAX) {
+            return Err(DropReason::SequenceExhausted);
+        }
+        // 2
+        self.meter.charge(layout.text_len() as u64)?;
+        // 3
+        buf.cut_back(buf.bytes().len() - ip.total_len);
+        buf.grow_back(layout.pad + TRAILER_LEN + ICV_LEN)?;
+        buf.grow_front(layout.outer + FRONT_LEN)?;
+        let bytes = buf.bytes_mut();
+        // 4
+        let start = layout.outer + layout.clear + FRONT_LEN;
+        write_trailer(&mut bytes[start + layout.payload..], layout.pad, layout.next_header);
+        if layout.clear > 0 {
+            bytes.copy_within(FRONT_LEN..FRONT_LEN + layout.clear, 0);
+        }
+        // 5
+        let iv = self.write_esp_header(&mut bytes[start - FRONT_LEN..start], seq);
+        // 6
+        if layout.outer > 0 {
+            write_outer(&self.hot, &mut bytes[..start - FRONT_LEN], &ip, &layout, seq)?;
+            if origin == Origin::Forwarded {
+                ip::decrement_ttl(&mut bytes[start..])?;
+            }
+        } else {
+            ip::set_upper(bytes, layout.field, protocol::ESP)?;
+            ip::set_total_len(bytes, layout.total_len())?;
+        }
+        self.shared.count_packet(layout.text_len() as u64);
+        self.shared.saw_sent(seq);
+        Ok(SealJob {
+            nonce: super::nonce(self.hot.salt, iv),
+            aad: super::aad(self.hot.spi, seq, self.hot.esn),
+            start: start as u16,
+            text_len: layout.text_len() as u16,
+        })
+    }
+
+    fn layout(&self, packet: &[u8], ip: &IpHeader, origin: Origin) -> Result<Layout, DropReason> {
+        let hot = &self.hot;
+        let layout = if hot.tunnel {
+            if origin == Origin::Forwarded && ip.hop_limit <= 1 {
+                return Err(DropReason::TtlExpired);
+            }
+            let next_header = if ip.version == 4 { protocol::IPV4 } else { protocol::IPV6 };
+            let (outer, payload) = (ip::header_len(hot.local), ip.total_len);
+            Layout { clear: 0, outer, payload, pad: pad_len(payload), next_header, field: 0 }
+        } else {
+            if ip.fragment.is_some() {
+                return Err(DropReason::Fragment);
+            }
+            if ip.src != hot.local || ip.dst != hot.remote {
+                return Err(DropReason::WrongTunnel);
+            }
+            let (clear, field, next_header) = insertion_point(packet, ip);
+            let payload = ip.total_len - clear;
+            Layout { clear, outer: 0, payload, pad: pad_len(payload), next_header, field }
+        };
+        // The path MTU is at most 65535, so every offset fits 16 bits from here on.
+        if layout.total_len() > usize::from(hot.path_mtu) { Err(DropReason::TooBig) } else { Ok(layout) }
+    }
+
+    /// RFC 4303 §2, RFC 4106 §3.1. The IV is the whole 64-bit number, also where the header shows half of it: under
+    /// one key no IV can come twice as long as no number does (I1).
+    fn write_esp_header(&self, out: &mut [u8], seq: u64) -> [u8; 8] {
+        let iv = seq.to_be_bytes();
+        out[..4].copy_from_slice(&self.hot.spi.0.to_be_bytes());
+        out[4..HEADER_LEN].copy_from_slice(&(seq as u32).to_be_bytes());
+        out[HEADER_LEN..].copy_from_slice(&iv);
+        iv
+    }
+}
+
+/// Padding 1, 2, 3, its length, next header. RFC 4303 §2.4.
+fn write_trailer(out: &mut [u8], pad: usize, next_header: u8) {
+    out[..pad].copy_from_slice(&[1, 2, 3][..pad]);
+    out[pad] = pad as u8;
+    out[pad + 1] = next_header;
+}
+
+/// RFC 4301 §5.1.2.
+fn write_outer(
+    hot: &Constants,
+    out: &mut [u8],
+    inner: &IpHeader,
+    layout: &Layout,
+    seq: u64,
+) -> Result<(), DropReason> {
+    // Inner IPv4 decides whether the outer packet may be fragmented; an IPv6 packet never is on its way.
+    let dont_fragment = inner.dont_fragment;
+    let fields = ip::Fields {
+        src: hot.local,
+        dst: hot.remote,
+        protocol: protocol::ESP,
+        payload_len: layout.total_len() - layout.outer,
+        hop_limit: OUTER_HOP_LIMIT,
+        traffic_class: ecn::enter(inner.traffic_class, hot.copy_dscp, hot.copy_ecn),
+        // RFC 4301 §5.1.2.2 leaves it to us; a copied label would tell flows of the inside apart.
+        flow_label: 0,
+        dont_fragment,
+        // RFC 6864: any value where nobody may fragment; else one that does not come back soon, as the number does not.
+        identification: if dont_fragment { 0 } else { seq as u16 },
+    };
+    ip::write_header(out, &fields)?;
+    Ok(())
+}
+
+/// Where ESP goes in transport mode (RFC 4303 §3.1.1): behind hop-by-hop options, a routing header and the destination
+/// options in front of one; before destination options for the last stop. Gives the offset, the offset of the byte
+/// that names what is there, and that name.
+fn insertion_point(packet: &[u8], ip: &IpHeader) -> (usize, usize, u8) {
+    if ip.version == 4 {
+        return (ip.upper_offset, ip.upper_field, ip.upper);
+    }
+    const FIRST: (usize, usize) = (40, 6);
+    let ((mut at, mut field), mut point) = (FIRST, FIRST);
+    // `IpHeader::parse` walked the same headers and found them whole.
+    while at < ip.upper_offset {
+        let this = packet[field];
+        // The fragment header has no length field. One of a whole packet (RFC 6946) stays in front like the others.
+        let len = if this == protocol::FRAGMENT { 8 } else { (usize::from(packet[at + 1]) + 1) * 8 };
+        (field, at) = (at, at + len);
+        if matches!(this, protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT) {
+            point = (at, field);
+        }
+    }
+    (point.0, point.1, packet[point.1])
+}
+
+/// The mode's flag for the hot constants.
+pub(crate) const fn is_tunnel(mode: &Mode) -> bool {
+    matches!(mode, Mode::Tunnel { .. })
+}
+
+/// Room that a buffer needs in front for packets between such addresses.
+#[must_use]
+pub const fn front_room(local: IpAddr) -> usize {
+    ip::header_len(local) + FRONT_LEN
+}

@@ -1,0 +1,229 @@
+//! An SA on the one core that uses it.
+
+use phalanx_aead::{Key, SALT_LEN, open_burst, seal_burst};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, SaId, Spi};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::esp::open::{Inner, OpenJob};
+use crate::esp::seal::is_tunnel;
+use crate::{Direction, IpsecError, LeaseSlot, LifesizeMeter, ReplayWindow, SaParams, SaShared, SeqNo, WindowSnapshot};
+
+/// What every packet of an SA needs to know of it, in one cache line.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Constants {
+    pub(crate) local: IpAddr,
+    pub(crate) remote: IpAddr,
+    pub(crate) spi: Spi,
+    pub(crate) salt: [u8; SALT_LEN],
+    pub(crate) path_mtu: u16,
+    pub(crate) tunnel: bool,
+    pub(crate) esn: bool,
+    pub(crate) copy_dscp: bool,
+    pub(crate) copy_ecn: bool,
+}
+
+const _: () = assert!(size_of::<Constants>() == 64);
+
+impl Constants {
+    fn new(params: &SaParams) -> Constants {
+        Constants {
+            local: params.local,
+            remote: params.remote,
+            spi: params.spi,
+            salt: params.key.salt(),
+            path_mtu: params.path_mtu,
+            tunnel: is_tunnel(&params.mode),
+            esn: params.esn,
+            copy_dscp: params.copy_dscp,
+            copy_ecn: params.ecn,
+        }
+    }
+}
+
+/// Which of an inbound SA's windows a packet is committed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The router took it as an ordinary endpoint: [`InboundSa::verified`].
+    Router,
+    /// A target took it: [`InboundSa::window`].
+    Target,
+}
+
+/// An inbound SA on one core.
+#[derive(Debug)]
+pub struct InboundSa {
+    pub(crate) hot: Constants,
+    /// What this core accepted as a target.
+    pub window: ReplayWindow,
+    /// What this core, as a router, knows to have been accepted: by itself and by those who reported.
+    pub verified: ReplayWindow,
+    /// The bytes it may still open.
+    pub meter: LifesizeMeter,
+    pub(crate) shared: Arc<SaShared>,
+    key: Key,
+    pub(crate) params: SaParams,
+}
+
+impl InboundSa {
+    /// The SA, ready for its first packet.
+    ///
+    /// # Errors
+    /// Those of [`SaParams::check`], and [`IpsecError::Direction`].
+    pub fn new(params: SaParams) -> Result<InboundSa, IpsecError> {
+        params.check()?;
+        if params.direction != Direction::Inbound {
+            return Err(IpsecError::Direction);
+        }
+        let [window, verified] = [(); 2].map(|()| ReplayWindow::new(params.window, params.esn));
+        let shared = Arc::new(SaShared::inbound(window.shared().clone(), verified.shared().clone()));
+        let key = params.key.expand(params.algorithm)?;
+        let (hot, meter) = (Constants::new(&params), LifesizeMeter::new(params.lifesize));
+        Ok(InboundSa { hot, window, verified, meter, shared, key, params })
+    }
+
+    /// The SA, with what it accepted in an earlier life under the same SPI and key.
+    ///
+    /// # Errors
+    /// Those of [`InboundSa::new`].
+    pub fn resume(params: SaParams, accepted: &WindowSnapshot) -> Result<InboundSa, IpsecError> {
+        let mut sa = InboundSa::new(params)?;
+        sa.window.merge(accepted);
+        Ok(sa)
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> SaId {
+        self.params.id
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn params(&self) -> &SaParams {
+        &self.params
+    }
+
+    /// The key to make operations with.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Takes an *authenticated* packet: commits its number to the role's window, charges and counts its bytes.
+    ///
+    /// A router that opens a copy only to look at it commits to [`InboundSa::verified`] itself and does not come here:
+    /// the target that takes the packet counts its bytes.
+    ///
+    /// # Errors
+    /// Those of [`ReplayWindow::commit`], and `HardLifesize`; the number is committed then all the same.
+    pub fn accept(&mut self, job: &OpenJob, role: Role) -> Result<(), DropReason> {
+        let window = match role {
+            Role::Router => &mut self.verified,
+            Role::Target => &mut self.window,
+        };
+        if let Err(reason) = window.commit(job.seq) {
+            self.shared.count_replayed();
+            return Err(reason);
+        }
+        let bytes = job.text_len() as u64;
+        self.meter.charge(bytes)?;
+        self.shared.count_packet(bytes);
+        Ok(())
+    }
+
+    /// Counts a packet whose ICV was wrong.
+    pub fn count_failed(&self) {
+        self.shared.count_failed();
+    }
+
+    /// Counts a packet that the window's check refused.
+    pub fn count_replayed(&self) {
+        self.shared.count_replayed();
+    }
+
+    /// All stages of opening, for one packet: tests, endpoints and offline tools.
+    ///
+    /// # Errors
+    /// Whatever a stage says; the buffer's content is unspecified then, but holds no plaintext that is not authentic.
+    pub fn open<B: Buffer>(&mut self, buf: &mut B, role: Role) -> Result<Inner, DropReason> {
+        let ip = IpHeader::parse(buf.bytes())?;
+        let esp = EspHeader::parse(ip.upper_of(buf.bytes()))?;
+        let window = if role == Role::Router { &self.verified } else { &self.window };
+        let seq = window.infer(esp.seq).ok_or(DropReason::SequenceWrap)?;
+        window.check(seq).inspect_err(|_| self.count_replayed())?;
+        let job = self.begin(buf.bytes(), &ip, seq)?;
+        let mut ops = [job.op(&self.key, buf.bytes_mut())];
+        open_burst(&mut ops);
+        if !ops[0].authentic {
+            self.count_failed();
+            return Err(DropReason::BadIcv);
+        }
+        self.accept(&job, role)?;
+        self.finish(buf, &job)
+    }
+}
+
+/// An outbound SA on one core.
+#[derive(Debug)]
+pub struct OutboundSa {
+    pub(crate) hot: Constants,
+    /// The numbers this core holds.
+    pub lease: LeaseSlot,
+    /// The bytes it may still seal.
+    pub meter: LifesizeMeter,
+    pub(crate) shared: Arc<SaShared>,
+    key: Key,
+    params: SaParams,
+}
+
+impl OutboundSa {
+    /// The SA, without numbers.
+    ///
+    /// # Errors
+    /// Those of [`SaParams::check`], and [`IpsecError::Direction`].
+    pub fn new(params: SaParams) -> Result<OutboundSa, IpsecError> {
+        params.check()?;
+        if params.direction != Direction::Outbound {
+            return Err(IpsecError::Direction);
+        }
+        let key = params.key.expand(params.algorithm)?;
+        let (hot, meter) = (Constants::new(&params), LifesizeMeter::new(params.lifesize));
+        Ok(OutboundSa { hot, lease: LeaseSlot::new(), meter, shared: Arc::default(), key, params })
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> SaId {
+        self.params.id
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn params(&self) -> &SaParams {
+        &self.params
+    }
+
+    /// The key to make operations with.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Counters that other threads read.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<SaShared> {
+        &self.shared
+    }
+
+    /// All stages of sealing, for one packet of this host: tests, endpoints and offline tools.
+    ///
+    /// # Errors
+    /// Those of [`OutboundSa::begin`].
+    pub fn seal<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo) -> Result<(), DropReason> {
+        let job = self.begin(buf, seq)?;
+        seal_burst(&mut [job.op(&self.key, buf.bytes_mut())]);
+        Ok(())
+    }
+}

@@ -1,0 +1,15 @@
+//! The atomics of what threads share: the standard ones, or loom's when interleavings are explored
+//! (`RUSTFLAGS="--cfg loom" cargo test --release -p phalanx-ipsec --test loom`).
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// One turn of waiting for another thread.
+pub(crate) fn spin() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    std::hint::spin_loop();
+}
