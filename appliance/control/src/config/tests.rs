@@ -355,7 +355,7 @@ fn a_router_needs_its_three_ports_and_a_core_that_steers() {
     expect(ROUTER, &[("roles = [\"router\"]", "roles = [\"target\"]")], &[line, more]);
     expect(TARGET, &[("roles = [\"target\"]", "roles = [\"router\"]")], &[
         "2: this node is a target and has no [[core]] with roles = [\"target\"]",
-        "26: this role has nothing to do: the node owns no VIP",
+        "27: this role has nothing to do: the node owns no VIP",
     ]);
 }
 
@@ -415,7 +415,7 @@ fn what_a_target_needs_of_its_routers_is_asked_for() {
 fn the_network_and_the_link_are_apart_and_next_hops_are_near() {
     let near = ("addresses = [\"10.78.0.11/24\"]", "addresses = [\"10.77.0.12/24\"]");
     let found = wrong(TARGET, &[near]);
-    let line = "px.toml:19: the link is not apart from the network: their subnets overlap".to_owned();
+    let line = "px.toml:20: the link is not apart from the network: their subnets overlap".to_owned();
     assert!(found.contains(&line), "{found:#?}");
     expect(TARGET, &[("10.77.0.254", "10.70.0.254")], &["15: the next hop 10.70.0.254 is in no subnet of this port"]);
     let v6 = [
@@ -424,7 +424,7 @@ fn the_network_and_the_link_are_apart_and_next_hops_are_near() {
         ("link = [\"10.78.0.1\"]", "link = [\"fd78::1\"]"),
     ];
     // 40 + 4 + 20: the IPv6, GRE and link headers.
-    expect(TARGET, &v6, &["20: the link's MTU 1550 cannot carry the network's 1500 and 64 of header"]);
+    expect(TARGET, &v6, &["21: the link's MTU 1550 cannot carry the network's 1500 and 64 of header"]);
 }
 
 #[test]
@@ -501,7 +501,7 @@ fn keys_in_a_file_that_others_may_read_are_warned_of() {
 #[test]
 fn a_file_that_cannot_be_read_is_an_error_with_its_name() {
     let report = load(Path::new("/nonexistent/px.toml")).unwrap_err();
-    let expected = "error: cannot read the configuration: No such file or directory (os error 2)\n --> /nonexistent/px.toml\n\n";
+    let expected = "error: cannot read the configuration: No such file or directory (os error 2)\n--> /nonexistent/px.toml\n\n";
     assert_eq!(report.render(false), expected);
 }
 

@@ -82,6 +82,8 @@ pub(in crate::config) struct CoreDraft {
     pub span: Span,
     pub cpu: Option<At<u32>>,
     pub roles: Vec<At<CoreRole>>,
+    /// `roles` is there and empty.
+    pub idler: bool,
     pub ports: Vec<At<String>>,
     pub idle: Option<At<Idle>>,
 }
@@ -110,6 +112,7 @@ impl CoreDraft {
         let draft = CoreDraft {
             span: f.span.clone(),
             cpu: f.required("cpu"),
+            idler: f.raw("roles").is_some_and(|r| r.get_ref().as_array().is_some_and(|a| a.is_empty())),
             roles: f.parsed_list("roles"),
             ports: f.parsed_list::<Name>("ports").into_iter().map(|n| n.map(|n| n.0)).collect(),
             idle: f.choice("idle", &idles),

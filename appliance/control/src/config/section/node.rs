@@ -46,6 +46,8 @@ pub(in crate::config) struct ClusterDraft {
     pub span: Span,
     pub name: Option<At<String>>,
     pub listen: Option<At<SocketAddr>>,
+    /// `listen` is there, right or wrong.
+    pub listen_given: bool,
     pub certificate: Option<At<PathBuf>>,
     pub key: Option<At<PathBuf>>,
     pub ca: Option<At<PathBuf>>,
@@ -68,6 +70,7 @@ impl ClusterDraft {
             span: f.span.clone(),
             name: f.required_parsed::<Name>("name").map(|n| n.map(|n| n.0)),
             listen: f.parsed("listen"),
+            listen_given: f.has("listen"),
             certificate: path(&mut f, "certificate", folder),
             key: path(&mut f, "key", folder),
             ca: path(&mut f, "ca", folder),

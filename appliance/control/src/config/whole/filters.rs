@@ -59,8 +59,10 @@ fn tunnel<'a>(draft: &'a Draft, filter: &FilterDraft, sink: &Sink) -> Option<&'a
     Some(sa)
 }
 
+/// What an SA carries, unless it contradicts itself.
 fn whole(sa: &SaDraft, vip: IpAddr) -> Option<Selectors> {
-    Some(build::selectors(&sa.selectors, vip, IpNet::from(sa.peer.as_ref()?.value)))
+    let whole = build::selectors(&sa.selectors, vip, IpNet::from(sa.peer.as_ref()?.value));
+    (whole.local.addr().is_ipv4() == whole.remote.addr().is_ipv4()).then_some(whole)
 }
 
 /// What a filter sends into a tunnel must be able to travel through it (R12 at the other end).

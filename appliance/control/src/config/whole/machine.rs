@@ -121,7 +121,7 @@ fn cores(draft: &Draft, sink: &Sink) {
             known(port, names.clone(), "port", sink);
         }
         unique(core.roles.iter().map(|r| (r.value as u8, r.span.clone())), |_| "this role is given twice".to_owned(), sink);
-        if core.roles.is_empty() {
+        if core.idler {
             let problem = Problem::error("a core must have a role").at(place(&core.cpu, &core.span), "");
             sink.push(problem.help("`roles = [\"router\"]`, `[\"target\"]` or both"));
         }

@@ -109,7 +109,7 @@ fn certificate(draft: &Draft, remote: bool, sink: &Sink) {
         sink.push(problem.help("`phalanx pki ca` and `phalanx pki node` make the cluster's certificates"));
     }
     let own_address = draft.me().and_then(|me| draft.node(me)).is_some_and(|n| n.address.is_some());
-    if draft.has_remote_targets() && c.listen.is_none() && !own_address {
+    if draft.has_remote_targets() && !c.listen_given && !own_address {
         let problem = Problem::error("[cluster]: a router needs `listen`: its targets attach there");
         sink.push(problem.at(c.span.clone(), "here").help("for example listen = \"10.79.0.1:7400\""));
     }
@@ -156,8 +156,9 @@ fn work(draft: &Draft, sink: &Sink) {
             sink.push(Problem::error(format!("this node is a {who} and has no {what}")).at(at.clone(), ""));
         }
     };
-    let port = |role| draft.ports.iter().any(|p| p.is(role));
-    let core = |role| draft.cores.iter().any(|c| c.is(role));
+    // A port or core whose role is missing may be the one that is needed.
+    let port = |role| draft.ports.iter().any(|p| p.role.is_none() || p.is(role));
+    let core = |role| draft.cores.iter().any(|c| c.is(role) || c.roles.is_empty());
     let who = if router { "router" } else { "target" };
     if router || target {
         need(!port(PortRole::Network), who, "[[port]] with role = \"network\"");
@@ -167,8 +168,9 @@ fn work(draft: &Draft, sink: &Sink) {
     }
     need(router && !core(CoreRole::Router), "router", "[[core]] with roles = [\"router\"]");
     need(target && !core(CoreRole::Target), "target", "[[core]] with roles = [\"target\"]");
+    let unsure = draft.vips.iter().any(|v| v.owner.is_none());
     let idle = |role, is: bool, what: &str| {
-        let spans = draft.cores.iter().flat_map(|c| &c.roles).filter(|r| !is && r.value == role).map(|r| r.span.clone());
+        let spans = draft.cores.iter().flat_map(|c| &c.roles).filter(|r| !is && !unsure && r.value == role).map(|r| r.span.clone());
         for span in spans.collect::<Vec<Span>>() {
             sink.push(Problem::warning(format!("this role has nothing to do: {what}")).at(span, ""));
         }

@@ -1,0 +1,312 @@
+//! The one task that owns this node's state: everything that happens comes in as an [`Input`], one after the other, and
+//! what the state machines want done goes out at once. No lock, no shared state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use phalanx_cluster::messages::{NodeName, ToRouter, ToTarget};
+use phalanx_cluster::{CouplingError, CouplingFacility, RouterCluster, TargetCluster};
+use phalanx_dataplane::command::{LinkEnd, TargetEntry, VipEntry};
+use phalanx_dataplane::{Command, CoreStats, Event};
+use phalanx_fabric::Embedded;
+use phalanx_wire::{CoreId, SaId, TargetId, VipId};
+use tokio::sync::mpsc;
+
+use super::books::{FilterBook, RuleSource, SaBook};
+use super::cores::{Cores, Finished, Purpose};
+use super::dumps::Dumps;
+use super::plan::Numbering;
+use super::tap::Tap;
+use crate::config::Config;
+use crate::status::Query;
+
+/// How often counters are looked at and what is due is done. Lease deadlines are milliseconds.
+pub const TICK: Duration = Duration::from_millis(2);
+/// How often use and windows are looked at (R21).
+const USE_EVERY: Duration = Duration::from_millis(50);
+
+/// Something happened.
+pub enum Input {
+    /// A poll core said something.
+    Core(Event),
+    /// A target's session with this router began.
+    TargetConnected(NodeName),
+    /// It ended.
+    TargetDisconnected(NodeName, String),
+    /// A target said something.
+    FromTarget(NodeName, ToRouter),
+    /// Our session with a router began.
+    RouterConnected(NodeName),
+    /// It ended.
+    RouterDisconnected(NodeName, String),
+    /// A router said something.
+    FromRouter(NodeName, ToTarget),
+    /// The coupling facility's answer to a `fetch_add`.
+    Granted(SaId, Result<std::ops::Range<u64>, CouplingError>),
+    /// The coupling facility's answer to a `raise`.
+    CeilingRaised(SaId, Result<u64, CouplingError>),
+    /// Somebody looks at the status socket.
+    Query(Query),
+    /// SIGTERM or SIGINT.
+    Shutdown,
+}
+
+/// Who reads a core's tables.
+pub enum DumpFor {
+    /// A router that gathers what we hold.
+    Gather(NodeName),
+    /// The status socket.
+    Query(Query),
+}
+
+/// A VIP on this node.
+pub struct VipState {
+    /// As the cores know it.
+    pub entry: VipEntry,
+    /// Its router; none: this node.
+    pub router: Option<NodeName>,
+    /// All cores have it and all who asked for it know.
+    pub settled: bool,
+}
+
+/// Ways out of this node.
+pub struct Ways {
+    /// To the targets that attached to us.
+    pub targets: phalanx_fabric::ServerHandle,
+    /// To the routers we obey.
+    pub routers: BTreeMap<NodeName, phalanx_fabric::ClientHandle>,
+}
+
+/// Everything this node knows.
+pub struct Brain {
+    pub(super) config: Config,
+    pub(super) numbering: Numbering,
+    pub(super) started: Instant,
+    pub(super) incarnation: u64,
+    pub(super) no_huge: bool,
+    pub(super) stats: Vec<(CoreId, Arc<CoreStats>)>,
+    pub(super) cores: Cores,
+    pub(super) sas: SaBook,
+    pub(super) filters: FilterBook,
+    pub(super) vips: BTreeMap<VipId, VipState>,
+    pub(super) router: Option<RouterCluster>,
+    pub(super) routers: BTreeMap<NodeName, TargetCluster>,
+    pub(super) ways: Ways,
+    pub(super) store: Option<Arc<Embedded>>,
+    pub(super) tap: Tap,
+    pub(super) dumps: Dumps<DumpFor>,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) nonce: u64,
+    pub(super) use_looked_at: Instant,
+    /// Per router: when a message of its session last came.
+    pub(super) heard: BTreeMap<NodeName, Instant>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Brain {
+    /// Microseconds since the start: the clock of the sans-IO rooms.
+    pub fn now(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    /// The moment that the sans-IO rooms call `at`.
+    pub(super) fn moment(&self, at: u64) -> Instant {
+        self.started + Duration::from_micros(at)
+    }
+
+    /// One thing happened: take it in, then do everything that follows from it. True: the node ends.
+    pub fn handle(&mut self, input: Input) -> bool {
+        let now = self.now();
+        match input {
+            Input::Core(event) => self.core_event(event),
+            Input::TargetConnected(node) => self.as_router(|router| router.connected(&node, now)),
+            Input::TargetDisconnected(node, why) => self.as_router(|router| router.disconnected(&node, &why, now)),
+            Input::FromTarget(node, message) => {
+                self.heard.insert(node.clone(), Instant::now());
+                self.as_router(|router| router.handle(&node, message, now));
+            }
+            Input::RouterConnected(node) => self.as_target_of(&node, |target| Ok(target.connected(now))),
+            Input::RouterDisconnected(node, why) => {
+                tracing::warn!(router = %node, %why, "no session with the router; its connections go on as far as leases reach");
+                self.as_target_of(&node, |target| Ok(target.disconnected(now)));
+            }
+            Input::FromRouter(node, message) => {
+                self.heard.insert(node.clone(), Instant::now());
+                self.as_target_of(&node, |target| target.handle(message, now));
+            }
+            Input::Granted(sa, result) => self.as_router(|router| Ok(router.granted(sa, result, now))),
+            Input::CeilingRaised(sa, result) => self.as_router(|router| Ok(router.ceiling_raised(sa, result))),
+            Input::Query(query) => self.query(query),
+            Input::Shutdown => return true,
+        }
+        self.settle();
+        false
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self) {
+        let now = self.now();
+        self.cores.flush();
+        if self.use_looked_at.elapsed() >= USE_EVERY {
+            self.use_looked_at = Instant::now();
+            self.look_at_use(now);
+        }
+        if let Some(router) = &mut self.router {
+            router.tick(now);
+        }
+        for target in self.routers.values_mut() {
+            target.tick(now);
+        }
+        self.settle();
+    }
+
+    fn as_router(&mut self, act: impl FnOnce(&mut RouterCluster) -> Result<(), phalanx_cluster::ClusterError>) {
+        let Some(router) = &mut self.router else { return };
+        if let Err(error) = act(router) {
+            tracing::warn!(%error, "a message of a target was refused");
+        }
+    }
+
+    fn as_target_of(
+        &mut self,
+        node: &NodeName,
+        act: impl FnOnce(&mut TargetCluster) -> Result<(), phalanx_cluster::ClusterError>,
+    ) {
+        let Some(target) = self.routers.get_mut(node) else { return };
+        if let Err(error) = act(target) {
+            tracing::warn!(router = %node, %error, "a message of the router was refused");
+        }
+    }
+
+    /// Does all that the state machines want, until they want nothing more.
+    pub(super) fn settle(&mut self) {
+        loop {
+            let mut idle = true;
+            while let Some(output) = self.router.as_mut().and_then(RouterCluster::poll_output) {
+                self.router_output(output);
+                idle = false;
+            }
+            let routers: Vec<NodeName> = self.routers.keys().cloned().collect();
+            for node in routers {
+                while let Some(output) = self.routers.get_mut(&node).and_then(TargetCluster::poll_output) {
+                    self.target_output(&node, output);
+                    idle = false;
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    /// All cores have answered an order.
+    pub(super) fn finished(&mut self, finished: Finished) {
+        let now = self.now();
+        let result = finished.result.map_err(|refused| refused.to_string());
+        match finished.purpose {
+            Purpose::Router(request) => self.as_router(|router| Ok(router.local_done(request, result, now))),
+            Purpose::Target(node, request) => {
+                self.as_target_of(&node, |target| Ok(target.core_done(request, result, now)));
+            }
+            Purpose::Nobody(what) => {
+                if let Err(refused) = result {
+                    tracing::warn!(what, refused, "a core refused");
+                }
+            }
+        }
+    }
+
+    /// Sends one piece of work to cores.
+    pub(super) fn submit(&mut self, purpose: Purpose, commands: Vec<(CoreId, Command)>) {
+        if let Some(finished) = self.cores.submit(purpose, commands) {
+            self.finished(finished);
+        }
+    }
+
+    /// The rules changed: every core gets the new table.
+    pub(super) fn filters_changed(&mut self) -> Vec<(CoreId, Command)> {
+        let table = |core| (core, Command::SetFilters(Box::new(self.filters.table())));
+        self.cores.all().into_iter().map(table).collect()
+    }
+
+    /// Takes rules in; the commands that make them so.
+    pub(super) fn set_rules(
+        &mut self,
+        source: RuleSource,
+        rules: Vec<phalanx_cluster::messages::RankedFilter>,
+    ) -> Vec<(CoreId, Command)> {
+        if self.filters.set(source, rules) { self.filters_changed() } else { Vec::new() }
+    }
+
+    /// The core of our end of the link and the way to a target.
+    pub(super) fn way_to(&self, target: TargetId, core: CoreId) -> Option<LinkEnd> {
+        let name = self.numbering.name(target)?;
+        if **name == *self.config.node.name {
+            return Some(LinkEnd::Ring(core));
+        }
+        let theirs = &self.config.cluster.nodes.iter().find(|n| *n.name == **name)?.links;
+        theirs.iter().find_map(|&remote| Some(LinkEnd::Gre(self.gre_to(remote)?, core)))
+    }
+
+    /// Our end of a link to that address.
+    pub(super) fn gre_to(&self, remote: std::net::IpAddr) -> Option<phalanx_dataplane::command::GreEnd> {
+        let links = self.config.ports.iter().enumerate().filter(|(_, p)| p.role == crate::config::PortRole::Link);
+        let mut ends = links.flat_map(|(port, p)| p.addresses.iter().map(move |net| (port, net)));
+        let (port, net) = ends.find(|(_, net)| net.contains(&remote))?;
+        Some(phalanx_dataplane::command::GreEnd { port, local: net.addr(), remote })
+    }
+
+    /// The targets of a VIP as its router core is to know them now.
+    pub(super) fn target_entries(&self, vip: VipId) -> Vec<TargetEntry> {
+        let Some(router) = &self.router else { return Vec::new() };
+        let eligible = router.eligible(vip, None);
+        let own = self.cores.targets().first().copied().unwrap_or(CoreId(0));
+        let entries = router.members().into_iter().flat_map(|member| {
+            let core = member.cores.first().copied().unwrap_or(own);
+            member.targets.into_iter().map(move |id| (id, core))
+        });
+        let entry = |(id, core)| Some(TargetEntry { id, link: self.way_to(id, core)?, eligible: eligible.contains(&id), weight: 1 });
+        entries.filter_map(entry).collect()
+    }
+
+    /// Runs a request to the coupling facility beside this task; its answer comes back as an input.
+    pub(super) fn ask_store<F, T>(&self, ask: impl FnOnce(Arc<Embedded>) -> F, answer: impl FnOnce(T) -> Input + Send + 'static)
+    where
+        F: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let Some(store) = self.store.clone() else { return };
+        let (asked, inputs) = (ask(store), self.inputs.clone());
+        tokio::spawn(async move {
+            let _ = inputs.send(answer(asked.await)).await;
+        });
+    }
+
+    /// `fetch_add` at the coupling facility (R18).
+    pub(super) fn ask_grant(&self, wanted: phalanx_cluster::GrantWanted) {
+        let sa = wanted.sa;
+        self.ask_store(
+            move |store| async move { store.fetch_add(&wanted.key, wanted.n, wanted.limit).await },
+            move |result| Input::Granted(sa, result),
+        );
+    }
+
+    /// `raise` at the coupling facility.
+    pub(super) fn ask_ceiling(&self, sa: SaId, key: Arc<str>, to: u64) {
+        self.ask_store(
+            move |store| async move { store.raise(&key, to).await },
+            move |result| Input::CeilingRaised(sa, result),
+        );
+    }
+
+    /// Something for the operator: in the log and in `status`, the latest few.
+    pub(super) fn warn(&mut self, warning: String) {
+        tracing::warn!("{warning}");
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+        let over = self.warnings.len().saturating_sub(20);
+        self.warnings.drain(..over);
+    }
+}

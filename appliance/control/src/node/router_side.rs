@@ -1,0 +1,220 @@
+//! This node as a router: what its state machine wants done, and how its VIPs and SAs get to its own core.
+
+use std::sync::Arc;
+
+use phalanx_cluster::messages::{NodeName, RankedFilter, ToTarget};
+use phalanx_cluster::outputs::Connection;
+use phalanx_cluster::{RouterOutput, SaPair};
+use phalanx_dataplane::Command;
+use phalanx_dataplane::command::{InboundEntry, TargetSet, VipEntry};
+use phalanx_ipsec::{Direction, InboundSa, OutboundSa, SaParams};
+use phalanx_steering::ConnKey;
+use phalanx_wire::{CoreId, SaId, TargetId, VipId};
+
+use super::books::RuleSource;
+use super::brain::{Brain, VipState};
+use super::cores::Purpose;
+use super::plan;
+
+impl Brain {
+    /// Puts this router's VIPs on the cores and their addresses on the TAP.
+    pub fn open_vips(&mut self) {
+        let Some(router_core) = self.cores.router() else { return };
+        for at in 0..self.config.vips.len() {
+            let vip = &self.config.vips[at];
+            let entry = VipEntry {
+                id: VipId(vip.id),
+                address: vip.address.addr(),
+                epoch: plan::FIRST_EPOCH,
+                router_core: Some(router_core),
+                policy: plan::policy(vip),
+                served: true,
+            };
+            self.tap.add(entry.address);
+            let set = |core| (core, Command::SetVip(Box::new(entry.clone())));
+            let commands = self.cores.all().into_iter().map(set).collect();
+            self.vips.insert(entry.id, VipState { entry, router: None, settled: false });
+            self.submit(Purpose::Nobody("a VIP"), commands);
+            self.set_targets(VipId(self.config.vips[at].id));
+        }
+    }
+
+    /// Adds the static SAs. Their ceilings come from the coupling facility.
+    pub fn open_sas(&mut self, pairs: Vec<SaPair>) {
+        let now = self.now();
+        for pair in pairs {
+            let Some(router) = &mut self.router else { return };
+            let tunnel = pair.inbound.tunnel;
+            if let Err(error) = router.add_sa(pair, now) {
+                self.warn(format!("static SA {tunnel}: {error}"));
+            }
+        }
+        self.settle();
+    }
+
+    pub(super) fn router_output(&mut self, output: RouterOutput) {
+        match output {
+            RouterOutput::Send { node, message } => self.send_to_target(&node, message),
+            RouterOutput::Disconnect { node, reason } => {
+                self.warn(format!("the session with {node} was ended: {reason}"));
+                self.ways.targets.disconnect(&node, &reason);
+            }
+            RouterOutput::InstallLocal { request, sa, filters } => self.install_local(request, &sa, filters),
+            RouterOutput::RemoveLocal { request, sa } => self.remove_local(request, sa),
+            RouterOutput::TargetUp { target } => self.target_up(target),
+            RouterOutput::TargetDown { target, reason } => self.target_down(target, &reason),
+            RouterOutput::EligibleChanged(vip) => self.set_targets(vip),
+            RouterOutput::RestoreConnections(all) => all.iter().for_each(|c| self.restore(c)),
+            RouterOutput::MergeWindows(records) => {
+                for record in records {
+                    self.tell_router(Command::MergeWindow(record.sa, Box::new(record.snapshot)));
+                }
+            }
+            RouterOutput::ConnOpened(c) => self.tell_router(Command::Confirm(c.vip, key(&c))),
+            RouterOutput::ConnClosed(c) => self.tell_router(Command::EndConn(c.vip, key(&c))),
+            RouterOutput::SaReady { sa, missing } => {
+                for one in &missing {
+                    self.warn(format!("SA {sa} is ready, but {} does not hold it: {}", one.node, one.why));
+                }
+                tracing::info!(%sa, "the SA is in place");
+            }
+            RouterOutput::SaGone { sa, missing } => {
+                for one in &missing {
+                    self.warn(format!("SA {sa} is gone, but {} did not confirm: {}", one.node, one.why));
+                }
+            }
+            RouterOutput::Settled { vip, missing } => self.settled(vip, &missing),
+            RouterOutput::RaiseFloor { sa, floor } => self.tell_router(Command::RaiseFloor(sa, floor)),
+            RouterOutput::Ceiling { sa, upto } => self.tell_router(Command::Ceiling(sa, upto)),
+            RouterOutput::RaiseCeiling { sa, key, to } => self.ask_ceiling(sa, key, to),
+            RouterOutput::GrantWanted(wanted) => self.ask_grant(wanted),
+            RouterOutput::LocalLease { core, sa, lease, valid_until } => {
+                let expires = self.moment(valid_until);
+                self.cores.tell(core, Command::Lease { sa, lease, expires });
+            }
+            RouterOutput::LocalRefused { core, sa, refusal } => {
+                tracing::debug!(core = core.0, %sa, %refusal, "no sequence numbers");
+            }
+            RouterOutput::LifesizeSoft(sa) => self.warn(format!("SA {sa} reached its soft lifesize: give it a successor")),
+            RouterOutput::LifesizeHard(sa) => self.lifesize_over(sa),
+            RouterOutput::Warn(warning) => self.warn(warning),
+        }
+    }
+
+    fn send_to_target(&mut self, node: &NodeName, message: ToTarget) {
+        if **node != *self.config.node.name {
+            self.ways.targets.send(node, message);
+            return;
+        }
+        let now = self.now();
+        if let Some(Err(error)) = self.routers.get_mut(node).map(|own| own.handle(message, now)) {
+            tracing::error!(%error, "this node refused its own router");
+        }
+    }
+
+    pub(super) fn tell_router(&mut self, command: Command) {
+        if let Some(core) = self.cores.router() {
+            self.cores.tell(core, command);
+        }
+    }
+
+    fn install_local(&mut self, request: u64, sa: &Arc<SaParams>, filters: Vec<RankedFilter>) {
+        let Some(core) = self.cores.router() else { return };
+        let mut commands = self.set_rules(RuleSource::Sa(sa.id), filters);
+        match self.sa_command(core, sa, true) {
+            Ok(command) => commands.insert(0, (core, command)),
+            Err(error) => {
+                self.warn(format!("SA {}: {error}", sa.id));
+                return;
+            }
+        }
+        self.submit(Purpose::Router(request), commands);
+    }
+
+    /// An SA for a core, with its counters noted here.
+    pub(super) fn sa_command(&mut self, core: CoreId, sa: &Arc<SaParams>, router: bool) -> Result<Command, String> {
+        let (command, shared) = match sa.direction {
+            Direction::Inbound => {
+                let inbound = InboundSa::new(sa).map_err(|e| e.to_string())?;
+                let shared = inbound.shared().clone();
+                // Nothing is accepted by the router itself before its floor and ceiling are set.
+                (Command::AddInbound(Box::new(InboundEntry { sa: inbound, floor: 0, ceiling: 0 })), shared)
+            }
+            Direction::Outbound => {
+                let outbound = OutboundSa::new(sa).map_err(|e| e.to_string())?;
+                let shared = outbound.shared().clone();
+                (Command::AddOutbound(Box::new(outbound)), shared)
+            }
+        };
+        let entry = self.sas.hold(sa, router);
+        // The core keeps the SA it has; its counters go on.
+        if !entry.shared.iter().any(|(on, _)| *on == core) {
+            entry.shared.push((core, shared));
+        }
+        Ok(command)
+    }
+
+    fn remove_local(&mut self, request: u64, sa: SaId) {
+        let mut commands = Vec::new();
+        if self.sas.release(sa, true) {
+            commands = self.set_rules(RuleSource::Sa(sa), Vec::new());
+            commands.extend(self.cores.router().map(|core| (core, Command::RemoveSa(sa))));
+        }
+        self.submit(Purpose::Router(request), commands);
+    }
+
+    fn target_up(&mut self, target: TargetId) {
+        let name = self.numbering.name(target).cloned();
+        tracing::info!(target = name.as_deref().unwrap_or("?"), "target up");
+        let vips: Vec<VipId> = self.vips.keys().copied().collect();
+        vips.into_iter().for_each(|vip| self.set_targets(vip));
+    }
+
+    fn target_down(&mut self, target: TargetId, reason: &str) {
+        let name = self.numbering.name(target).cloned();
+        tracing::warn!(target = name.as_deref().unwrap_or("?"), reason, "target down: its connections are purged");
+        let vips: Vec<VipId> = self.vips.iter().filter(|(_, v)| v.router.is_none()).map(|(id, _)| *id).collect();
+        for vip in vips {
+            self.set_targets(vip);
+            self.tell_router(Command::PurgeTarget(vip, target));
+        }
+    }
+
+    fn set_targets(&mut self, vip: VipId) {
+        let targets = self.target_entries(vip);
+        self.tell_router(Command::SetTargets(vip, Box::new(TargetSet { targets })));
+    }
+
+    fn restore(&mut self, c: &Connection) {
+        self.tell_router(Command::RestoreConn(c.vip, key(c), c.target));
+        if c.established {
+            self.tell_router(Command::Confirm(c.vip, key(c)));
+        }
+    }
+
+    fn settled(&mut self, vip: VipId, missing: &[NodeName]) {
+        if !missing.is_empty() {
+            self.warn(format!("VIP {} starts without having heard {}", vip.0, missing.join(", ")));
+        }
+        if let Some(state) = self.vips.get_mut(&vip) {
+            state.settled = true;
+        }
+        self.tell_router(Command::Settled(vip));
+        tracing::info!(vip = vip.0, "settled: new connections are welcome");
+    }
+
+    /// I3: nobody uses it any more.
+    fn lifesize_over(&mut self, sa: SaId) {
+        self.warn(format!("SA {sa} reached its hard lifesize and stops"));
+        let now = self.now();
+        let Some(router) = &mut self.router else { return };
+        let pair = router.pairs().find(|p| p.spec.inbound.id == sa || p.spec.outbound.id == sa).map(|p| p.spec.inbound.id);
+        if let Some(Err(error)) = pair.map(|id| router.remove_sa(id, now)) {
+            tracing::error!(%error, "the SA could not be removed");
+        }
+    }
+}
+
+fn key(c: &Connection) -> ConnKey {
+    ConnKey { peer: c.peer, flow: c.flow }
+}

@@ -1,0 +1,80 @@
+//! The asking side of the socket.
+
+use super::What;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// The largest answer: a full connection table fits.
+const LARGEST_ANSWER: usize = 1 << 30;
+/// For the whole exchange.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why there is no answer, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No file.
+    #[error("there is no socket {0}: is `phalanx run` running? (--socket or PHALANX_SOCKET names another one)")]
+    NoSocket(PathBuf),
+    /// A file without a process.
+    #[error("nobody answers at {0}: `phalanx run` has ended without removing it; start it again")]
+    Stale(PathBuf),
+    /// Not allowed.
+    #[error("no permission for {0}: run this as the user or with the group of `phalanx run`, or as root")]
+    Permission(PathBuf),
+    /// Any other refusal.
+    #[error("cannot talk to {path}: {why}")]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The node said no.
+    #[error("the node refuses: {0}")]
+    Refused(String),
+}
+
+/// Asks the node at `socket`; the answer is JSON.
+pub async fn fetch(socket: &Path, what: What) -> Result<Vec<u8>, ClientError> {
+    match tokio::time::timeout(PATIENCE, exchange(socket, what)).await {
+        Ok(result) => result,
+        Err(_) => Err(ClientError::Broken { path: socket.to_owned(), why: "no answer in time".to_owned() }),
+    }
+}
+
+async fn exchange(socket: &Path, what: What) -> Result<Vec<u8>, ClientError> {
+    let path = || socket.to_owned();
+    let broken = |why: String| ClientError::Broken { path: path(), why };
+    let stream = UnixStream::connect(socket).await.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => ClientError::NoSocket(path()),
+        io::ErrorKind::ConnectionRefused => ClientError::Stale(path()),
+        io::ErrorKind::PermissionDenied => ClientError::Permission(path()),
+        _ => broken(e.to_string()),
+    })?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
+    let driver = tokio::spawn(connection);
+    let request = hyper::Request::get(what.path())
+        .header("host", "phalanx")
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| broken(e.to_string()))?;
+    let response = sender.send_request(request).await.map_err(|e| broken(e.to_string()))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|e| broken(e.to_string()))?;
+    driver.abort();
+    let body = body.to_bytes().to_vec();
+    if status.is_success() { Ok(body) } else { Err(ClientError::Refused(reason(&body, status.as_u16()))) }
+}
+
+fn reason(body: &[u8], status: u16) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    match json.as_ref().and_then(|j| j["error"].as_str()) {
+        Some(error) => error.to_owned(),
+        None => format!("HTTP {status}"),
+    }
+}

@@ -1,0 +1,109 @@
+//! What a running node tells: HTTP and JSON over a unix socket.
+//!
+//! [`model`] is what is told, used by the server and by the command line alike. The [`Server`] asks the control core by
+//! [`Query`] and waits for its [`Answer`]; it has no view of anything by itself. `curl --unix-socket` works too.
+
+mod client;
+pub mod model;
+mod server;
+
+pub use client::{ClientError, fetch};
+pub use server::{Server, StatusError};
+
+use model::{ConnRow, DropRow, LeaseRow, SaRow, Status, TargetRow, VipRow};
+use tokio::sync::{mpsc, oneshot};
+
+/// What can be asked for: `GET /v1/NAME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    /// The node as a whole.
+    Status,
+    /// SAs.
+    Sa,
+    /// Connections.
+    Conn,
+    /// VIPs.
+    Vip,
+    /// Targets.
+    Target,
+    /// Outbound sequence numbers.
+    Lease,
+    /// Dropped packets by reason.
+    Drop,
+}
+
+impl What {
+    /// Everything there is.
+    pub const ALL: [What; 7] =
+        [What::Status, What::Sa, What::Conn, What::Vip, What::Target, What::Lease, What::Drop];
+
+    /// Its name in paths and commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            What::Status => "status",
+            What::Sa => "sa",
+            What::Conn => "conn",
+            What::Vip => "vip",
+            What::Target => "target",
+            What::Lease => "lease",
+            What::Drop => "drop",
+        }
+    }
+
+    /// Its path on the socket.
+    pub fn path(self) -> String {
+        format!("/v1/{}", self.name())
+    }
+}
+
+/// What the control core answers; the variant must be the one that was asked for.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To [`What::Status`].
+    Status(Box<Status>),
+    /// To [`What::Sa`].
+    Sa(Vec<SaRow>),
+    /// To [`What::Conn`].
+    Conn(Vec<ConnRow>),
+    /// To [`What::Vip`].
+    Vip(Vec<VipRow>),
+    /// To [`What::Target`].
+    Target(Vec<TargetRow>),
+    /// To [`What::Lease`].
+    Lease(Vec<LeaseRow>),
+    /// To [`What::Drop`].
+    Drop(Vec<DropRow>),
+}
+
+impl Answer {
+    /// Reads the JSON that answered `what`.
+    pub fn parse(what: What, json: &[u8]) -> Result<Answer, serde_json::Error> {
+        Ok(match what {
+            What::Status => Answer::Status(serde_json::from_slice(json)?),
+            What::Sa => Answer::Sa(serde_json::from_slice(json)?),
+            What::Conn => Answer::Conn(serde_json::from_slice(json)?),
+            What::Vip => Answer::Vip(serde_json::from_slice(json)?),
+            What::Target => Answer::Target(serde_json::from_slice(json)?),
+            What::Lease => Answer::Lease(serde_json::from_slice(json)?),
+            What::Drop => Answer::Drop(serde_json::from_slice(json)?),
+        })
+    }
+}
+
+/// A question to the control core.
+#[derive(Debug)]
+pub struct Query {
+    /// What is asked.
+    pub what: What,
+    /// Where the answer goes; whoever asked may be gone, then sending fails and nothing is lost.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// How many questions may wait for the control core.
+const QUEUE: usize = 16;
+
+/// The two ends between the server and the control core.
+pub fn channel() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {
+    mpsc::channel(QUEUE)
+}

@@ -1,0 +1,161 @@
+//! The server's side of the socket. Everything is bounded: connections, sizes, times.
+
+use super::{Query, What};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Connections at one time; more wait in the socket's own queue.
+const CONNECTIONS: usize = 16;
+/// Bytes of a request's head.
+const LARGEST_REQUEST: usize = 16 << 10;
+/// For a request to arrive, and for an answer to be fetched.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For the control core to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// Why there is no status socket.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// A process serves it already.
+    #[error("another process answers at {0}: is this node running already? (`phalanx status --socket {0}`)")]
+    InUse(PathBuf),
+    /// Something else has that name.
+    #[error("{0} exists and is no socket; move it away or set [node] status_socket")]
+    NotASocket(PathBuf),
+    /// The operating system's refusal.
+    #[error("cannot make the status socket {path}: {error}; set [node] status_socket to a place this user may write")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A socket that listens. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Ours, so that we never remove a successor's.
+    inode: u64,
+}
+
+impl Server {
+    /// Listens at `path` with mode 0660. A file left by a process that is gone is replaced; one that is served is not.
+    /// Must be called inside a tokio runtime.
+    pub async fn bind(path: &Path) -> Result<Server, StatusError> {
+        let fail = |error| StatusError::Io { path: path.to_owned(), error };
+        if let Ok(meta) = fs::symlink_metadata(path) {
+            if !meta.file_type().is_socket() {
+                return Err(StatusError::NotASocket(path.to_owned()));
+            }
+            if UnixStream::connect(path).await.is_ok() {
+                return Err(StatusError::InUse(path.to_owned()));
+            }
+        }
+        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(fail)?;
+        }
+        // Bound under another name first: nobody ever sees it with the wrong mode, and the rename replaces a stale one.
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(format!(".{}", std::process::id()));
+        let fresh = PathBuf::from(fresh);
+        let _ = fs::remove_file(&fresh);
+        let listener = UnixListener::bind(&fresh).map_err(fail)?;
+        let ready = fs::set_permissions(&fresh, fs::Permissions::from_mode(0o660))
+            .and_then(|()| fs::metadata(&fresh))
+            .and_then(|meta| fs::rename(&fresh, path).map(|()| meta.ino()));
+        match ready {
+            Ok(inode) => Ok(Server { listener, path: path.to_owned(), inode }),
+            Err(error) => {
+                let _ = fs::remove_file(&fresh);
+                Err(fail(error))
+            }
+        }
+    }
+
+    /// Answers until the future is dropped. Questions go to `source`.
+    pub async fn serve(self, source: mpsc::Sender<Query>) {
+        let app = router(source);
+        let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "status socket: accept failed");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            let service = TowerToHyperService::new(app.clone());
+            tokio::spawn(async move {
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(PATIENCE)
+                    .max_buf_size(LARGEST_REQUEST)
+                    .keep_alive(false)
+                    .serve_connection(TokioIo::new(stream), service);
+                // Whoever is slower than this has lost interest; its errors are its own.
+                let _ = tokio::time::timeout(2 * PATIENCE, connection).await;
+                drop(slot);
+            });
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if fs::metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn router(source: mpsc::Sender<Query>) -> Router {
+    let mut router = Router::new();
+    for what in What::ALL {
+        router = router.route(&what.path(), get(move |State(source): State<mpsc::Sender<Query>>| ask(source, what)));
+    }
+    router.fallback(unknown).with_state(source)
+}
+
+async fn unknown() -> Response {
+    let paths: Vec<String> = What::ALL.iter().map(|w| w.path()).collect();
+    problem(StatusCode::NOT_FOUND, &format!("there is {}", paths.join(", ")))
+}
+
+async fn ask(source: mpsc::Sender<Query>, what: What) -> Response {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        source.send(Query { what, reply }).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(Some(answer)) => match serde_json::to_vec(&answer) {
+            Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        },
+        Ok(None) => problem(StatusCode::SERVICE_UNAVAILABLE, "the node is starting or stopping"),
+        Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "the control core did not answer in time"),
+    }
+}
+
+fn problem(status: StatusCode, message: &str) -> Response {
+    (status, axum::Json(serde_json::json!({ "error": message }))).into_response()
+}
