@@ -1,0 +1,155 @@
+//! The lifesize ledger of a router: how much each SA protected, on all nodes together (R21-R23, I3).
+//!
+//! Nodes report what they used since their boot. So a report that is lost or comes twice does no harm, and what a dead
+//! boot reported stays counted when its successor starts at nought.
+
+use std::collections::BTreeMap;
+
+use phalanx_wire::SaId;
+
+/// What was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Use {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of ESP payload.
+    pub bytes: u64,
+}
+
+/// What a report crossed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crossed {
+    /// The soft limit: rekey.
+    Soft,
+    /// The hard limit: stop.
+    Hard,
+}
+
+#[derive(Debug)]
+struct Account {
+    soft: u64,
+    hard: u64,
+    told: Option<Crossed>,
+    /// Used by boots that are gone, and what a record brought.
+    settled: Use,
+    /// By node: its boot and what that boot reported.
+    current: BTreeMap<u16, (u64, Use)>,
+}
+
+impl Account {
+    fn total(&self) -> Use {
+        self.current.values().fold(self.settled, |sum, (_, used)| add(sum, *used))
+    }
+}
+
+fn add(a: Use, b: Use) -> Use {
+    Use { packets: a.packets.saturating_add(b.packets), bytes: a.bytes.saturating_add(b.bytes) }
+}
+
+/// The sums of all SAs.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    accounts: BTreeMap<SaId, Account>,
+}
+
+impl Ledger {
+    /// Starts an SA; `before` is what was used before this ledger knew it.
+    pub fn add(&mut self, sa: SaId, soft: u64, hard: u64, before: Use) {
+        let account = Account { soft, hard, told: None, settled: before, current: BTreeMap::new() };
+        self.accounts.entry(sa).or_insert(account);
+    }
+
+    /// Forgets an SA; what it used.
+    pub fn remove(&mut self, sa: SaId) -> Option<Use> {
+        self.accounts.remove(&sa).map(|account| account.total())
+    }
+
+    /// A node's report. Numbers of one boot only grow, so an older report changes nothing.
+    pub fn report(&mut self, node: u16, incarnation: u64, sa: SaId, used: Use) -> Option<Crossed> {
+        let account = self.accounts.get_mut(&sa)?;
+        let entry = account.current.entry(node).or_insert((incarnation, Use::default()));
+        if entry.0 != incarnation {
+            account.settled = add(account.settled, entry.1);
+            *entry = (incarnation, Use::default());
+        }
+        entry.1.packets = entry.1.packets.max(used.packets);
+        entry.1.bytes = entry.1.bytes.max(used.bytes);
+        let total = account.total().bytes;
+        let crossed = match total {
+            total if total >= account.hard => Crossed::Hard,
+            total if total >= account.soft => Crossed::Soft,
+            _ => return None,
+        };
+        // Each is told once.
+        if account.told == Some(crossed) || account.told == Some(Crossed::Hard) {
+            return None;
+        }
+        account.told = Some(crossed);
+        Some(crossed)
+    }
+
+    /// What an SA used, as far as reported.
+    #[must_use]
+    pub fn total(&self, sa: SaId) -> Option<Use> {
+        self.accounts.get(&sa).map(Account::total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SA: SaId = SaId(7);
+
+    fn used(bytes: u64) -> Use {
+        Use { packets: bytes / 100, bytes }
+    }
+
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.add(SA, 1000, 2000, Use::default());
+        ledger
+    }
+
+    #[test]
+    fn the_sum_over_nodes_reaches_the_limits_and_each_is_told_once() {
+        let mut ledger = ledger();
+        assert_eq!(ledger.report(0, 1, SA, used(600)), None);
+        assert_eq!(ledger.report(1, 1, SA, used(400)), Some(Crossed::Soft));
+        assert_eq!(ledger.report(1, 1, SA, used(500)), None);
+        assert_eq!(ledger.report(0, 1, SA, used(1500)), Some(Crossed::Hard));
+        assert_eq!(ledger.report(0, 1, SA, used(1600)), None);
+        assert_eq!(ledger.total(SA), Some(used(2100)));
+    }
+
+    #[test]
+    fn repeated_and_reordered_reports_change_nothing() {
+        let mut ledger = ledger();
+        ledger.report(0, 1, SA, used(500));
+        ledger.report(0, 1, SA, used(500));
+        ledger.report(0, 1, SA, used(300));
+        assert_eq!(ledger.total(SA), Some(used(500)));
+    }
+
+    #[test]
+    fn a_restarted_target_adds_to_what_the_dead_one_used() {
+        let mut ledger = ledger();
+        ledger.report(0, 1, SA, used(500));
+        ledger.report(0, 2, SA, used(200));
+        assert_eq!(ledger.total(SA), Some(used(700)));
+    }
+
+    #[test]
+    fn sums_do_not_wrap() {
+        let mut ledger = ledger();
+        ledger.report(0, 1, SA, used(u64::MAX));
+        ledger.report(1, 1, SA, used(u64::MAX));
+        assert_eq!(ledger.total(SA).map(|used| used.bytes), Some(u64::MAX));
+    }
+
+    #[test]
+    fn the_hard_limit_may_be_crossed_before_the_soft_one_was_told() {
+        let mut ledger = ledger();
+        assert_eq!(ledger.report(0, 1, SA, used(5000)), Some(Crossed::Hard));
+    }
+}

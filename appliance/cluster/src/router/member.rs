@@ -1,0 +1,161 @@
+//! A node as its router sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use phalanx_wire::{CoreId, SaId, TargetId, VipId};
+
+use crate::messages::NodeName;
+
+/// Where a node stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MemberState {
+    /// No session.
+    Down,
+    /// A session, but it did not introduce itself.
+    Connected,
+    /// Welcomed: it tells what it holds.
+    Gathering,
+    /// Gathered, but it does not hold everything.
+    Joining,
+    /// It holds everything.
+    Ready,
+}
+
+impl MemberState {
+    /// Its name in `status`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Connected => "connected",
+            Self::Gathering => "gathering",
+            Self::Joining => "joining",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+/// What a request to a node is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum What {
+    InstallVip(VipId),
+    RemoveVip(VipId),
+    InstallSa(SaId),
+    RemoveSa(SaId),
+}
+
+/// A request that was not confirmed.
+#[derive(Debug, Clone)]
+pub(super) struct Outstanding {
+    pub what: What,
+    pub since: u64,
+    /// It failed: when to try again, and why it failed.
+    pub failed: Option<(u64, String)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub node: NodeName,
+    /// Its targets, and on which core if there are several.
+    pub ids: Vec<(Option<CoreId>, TargetId)>,
+    pub state: MemberState,
+    pub incarnation: u64,
+    pub outstanding: BTreeMap<u64, Outstanding>,
+    /// SAs that it said it held when it was gathered.
+    pub told: BTreeSet<SaId>,
+    /// VIPs that it said it served.
+    pub told_vips: BTreeSet<VipId>,
+    /// When to ask again for what failed.
+    pub retry_at: Option<u64>,
+    /// Ports with a listener, once told.
+    pub listening: BTreeMap<VipId, BTreeSet<u16>>,
+    pub draining: BTreeSet<VipId>,
+    pub draining_all: bool,
+    pub last_notice: u64,
+    pub gathered_once: bool,
+    pub link_mtu: u16,
+    pub cores: Vec<CoreId>,
+}
+
+impl Member {
+    pub(super) fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            ids: Vec::new(),
+            state: MemberState::Down,
+            incarnation: 0,
+            outstanding: BTreeMap::new(),
+            told: BTreeSet::new(),
+            told_vips: BTreeSet::new(),
+            retry_at: None,
+            listening: BTreeMap::new(),
+            draining: BTreeSet::new(),
+            draining_all: false,
+            last_notice: 0,
+            gathered_once: false,
+            link_mtu: 0,
+            cores: Vec::new(),
+        }
+    }
+
+    /// The target that lives on this core of the node.
+    pub(super) fn target_on(&self, core: CoreId) -> Option<TargetId> {
+        let exact = self.ids.iter().find(|(on, _)| *on == Some(core));
+        exact.or_else(|| self.ids.iter().find(|(on, _)| on.is_none())).map(|(_, id)| *id)
+    }
+
+    /// It is told of new SAs.
+    pub(super) fn live(&self) -> bool {
+        self.state >= MemberState::Joining
+    }
+
+    pub(super) fn drains(&self, vip: VipId) -> bool {
+        self.draining_all || self.draining.contains(&vip)
+    }
+
+    /// Forgets what belonged to the session. What it was asked and did not confirm will be asked again when it joins.
+    pub(super) fn lost(&mut self) {
+        self.state = MemberState::Down;
+        self.outstanding.clear();
+        self.told.clear();
+        self.told_vips.clear();
+        self.retry_at = None;
+        self.draining.clear();
+        self.draining_all = false;
+        self.listening.clear();
+    }
+
+    /// When the oldest request was made that has no answer. Requests are numbered in the order of time.
+    pub(super) fn first_since(&self) -> Option<u64> {
+        self.outstanding.values().next().map(|open| open.since)
+    }
+
+    /// Why it does not hold something of this kind, if so.
+    pub(super) fn why_missing(&self, concerns: impl Fn(What) -> bool) -> Option<String> {
+        let open = self.outstanding.values().find(|open| concerns(open.what))?;
+        Some(open.failed.as_ref().map_or_else(|| "no answer".to_owned(), |(_, error)| error.clone()))
+    }
+}
+
+/// A node, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its name.
+    pub node: NodeName,
+    /// Its targets.
+    pub targets: Vec<TargetId>,
+    /// Where it stands.
+    pub state: MemberState,
+    /// Its boot.
+    pub incarnation: u64,
+    /// Requests that it did not confirm.
+    pub outstanding: usize,
+    /// The error of one that failed.
+    pub error: Option<String>,
+    /// It takes no new connections.
+    pub draining: bool,
+    /// The largest packet of its link port.
+    pub link_mtu: u16,
+    /// Its target cores.
+    pub cores: Vec<CoreId>,
+}
