@@ -1,10 +1,10 @@
 //! What a device string means, and why a device could not be had.
 
-use std::ffi::CString;
 use std::path::Path;
 
 use crate::eal::Eal;
 use crate::error::DpdkError;
+use crate::host::interface_index;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bus {
@@ -68,6 +68,24 @@ impl Device {
         self.name.trim_end_matches(|c: char| c.is_ascii_digit())
     }
 
+    /// AF_PACKET: the host's interface, whose MTU is the port's.
+    pub(crate) fn packet_interface(&self) -> Option<&str> {
+        matches!(self.driver(), "net_af_packet" | "eth_af_packet")
+            .then(|| self.argument("iface"))
+            .flatten()
+    }
+
+    /// AF_PACKET: the largest MTU whose frames the kernel does not cut to fit the driver's slots.
+    /// A slot begins with 66 bytes of the kernel's own (TPACKET_V2 header, address, alignment for
+    /// a 14-byte Ethernet header), then the frame with a VLAN tag.
+    pub(crate) fn packet_mtu_limit(&self) -> u16 {
+        let slot = self
+            .argument("framesz")
+            .and_then(|size| size.parse::<u32>().ok())
+            .unwrap_or(2048);
+        u16::try_from(slot.saturating_sub(66 + 18)).unwrap_or(u16::MAX)
+    }
+
     pub(crate) fn argument(&self, key: &str) -> Option<&str> {
         self.args
             .split(',')
@@ -86,11 +104,7 @@ impl Device {
         let Some(interface) = self.argument(key) else {
             return Ok(());
         };
-        let Ok(name) = CString::new(interface) else {
-            return Ok(());
-        };
-        // SAFETY: a zero-terminated string that outlives the call.
-        if unsafe { libc::if_nametoindex(name.as_ptr()) } == 0 {
+        if interface_index(interface).is_none() {
             return Err(DpdkError::NoInterface {
                 device: self.text.clone(),
                 interface: interface.to_owned(),

@@ -253,15 +253,15 @@ fn arguments(
         .map(usize::to_string)
         .collect::<Vec<_>>()
         .join(",");
-    let mut list = vec![
-        "phalanx".to_owned(),
-        "--in-memory".into(),
-        "--no-telemetry".into(),
-    ];
+    let mut list = vec!["phalanx".to_owned(), "--no-telemetry".into()];
     list.push(format!("--lcores=0@({cpus})"));
     list.extend(["-m".into(), config.memory_mb.max(16).to_string()]);
-    if !huge {
-        list.push("--no-huge".into());
+    // Neither leaves files behind. EAL refuses --in-memory together with --no-huge, whose memory is
+    // private anyway; --no-shconf is the rest of what --in-memory means.
+    if huge {
+        list.push("--in-memory".into());
+    } else {
+        list.extend(["--no-huge".into(), "--no-shconf".into()]);
     }
     if config.log == EalLog::Capture {
         list.push("--log-level=notice".into());

@@ -47,6 +47,7 @@ mod burst;
 mod device;
 mod eal;
 mod error;
+mod host;
 mod mbuf;
 mod mempool;
 mod port;

@@ -1,14 +1,16 @@
 //! A device: attached, configured, started; and the way back.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_link, rte_eth_stats, rte_ether_addr};
 
 use crate::device::{Bus, Device};
 use crate::eal::{Eal, take_log};
 use crate::error::{DpdkError, Errno};
+use crate::host;
 use crate::mempool::Mempool;
 use crate::queue::{RxQueue, TxQueue};
 
@@ -96,6 +98,8 @@ pub struct Queues {
 pub struct Port {
     inner: Arc<PortInner>,
     queues: Option<(u16, u16)>,
+    /// AF_PACKET's stop closes its sockets, and its start does not open new ones.
+    spent: bool,
 }
 
 /// Lives as long as the port or one of its queues.
@@ -105,6 +109,9 @@ pub(crate) struct PortInner {
     device: Device,
     name: CString,
     started: AtomicBool,
+    /// AF_PACKET's sockets, which alone know what they dropped; and the sum of their answers.
+    sockets: Vec<OwnedFd>,
+    dropped: AtomicU64,
     _eal: Eal,
 }
 
@@ -128,6 +135,15 @@ impl PortInner {
             error: Errno::from_code(code),
             log: take_log(),
         }
+    }
+
+    fn socket_drops(&self) -> u64 {
+        let new = self
+            .sockets
+            .iter()
+            .map(host::packet_socket_drops)
+            .sum::<u64>();
+        self.dropped.fetch_add(new, Ordering::Relaxed) + new
     }
 
     fn info(&self) -> Result<rte_eth_dev_info, DpdkError> {
@@ -176,16 +192,23 @@ impl Port {
         let Some(id) = find(&name) else {
             return Err(attach_error(eal, &device, -libc::ENODEV));
         };
+        let sockets = device
+            .packet_interface()
+            .and_then(host::interface_index)
+            .map_or(Vec::new(), host::packet_sockets);
         let inner = PortInner {
             id,
             device,
             name,
             started: AtomicBool::new(false),
+            sockets,
+            dropped: AtomicU64::new(0),
             _eal: eal.clone(),
         };
         Ok(Port {
             inner: Arc::new(inner),
             queues: None,
+            spent: false,
         })
     }
 
@@ -240,6 +263,11 @@ impl Port {
         if port.started.load(Ordering::Acquire) {
             return Err(wrong("it is started already"));
         }
+        if self.spent {
+            return Err(wrong(
+                "its driver cannot start again; drop the port and open it anew",
+            ));
+        }
         take_log();
         // SAFETY: the port is configured and stopped.
         port.check("be started", unsafe {
@@ -252,7 +280,8 @@ impl Port {
         })
     }
 
-    /// Stops the port; it may be configured and started again.
+    /// Stops the port; it may be configured and started again, but for AF_PACKET, whose driver
+    /// loses its sockets here.
     ///
     /// # Errors
     /// [`DpdkError::QueuesInUse`] while one of its queues exists, [`DpdkError::Port`].
@@ -268,25 +297,39 @@ impl Port {
             let code = unsafe { dpdk_sys::rte_eth_dev_stop(port.id) };
             port.check("be stopped", code)?;
             *port.started.get_mut() = false;
+            self.spent = port.device.packet_interface().is_some();
         }
         Ok(())
     }
 
-    /// Sets the MTU, in bytes behind the Ethernet header. A device that has none ignores it.
+    /// Sets the MTU, in bytes behind the Ethernet header. A device that has none ignores it. For
+    /// AF_PACKET and TAP it is the MTU of the host's interface.
     ///
     /// # Errors
-    /// [`DpdkError::Port`] if the device refuses.
+    /// [`DpdkError::MtuTooLarge`], or [`DpdkError::Port`] if the device refuses.
     pub fn set_mtu(&mut self, mtu: u16) -> Result<(), DpdkError> {
+        let port = &*self.inner;
         take_log();
+        if let Some(interface) = port.device.packet_interface() {
+            return set_packet_mtu(port, interface, mtu);
+        }
         // SAFETY: the port is attached.
-        match unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.inner.id, mtu) } {
+        match unsafe { dpdk_sys::rte_eth_dev_set_mtu(port.id, mtu) } {
             code if code == -libc::ENOTSUP => Ok(()),
-            code => self.inner.check("take this MTU", code),
+            code => port.check("take this MTU", code),
         }
     }
 
     /// The MTU, in bytes behind the Ethernet header.
     pub fn mtu(&self) -> u16 {
+        if let Some(Ok(mtu)) = self
+            .inner
+            .device
+            .packet_interface()
+            .map(host::interface_mtu)
+        {
+            return mtu;
+        }
         let mut mtu = 0;
         // SAFETY: the port is attached; the number is ours.
         unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.inner.id, &mut mtu) };
@@ -341,7 +384,7 @@ impl Port {
             tx_packets: raw.opackets,
             rx_bytes: raw.ibytes,
             tx_bytes: raw.obytes,
-            rx_missed: raw.imissed,
+            rx_missed: raw.imissed + self.inner.socket_drops(),
             rx_errors: raw.ierrors,
             tx_errors: raw.oerrors,
             rx_no_buffer: raw.rx_nombuf,
@@ -481,6 +524,31 @@ fn check_mtu(port: &PortInner, mtu: u16, pool: &Mempool) -> Result<(), DpdkError
         });
     }
     Ok(())
+}
+
+/// AF_PACKET: DPDK would refuse more than 1500, although the driver carries what fits its slots.
+fn set_packet_mtu(port: &PortInner, interface: &str, mtu: u16) -> Result<(), DpdkError> {
+    let most = port.device.packet_mtu_limit();
+    if mtu > most {
+        let because = "for its slots; add framesz=4096,blocksz=4096 (or 16384 both) to the device \
+                       and give the packet pool a data room of as much";
+        return Err(DpdkError::MtuTooLarge {
+            device: port.device.text.clone(),
+            mtu,
+            most,
+            because,
+        });
+    }
+    let refused = |error| DpdkError::Port {
+        device: port.device.text.clone(),
+        step: "take this MTU",
+        error,
+        log: String::new(),
+    };
+    if host::interface_mtu(interface).map_err(refused)? == mtu {
+        return Ok(());
+    }
+    host::set_interface_mtu(interface, mtu).map_err(refused)
 }
 
 fn device_conf(config: &PortConfig, info: &rte_eth_dev_info) -> rte_eth_conf {
