@@ -41,7 +41,14 @@ bed_in() { local host=$1; shift; ip netns exec "$BED-$host" "$@"; }
 
 # ---- processes ------------------------------------------------------------------------------------------------------------------
 
-pid_start_time() { local stat; stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1; read -ra stat <<<"${stat##*) }"; echo "${stat[19]}"; }
+# pid_start_time PID: with the pid it names a process for good; nothing for one that has ended, waited for by its parent or not.
+pid_start_time() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+  read -ra stat <<<"${stat##*) }"
+  [ "${stat[0]}" != Z ] || return 1
+  echo "${stat[19]}"
+}
 
 bed_record() {
   echo "$2 $(pid_start_time "$2" || echo 0)" >"$BED_DIR/pids/$1"

@@ -88,7 +88,7 @@ impl Bed {
     }
 
     /// Namespaces, wires and the guest only.
-    fn bare(tunnel: Tunnel) -> Bed {
+    pub fn bare(tunnel: Tunnel) -> Bed {
         assert!(
             nix::unistd::geteuid().is_root(),
             "the end-to-end tests make network namespaces: run them as root"

@@ -5,6 +5,7 @@
 
 mod attacker;
 mod exits;
+mod eyes;
 mod killed;
 mod served;
 mod windows;
