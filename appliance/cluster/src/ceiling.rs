@@ -24,7 +24,13 @@ impl Ceiling {
     /// With what the coupling facility holds: 0 for a new SA.
     #[must_use]
     pub fn new(durable: u64) -> Self {
-        Self { durable, edges: 0, asked: None, recent_from: durable, recent_at: 0 }
+        Self {
+            durable,
+            edges: 0,
+            asked: None,
+            recent_from: durable,
+            recent_at: 0,
+        }
     }
 
     /// A target's window has this edge.
@@ -53,7 +59,9 @@ impl Ceiling {
         }
         let to = at.saturating_add((2 * recent.min(HEADROOM_MAX)).clamp(HEADROOM, HEADROOM_MAX));
         // Half of the headroom is still there: it can wait.
-        if to <= self.durable.max(self.asked.unwrap_or(0)) || at.saturating_add(HEADROOM / 2) <= self.durable {
+        if to <= self.durable.max(self.asked.unwrap_or(0))
+            || at.saturating_add(HEADROOM / 2) <= self.durable
+        {
             return None;
         }
         self.asked = Some(to);
@@ -96,7 +104,11 @@ mod tests {
         let mut ceiling = Ceiling::new(0);
         assert_eq!(ceiling.want(10_000, 10), Some(30_000));
         assert_eq!(ceiling.raised(30_000), Some(30_000));
-        assert_eq!(ceiling.want(u64::MAX - 3, 2_000_000), Some(u64::MAX), "it never wraps");
+        assert_eq!(
+            ceiling.want(u64::MAX - 3, 2_000_000),
+            Some(u64::MAX),
+            "it never wraps"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Every answer is given only after its effect is durable. Keys of SAs never go here, only fingerprints of them (I8).
 
 use std::collections::BTreeMap;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -67,7 +67,12 @@ pub trait CouplingFacility: Send + Sync {
 
     /// Adds `n` to the counter `key` (0 if absent), but never beyond `limit`. The answer is what was added: `n` numbers,
     /// fewer at the limit, an empty range when it is exhausted. No number is ever in two answers.
-    fn fetch_add(&self, key: &str, n: u64, limit: u64) -> impl Future<Output = Result<Range<u64>, CouplingError>> + Send;
+    fn fetch_add(
+        &self,
+        key: &str,
+        n: u64,
+        limit: u64,
+    ) -> impl Future<Output = Result<Range<u64>, CouplingError>> + Send;
 
     /// Raises the counter `key` to `to` if it is lower; answers its value.
     fn raise(&self, key: &str, to: u64) -> impl Future<Output = Result<u64, CouplingError>> + Send;
@@ -76,16 +81,24 @@ pub trait CouplingFacility: Send + Sync {
     fn read(&self, key: &str) -> impl Future<Output = Result<u64, CouplingError>> + Send;
 
     /// Writes a record.
-    fn put(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), CouplingError>> + Send;
+    fn put(
+        &self,
+        key: &str,
+        value: &[u8],
+    ) -> impl Future<Output = Result<(), CouplingError>> + Send;
 
     /// Reads a record.
-    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, CouplingError>> + Send;
+    fn get(&self, key: &str)
+    -> impl Future<Output = Result<Option<Vec<u8>>, CouplingError>> + Send;
 
     /// Deletes a record and the counter of that name; whether there was one.
     fn delete(&self, key: &str) -> impl Future<Output = Result<bool, CouplingError>> + Send;
 
     /// All records whose key starts with `prefix`, in order of their keys.
-    fn list(&self, prefix: &str) -> impl Future<Output = Result<Vec<(String, Vec<u8>)>, CouplingError>> + Send;
+    fn list(
+        &self,
+        prefix: &str,
+    ) -> impl Future<Output = Result<Vec<(String, Vec<u8>)>, CouplingError>> + Send;
 
     /// Replaces the record `expected` (`None`: absent) by `new` (`None`: delete). False: it was something else.
     fn cas(
@@ -113,7 +126,11 @@ pub fn check_key(key: &str) -> Result<(), CouplingError> {
 /// # Errors
 /// [`CouplingError::BadRequest`] for a record longer than [`RECORD_MAX`].
 pub fn check_record(value: &[u8]) -> Result<(), CouplingError> {
-    if value.len() > RECORD_MAX { Err(CouplingError::BadRequest("a record longer than 1 MiB")) } else { Ok(()) }
+    if value.len() > RECORD_MAX {
+        Err(CouplingError::BadRequest("a record longer than 1 MiB"))
+    } else {
+        Ok(())
+    }
 }
 
 /// What `fetch_add` hands out of a counter that stands at `value`: the rule, for every engine.
@@ -140,27 +157,30 @@ impl InMemory {
     /// An empty store.
     #[must_use]
     pub fn new(incarnation: u64) -> Self {
-        Self { incarnation, state: Mutex::default() }
+        Self {
+            incarnation,
+            state: Mutex::default(),
+        }
     }
 
     fn with<T>(
         &self,
         key: &str,
         change: impl FnOnce(&mut Tables) -> T,
-    ) -> impl Future<Output = Result<T, CouplingError>> + Send + use<T>
-    where
-        T: Send,
-    {
-        ready(check_key(key).map(|()| change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))))
+    ) -> Result<T, CouplingError> {
+        check_key(key)?;
+        Ok(change(
+            &mut self.state.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 }
 
 impl CouplingFacility for InMemory {
-    fn incarnation(&self) -> impl Future<Output = Result<u64, CouplingError>> + Send {
-        ready(Ok(self.incarnation))
+    async fn incarnation(&self) -> Result<u64, CouplingError> {
+        Ok(self.incarnation)
     }
 
-    fn fetch_add(&self, key: &str, n: u64, limit: u64) -> impl Future<Output = Result<Range<u64>, CouplingError>> + Send {
+    async fn fetch_add(&self, key: &str, n: u64, limit: u64) -> Result<Range<u64>, CouplingError> {
         self.with(key, |tables| {
             let counter = tables.counters.entry(key.to_owned()).or_default();
             let taken = advance(*counter, n, limit);
@@ -169,7 +189,7 @@ impl CouplingFacility for InMemory {
         })
     }
 
-    fn raise(&self, key: &str, to: u64) -> impl Future<Output = Result<u64, CouplingError>> + Send {
+    async fn raise(&self, key: &str, to: u64) -> Result<u64, CouplingError> {
         self.with(key, |tables| {
             let counter = tables.counters.entry(key.to_owned()).or_default();
             *counter = (*counter).max(to);
@@ -177,45 +197,47 @@ impl CouplingFacility for InMemory {
         })
     }
 
-    fn read(&self, key: &str) -> impl Future<Output = Result<u64, CouplingError>> + Send {
+    async fn read(&self, key: &str) -> Result<u64, CouplingError> {
         self.with(key, |tables| tables.counters.get(key).copied().unwrap_or(0))
     }
 
-    fn put(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), CouplingError>> + Send {
-        ready(check_key(key).and_then(|()| check_record(value)).map(|()| {
-            let mut tables = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            tables.records.insert(key.to_owned(), value.to_vec());
-        }))
+    async fn put(&self, key: &str, value: &[u8]) -> Result<(), CouplingError> {
+        check_record(value)?;
+        self.with(key, |tables| {
+            drop(tables.records.insert(key.to_owned(), value.to_vec()))
+        })
     }
 
-    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, CouplingError>> + Send {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CouplingError> {
         self.with(key, |tables| tables.records.get(key).cloned())
     }
 
-    fn delete(&self, key: &str) -> impl Future<Output = Result<bool, CouplingError>> + Send {
+    async fn delete(&self, key: &str) -> Result<bool, CouplingError> {
         self.with(key, |tables| {
             let counter = tables.counters.remove(key).is_some();
             tables.records.remove(key).is_some() || counter
         })
     }
 
-    fn list(&self, prefix: &str) -> impl Future<Output = Result<Vec<(String, Vec<u8>)>, CouplingError>> + Send {
+    async fn list(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, CouplingError> {
         let tables = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = tables.records.iter().filter(|(key, _)| key.starts_with(prefix));
-        ready(Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect()))
+        let found = tables
+            .records
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix));
+        Ok(found
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect())
     }
 
-    fn cas(
+    async fn cas(
         &self,
         key: &str,
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
-    ) -> impl Future<Output = Result<bool, CouplingError>> + Send {
-        if let Some(Err(error)) = new.map(check_record) {
-            return ready(Err(error));
-        }
-        ready(check_key(key).map(|()| {
-            let mut tables = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    ) -> Result<bool, CouplingError> {
+        new.map_or(Ok(()), check_record)?;
+        self.with(key, |tables| {
             if tables.records.get(key).map(Vec::as_slice) != expected {
                 return false;
             }
@@ -224,6 +246,6 @@ impl CouplingFacility for InMemory {
                 None => drop(tables.records.remove(key)),
             }
             true
-        }))
+        })
     }
 }

@@ -13,7 +13,9 @@ use phalanx_wire::{SaId, TargetId, VipId};
 use crate::ceiling::Ceiling;
 use crate::error::ClusterError;
 use crate::ledger::{Crossed, Ledger, Use};
-use crate::messages::{ConnRecord, Gathered, Hello, Notice, SaReport, ToRouter, ToTarget, VERSION, WindowRecord};
+use crate::messages::{
+    ConnRecord, Gathered, Hello, Notice, SaReport, ToRouter, ToTarget, VERSION, WindowRecord,
+};
 use crate::outputs::{Connection, RouterConfig, RouterOutput, RouterTimes, VipPlan};
 use crate::sequencer::Sequencer;
 
@@ -64,13 +66,28 @@ impl RouterCluster {
     pub fn new(config: RouterConfig, now: u64) -> Self {
         let mut members: Vec<Member> = Vec::new();
         for plan in config.targets {
-            let at = members.iter().position(|member| member.node == plan.node).unwrap_or(members.len());
+            let at = members
+                .iter()
+                .position(|member| member.node == plan.node)
+                .unwrap_or(members.len());
             if at == members.len() {
                 members.push(Member::new(plan.node));
             }
             members[at].ids.push((plan.core, plan.id));
         }
-        let vips = config.vips.into_iter().map(|plan| (plan.def.vip, Vip { plan, settled: false })).collect();
+        let vips = config
+            .vips
+            .into_iter()
+            .map(|plan| {
+                (
+                    plan.def.vip,
+                    Vip {
+                        plan,
+                        settled: false,
+                    },
+                )
+            })
+            .collect();
         let mut router = Self {
             node: config.node,
             incarnation: config.incarnation,
@@ -131,11 +148,16 @@ impl RouterCluster {
             ToRouter::Hello(_) => state == MemberState::Connected,
             ToRouter::Gathered(_) => state == MemberState::Gathering,
             ToRouter::Beat => true,
-            ToRouter::Draining { .. } | ToRouter::Listening { .. } => state >= MemberState::Gathering,
+            ToRouter::Draining { .. } | ToRouter::Listening { .. } => {
+                state >= MemberState::Gathering
+            }
             _ => state >= MemberState::Joining,
         };
         if !in_turn {
-            return Err(ClusterError::OutOfTurn { node: node.to_owned(), what: message.name() });
+            return Err(ClusterError::OutOfTurn {
+                node: node.to_owned(),
+                what: message.name(),
+            });
         }
         match message {
             ToRouter::Hello(hello) => self.hello(at, hello)?,
@@ -145,7 +167,9 @@ impl RouterCluster {
             ToRouter::Report(reports) => self.reports(at, reports),
             ToRouter::Notice(notice) => self.notice(at, notice),
             ToRouter::Listening { vip, ports } => {
-                self.members[at].listening.insert(vip, ports.into_iter().collect());
+                self.members[at]
+                    .listening
+                    .insert(vip, ports.into_iter().collect());
                 self.outputs.push_back(RouterOutput::EligibleChanged(vip));
             }
             ToRouter::Draining { vips } => self.draining(at, vips),
@@ -166,20 +190,35 @@ impl RouterCluster {
     /// When to call [`Self::tick`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let settle = self.vips.values().any(|vip| !vip.settled).then_some(self.settle_at);
-        [settle, self.sequencer.next_deadline(), self.acks_deadline()].into_iter().flatten().min()
+        let settle = self
+            .vips
+            .values()
+            .any(|vip| !vip.settled)
+            .then_some(self.settle_at);
+        [settle, self.sequencer.next_deadline(), self.acks_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The targets that may be selected for a new connection to this VIP (and port, when it is known; R25).
     #[must_use]
     pub fn eligible(&self, vip: VipId, port: Option<u16>) -> Vec<TargetId> {
-        let Some(entry) = self.vips.get(&vip) else { return Vec::new() };
+        let Some(entry) = self.vips.get(&vip) else {
+            return Vec::new();
+        };
         let listens = |member: &Member| match (port, member.listening.get(&vip)) {
             (Some(port), Some(ports)) => ports.contains(&port),
             _ => true,
         };
-        let good = |member: &&Member| member.state == MemberState::Ready && !member.drains(vip) && listens(member);
-        let ids = self.members.iter().filter(good).flat_map(|member| member.ids.iter().map(|(_, id)| *id));
+        let good = |member: &&Member| {
+            member.state == MemberState::Ready && !member.drains(vip) && listens(member)
+        };
+        let ids = self
+            .members
+            .iter()
+            .filter(good)
+            .flat_map(|member| member.ids.iter().map(|(_, id)| *id));
         ids.filter(|id| entry.plan.targets.contains(id)).collect()
     }
 
@@ -192,7 +231,10 @@ impl RouterCluster {
             state: member.state,
             incarnation: member.incarnation,
             outstanding: member.outstanding.len(),
-            error: member.outstanding.values().find_map(|open| open.failed.as_ref().map(|(_, why)| why.clone())),
+            error: member
+                .outstanding
+                .values()
+                .find_map(|open| open.failed.as_ref().map(|(_, why)| why.clone())),
             draining: member.draining_all || !member.draining.is_empty(),
             link_mtu: member.link_mtu,
             cores: member.cores.clone(),
@@ -218,32 +260,59 @@ impl RouterCluster {
     }
 
     fn send(&mut self, at: usize, message: ToTarget) {
-        self.outputs.push_back(RouterOutput::Send { node: self.members[at].node.clone(), message });
+        self.outputs.push_back(RouterOutput::Send {
+            node: self.members[at].node.clone(),
+            message,
+        });
     }
 
     /// The VIPs that this node is a target of.
     fn vips_of(&self, at: usize) -> Vec<VipId> {
         let ids = &self.members[at].ids;
-        let served = |vip: &&Vip| vip.plan.targets.iter().any(|target| ids.iter().any(|(_, id)| id == target));
-        self.vips.values().filter(served).map(|vip| vip.plan.def.vip).collect()
+        let served = |vip: &&Vip| {
+            vip.plan
+                .targets
+                .iter()
+                .any(|target| ids.iter().any(|(_, id)| id == target))
+        };
+        self.vips
+            .values()
+            .filter(served)
+            .map(|vip| vip.plan.def.vip)
+            .collect()
     }
 
     fn serves(&self, at: usize, vip: VipId) -> bool {
-        let Some(vip) = self.vips.get(&vip) else { return false };
-        vip.plan.targets.iter().any(|target| self.members[at].ids.iter().any(|(_, id)| id == target))
+        let Some(vip) = self.vips.get(&vip) else {
+            return false;
+        };
+        vip.plan
+            .targets
+            .iter()
+            .any(|target| self.members[at].ids.iter().any(|(_, id)| id == target))
     }
 
     fn hello(&mut self, at: usize, hello: Hello) -> Result<(), ClusterError> {
         let node = self.members[at].node.clone();
         let refused = if hello.version != VERSION {
-            Err(ClusterError::Version { node: node.to_string(), ours: VERSION, theirs: hello.version })
+            Err(ClusterError::Version {
+                node: node.to_string(),
+                ours: VERSION,
+                theirs: hello.version,
+            })
         } else if *hello.node != *node {
-            Err(ClusterError::Name { certificate: node.to_string(), message: hello.node })
+            Err(ClusterError::Name {
+                certificate: node.to_string(),
+                message: hello.node,
+            })
         } else {
             Ok(())
         };
         if let Err(error) = refused {
-            self.outputs.push_back(RouterOutput::Disconnect { node, reason: error.to_string() });
+            self.outputs.push_back(RouterOutput::Disconnect {
+                node,
+                reason: error.to_string(),
+            });
             return Err(error);
         }
         let member = &mut self.members[at];
@@ -254,7 +323,10 @@ impl RouterCluster {
         member.link_mtu = hello.link_mtu;
         member.cores = hello.cores;
         member.state = MemberState::Gathering;
-        let epochs = self.vips_of(at).into_iter().filter_map(|vip| Some((vip, self.vips.get(&vip)?.plan.def.epoch)));
+        let epochs = self
+            .vips_of(at)
+            .into_iter()
+            .filter_map(|vip| Some((vip, self.vips.get(&vip)?.plan.def.epoch)));
         let welcome = ToTarget::Welcome {
             version: VERSION,
             node: self.node.to_string(),
@@ -271,22 +343,35 @@ impl RouterCluster {
     /// Windows before connections, connections before anything is installed or settled.
     fn gathered(&mut self, at: usize, part: Gathered, now: u64) {
         for (vip, epoch) in &part.vips {
-            if let Some(ours) = self.vips.get(vip).filter(|ours| ours.plan.def.epoch < *epoch) {
+            if let Some(ours) = self
+                .vips
+                .get(vip)
+                .filter(|ours| ours.plan.def.epoch < *epoch)
+            {
                 let (node, ours) = (&self.members[at].node, ours.plan.def.epoch);
-                let warning = format!("{node} obeys epoch {epoch} of VIP {vip}, this router's is {ours}: another owns it");
+                let warning = format!(
+                    "{node} obeys epoch {epoch} of VIP {vip}, this router's is {ours}: another owns it"
+                );
                 self.outputs.push_back(RouterOutput::Warn(warning));
             }
         }
-        let told = part.windows.iter().map(|record| record.sa).chain(part.highest_out.iter().map(|(sa, _)| *sa));
+        let told = part
+            .windows
+            .iter()
+            .map(|record| record.sa)
+            .chain(part.highest_out.iter().map(|(sa, _)| *sa));
         self.members[at].told.extend(told);
-        self.members[at].told_vips.extend(part.vips.iter().map(|(vip, _)| *vip));
+        self.members[at]
+            .told_vips
+            .extend(part.vips.iter().map(|(vip, _)| *vip));
         self.merge(at, part.windows);
         for (sa, highest) in part.highest_out {
             self.note_seen(sa, highest);
         }
         let restored = self.connections(at, &part.connections);
         if !restored.is_empty() {
-            self.outputs.push_back(RouterOutput::RestoreConnections(restored));
+            self.outputs
+                .push_back(RouterOutput::RestoreConnections(restored));
         }
         if part.last {
             self.members[at].state = MemberState::Joining;
@@ -300,7 +385,9 @@ impl RouterCluster {
     fn merge(&mut self, at: usize, windows: Vec<WindowRecord>) {
         let mut good = Vec::with_capacity(windows.len());
         for record in windows {
-            let Some(pair) = self.pairs.get(&record.sa) else { continue };
+            let Some(pair) = self.pairs.get(&record.sa) else {
+                continue;
+            };
             if !self.serves(at, pair.vip()) {
                 continue;
             }
@@ -333,20 +420,36 @@ impl RouterCluster {
         let incarnation = self.members[at].incarnation;
         let mut windows = Vec::new();
         for report in reports {
-            let used = Use { packets: report.packets, bytes: report.bytes };
-            match self.ledger.report(Self::index(at), incarnation, report.sa, used) {
-                Some(Crossed::Soft) => self.outputs.push_back(RouterOutput::LifesizeSoft(report.sa)),
-                Some(Crossed::Hard) => self.outputs.push_back(RouterOutput::LifesizeHard(report.sa)),
+            let used = Use {
+                packets: report.packets,
+                bytes: report.bytes,
+            };
+            match self
+                .ledger
+                .report(Self::index(at), incarnation, report.sa, used)
+            {
+                Some(Crossed::Soft) => self
+                    .outputs
+                    .push_back(RouterOutput::LifesizeSoft(report.sa)),
+                Some(Crossed::Hard) => self
+                    .outputs
+                    .push_back(RouterOutput::LifesizeHard(report.sa)),
                 None => {}
             }
-            windows.extend(report.window.map(|snapshot| WindowRecord { sa: report.sa, snapshot }));
+            windows.extend(report.window.map(|snapshot| WindowRecord {
+                sa: report.sa,
+                snapshot,
+            }));
         }
         self.merge(at, windows);
     }
 
     /// What the router's own cores used, cumulative since its boot.
     pub fn local_use(&mut self, sa: SaId, used: Use) {
-        match self.ledger.report(crate::sequencer::Holder::LOCAL, self.incarnation, sa, used) {
+        match self
+            .ledger
+            .report(crate::sequencer::Holder::LOCAL, self.incarnation, sa, used)
+        {
             Some(Crossed::Soft) => self.outputs.push_back(RouterOutput::LifesizeSoft(sa)),
             Some(Crossed::Hard) => self.outputs.push_back(RouterOutput::LifesizeHard(sa)),
             None => {}
@@ -361,9 +464,11 @@ impl RouterCluster {
             self.members[at].last_notice = id;
             self.merge(at, notice.windows);
             let opened = self.connections(at, &notice.opened);
-            self.outputs.extend(opened.into_iter().map(RouterOutput::ConnOpened));
+            self.outputs
+                .extend(opened.into_iter().map(RouterOutput::ConnOpened));
             let closed = self.connections(at, &notice.closed);
-            self.outputs.extend(closed.into_iter().map(RouterOutput::ConnClosed));
+            self.outputs
+                .extend(closed.into_iter().map(RouterOutput::ConnClosed));
         }
         self.send(at, ToTarget::NoticeAck { id });
     }
@@ -372,9 +477,14 @@ impl RouterCluster {
         if vips.is_empty() {
             self.members[at].draining_all = true;
         }
-        let changed = if vips.is_empty() { self.vips_of(at) } else { vips };
+        let changed = if vips.is_empty() {
+            self.vips_of(at)
+        } else {
+            vips
+        };
         self.members[at].draining.extend(changed.iter().copied());
-        self.outputs.extend(changed.into_iter().map(RouterOutput::EligibleChanged));
+        self.outputs
+            .extend(changed.into_iter().map(RouterOutput::EligibleChanged));
     }
 
     fn lost(&mut self, at: usize, reason: &str, now: u64) {
@@ -386,10 +496,14 @@ impl RouterCluster {
         self.sequencer.holder_gone(Self::index(at));
         if was_up {
             for (_, target) in self.members[at].ids.clone() {
-                self.outputs.push_back(RouterOutput::TargetDown { target, reason: reason.to_owned() });
+                self.outputs.push_back(RouterOutput::TargetDown {
+                    target,
+                    reason: reason.to_owned(),
+                });
             }
             let vips: BTreeSet<VipId> = self.vips_of(at).into_iter().collect();
-            self.outputs.extend(vips.into_iter().map(RouterOutput::EligibleChanged));
+            self.outputs
+                .extend(vips.into_iter().map(RouterOutput::EligibleChanged));
         }
         // It is not waited for any more.
         self.review_pairs(now);
@@ -398,7 +512,12 @@ impl RouterCluster {
 
     /// A VIP is settled when all its targets were gathered, or the time is over. Then floors and ceilings are set.
     fn settle(&mut self, now: u64) {
-        let open: Vec<VipId> = self.vips.values().filter(|vip| !vip.settled).map(|vip| vip.plan.def.vip).collect();
+        let open: Vec<VipId> = self
+            .vips
+            .values()
+            .filter(|vip| !vip.settled)
+            .map(|vip| vip.plan.def.vip)
+            .collect();
         for vip in open {
             let mut missing = Vec::new();
             for at in 0..self.members.len() {
@@ -413,7 +532,8 @@ impl RouterCluster {
                 entry.settled = true;
             }
             self.arm_all(vip, now);
-            self.outputs.push_back(RouterOutput::Settled { vip, missing });
+            self.outputs
+                .push_back(RouterOutput::Settled { vip, missing });
         }
     }
 }

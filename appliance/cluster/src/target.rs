@@ -13,7 +13,8 @@ use phalanx_wire::{CoreId, Epoch, SaId, VipId};
 use crate::error::ClusterError;
 use crate::lease_client::{Accepted, LeaseClient, Session, Want};
 use crate::messages::{
-    ConnRecord, Gathered, Hello, Notice, RankedFilter, SaReport, ToRouter, ToTarget, VERSION, VipDef, WindowRecord,
+    ConnRecord, Gathered, Hello, Notice, RankedFilter, SaReport, ToRouter, ToTarget, VERSION,
+    VipDef, WindowRecord,
 };
 use crate::outputs::{ReportPolicy, TargetConfig, TargetOutput};
 
@@ -152,15 +153,27 @@ impl TargetCluster {
             _ => self.state == State::Attached,
         };
         if !in_turn {
-            return Err(ClusterError::OutOfTurn { node: self.config.router.to_string(), what: message.name() });
+            return Err(ClusterError::OutOfTurn {
+                node: self.config.router.to_string(),
+                what: message.name(),
+            });
         }
         match message {
-            ToTarget::Welcome { version, node, incarnation, epochs } => {
+            ToTarget::Welcome {
+                version,
+                node,
+                incarnation,
+                epochs,
+            } => {
                 self.welcome(version, node, incarnation, &epochs)?;
             }
             ToTarget::InstallVip { request, vip } => self.install_vip(request, vip),
             ToTarget::RemoveVip { request, vip } => self.remove_vip(request, vip),
-            ToTarget::InstallSa { request, sa, filters } => self.install_sa(request, sa, filters),
+            ToTarget::InstallSa {
+                request,
+                sa,
+                filters,
+            } => self.install_sa(request, sa, filters),
             ToTarget::RemoveSa { request, sa } => self.remove_sa(request, sa),
             ToTarget::LeaseReply(reply) => self.lease_reply(&reply, now),
             ToTarget::NoticeAck { id } => self.acked_notice = self.acked_notice.max(id),
@@ -171,7 +184,13 @@ impl TargetCluster {
     }
 
     /// The cores told what they hold, after [`TargetOutput::Gather`] with the same token.
-    pub fn gathered(&mut self, token: u64, connections: Vec<ConnRecord>, windows: Vec<WindowRecord>, now: u64) {
+    pub fn gathered(
+        &mut self,
+        token: u64,
+        connections: Vec<ConnRecord>,
+        windows: Vec<WindowRecord>,
+        now: u64,
+    ) {
         if self.state != State::Gathering(token) {
             return;
         }
@@ -191,7 +210,9 @@ impl TargetCluster {
 
     /// The cores did what an output asked, or why not.
     pub fn core_done(&mut self, request: u64, result: Result<(), String>) {
-        let Some((job, asked)) = self.jobs.remove(&request) else { return };
+        let Some((job, asked)) = self.jobs.remove(&request) else {
+            return;
+        };
         match (job, &result) {
             (Job::InstallVip(vip), Ok(())) => {
                 if let Some(held) = self.vips.get_mut(&vip) {
@@ -211,15 +232,23 @@ impl TargetCluster {
             (Job::Remove, _) => {}
         }
         if let Some(request) = asked {
-            self.send(ToRouter::Ack { request, error: result.err() });
+            self.send(ToRouter::Ack {
+                request,
+                error: result.err(),
+            });
         }
     }
 
     /// A core wants numbers of an outbound SA, or (`want` 0) says what it is done with.
     pub fn lease_wanted(&mut self, core: CoreId, sa: SaId, want: Want, now: u64) {
-        if self.sas.get(&sa).is_none_or(|held| held.params.direction != Direction::Outbound) {
+        if self
+            .sas
+            .get(&sa)
+            .is_none_or(|held| held.params.direction != Direction::Outbound)
+        {
             let refusal = crate::messages::LeaseRefusal::NoSuchSa;
-            self.outputs.push_back(TargetOutput::LeaseRefused { core, sa, refusal });
+            self.outputs
+                .push_back(TargetOutput::LeaseRefused { core, sa, refusal });
             return;
         }
         self.leases.wanted(core, sa, want, now);
@@ -227,13 +256,23 @@ impl TargetCluster {
     }
 
     /// Connections came or went; for those that went, their SAs' windows up to now.
-    pub fn notice(&mut self, opened: Vec<ConnRecord>, closed: Vec<ConnRecord>, windows: Vec<WindowRecord>) {
+    pub fn notice(
+        &mut self,
+        opened: Vec<ConnRecord>,
+        closed: Vec<ConnRecord>,
+        windows: Vec<WindowRecord>,
+    ) {
         // Without a session there is nothing to say: what is here when one begins is told then.
         if !matches!(self.state, State::Gathering(_) | State::Attached) {
             return;
         }
         self.last_notice += 1;
-        let notice = Notice { id: self.last_notice, opened, closed, windows };
+        let notice = Notice {
+            id: self.last_notice,
+            opened,
+            closed,
+            windows,
+        };
         if self.state == State::Attached {
             self.send(ToRouter::Notice(notice));
         } else if self.notices.len() < NOTICES_MAX {
@@ -252,10 +291,18 @@ impl TargetCluster {
     /// The use of an SA since our boot; true if it is to be reported now, with [`Self::report`] (R21).
     #[must_use]
     pub fn report_due(&self, sa: SaId, packets: u64, bytes: u64, now: u64) -> bool {
-        let Some(held) = self.sas.get(&sa).filter(|_| self.state == State::Attached) else { return false };
-        let ReportPolicy { share_permille, packets: many, interval_us } = self.config.reports;
-        let (new_packets, new_bytes) =
-            (packets.saturating_sub(held.reported.packets), bytes.saturating_sub(held.reported.bytes));
+        let Some(held) = self.sas.get(&sa).filter(|_| self.state == State::Attached) else {
+            return false;
+        };
+        let ReportPolicy {
+            share_permille,
+            packets: many,
+            interval_us,
+        } = self.config.reports;
+        let (new_packets, new_bytes) = (
+            packets.saturating_sub(held.reported.packets),
+            bytes.saturating_sub(held.reported.bytes),
+        );
         let share = held.params.lifesize.hard / 1000 * u64::from(share_permille);
         let old = now >= held.reported.at + interval_us;
         new_packets > 0 && (new_bytes >= share.max(1) || new_packets >= many || old)
@@ -268,7 +315,11 @@ impl TargetCluster {
         }
         for report in &reports {
             if let Some(held) = self.sas.get_mut(&report.sa) {
-                held.reported = Reported { packets: report.packets, bytes: report.bytes, at: now };
+                held.reported = Reported {
+                    packets: report.packets,
+                    bytes: report.bytes,
+                    at: now,
+                };
             }
         }
         let mut reports = reports.into_iter().peekable();
@@ -308,7 +359,9 @@ impl TargetCluster {
     /// When to call [`Self::tick`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.leases.next_deadline().filter(|_| self.state == State::Attached)
+        self.leases
+            .next_deadline()
+            .filter(|_| self.state == State::Attached)
     }
 
     /// The router is there and knows what we hold.
@@ -338,8 +391,13 @@ impl TargetCluster {
     }
 
     fn session(&self) -> Option<Session> {
-        let router_incarnation = self.router_incarnation.filter(|_| self.state == State::Attached)?;
-        Some(Session { incarnation: self.config.incarnation, router_incarnation })
+        let router_incarnation = self
+            .router_incarnation
+            .filter(|_| self.state == State::Attached)?;
+        Some(Session {
+            incarnation: self.config.incarnation,
+            router_incarnation,
+        })
     }
 
     fn epoch_of(&self, sa: SaId) -> Option<Epoch> {
@@ -347,11 +405,14 @@ impl TargetCluster {
     }
 
     fn send_leases(&mut self, now: u64) {
-        let Some(session) = self.session() else { return };
+        let Some(session) = self.session() else {
+            return;
+        };
         let (sas, epochs) = (&self.sas, &self.epochs);
         let epoch_of = |sa: SaId| epochs.get(&sas.get(&sa)?.params.vip).copied();
         while let Some(request) = self.leases.due(session, epoch_of, now) {
-            self.outputs.push_back(TargetOutput::Send(ToRouter::LeaseRequest(request)));
+            self.outputs
+                .push_back(TargetOutput::Send(ToRouter::LeaseRequest(request)));
         }
     }
 
@@ -363,15 +424,28 @@ impl TargetCluster {
         epochs: &[(VipId, Epoch)],
     ) -> Result<(), ClusterError> {
         if version != VERSION {
-            return Err(ClusterError::Version { node, ours: VERSION, theirs: version });
+            return Err(ClusterError::Version {
+                node,
+                ours: VERSION,
+                theirs: version,
+            });
         }
         if *node != *self.config.router {
-            return Err(ClusterError::Name { certificate: self.config.router.to_string(), message: node });
+            return Err(ClusterError::Name {
+                certificate: self.config.router.to_string(),
+                message: node,
+            });
         }
-        let restarted = self.router_incarnation.replace(incarnation).is_some_and(|known| known != incarnation);
+        let restarted = self
+            .router_incarnation
+            .replace(incarnation)
+            .is_some_and(|known| known != incarnation);
         if restarted {
             // Before a number of the new one is sent (DESIGN, "Outbound sequence numbers").
-            let outbound = self.sas.values().filter(|held| held.params.direction == Direction::Outbound);
+            let outbound = self
+                .sas
+                .values()
+                .filter(|held| held.params.direction == Direction::Outbound);
             let sas = outbound.map(|held| held.params.id).collect();
             self.outputs.push_back(TargetOutput::DropLeases(sas));
         }
@@ -381,7 +455,10 @@ impl TargetCluster {
         for (vip, epoch) in epochs {
             self.see_epoch(*vip, *epoch);
         }
-        self.outputs.push_back(TargetOutput::RouterUp { incarnation, restarted });
+        self.outputs.push_back(TargetOutput::RouterUp {
+            incarnation,
+            restarted,
+        });
         self.gather();
         Ok(())
     }
@@ -390,7 +467,9 @@ impl TargetCluster {
         self.notices.clear();
         self.last_job += 1;
         self.state = State::Gathering(self.last_job);
-        self.outputs.push_back(TargetOutput::Gather { token: self.last_job });
+        self.outputs.push_back(TargetOutput::Gather {
+            token: self.last_job,
+        });
     }
 
     /// False: it is lower than one seen (I6).
@@ -401,15 +480,22 @@ impl TargetCluster {
         }
         self.epochs.insert(vip, epoch);
         if known != Some(epoch) {
-            self.outputs.push_back(TargetOutput::EpochSeen { vip, epoch });
+            self.outputs
+                .push_back(TargetOutput::EpochSeen { vip, epoch });
         }
         true
     }
 
     fn tell_held(&mut self, connections: Vec<ConnRecord>, windows: Vec<WindowRecord>) {
         let (vips, sas) = (&self.vips, &self.sas);
-        let mut connections = connections.into_iter().filter(|record| vips.contains_key(&record.vip)).peekable();
-        let mut windows = windows.into_iter().filter(|record| sas.contains_key(&record.sa)).peekable();
+        let mut connections = connections
+            .into_iter()
+            .filter(|record| vips.contains_key(&record.vip))
+            .peekable();
+        let mut windows = windows
+            .into_iter()
+            .filter(|record| sas.contains_key(&record.sa))
+            .peekable();
         let epoch = |vip: &VipId| (*vip, self.epochs.get(vip).copied().unwrap_or(Epoch(0)));
         let mut part = Gathered {
             vips: self.vips.keys().map(epoch).collect(),
@@ -427,7 +513,11 @@ impl TargetCluster {
                 break;
             }
         }
-        self.outputs.extend(parts.into_iter().map(|part| TargetOutput::Send(ToRouter::Gathered(part))));
+        self.outputs.extend(
+            parts
+                .into_iter()
+                .map(|part| TargetOutput::Send(ToRouter::Gathered(part))),
+        );
     }
 
     fn job(&mut self, job: Job, request: u64) -> u64 {
@@ -447,12 +537,23 @@ impl TargetCluster {
             let error = format!("VIP {vip}: epoch {} is over, {known} was seen", def.epoch);
             return self.ack(request, Some(error));
         }
-        if self.vips.get(&vip).is_some_and(|held| held.confirmed && held.def == def) {
+        if self
+            .vips
+            .get(&vip)
+            .is_some_and(|held| held.confirmed && held.def == def)
+        {
             return self.ack(request, None);
         }
-        self.vips.insert(vip, HeldVip { def: def.clone(), confirmed: false });
+        self.vips.insert(
+            vip,
+            HeldVip {
+                def: def.clone(),
+                confirmed: false,
+            },
+        );
         let request = self.job(Job::InstallVip(vip), request);
-        self.outputs.push_back(TargetOutput::InstallVip { request, vip: def });
+        self.outputs
+            .push_back(TargetOutput::InstallVip { request, vip: def });
     }
 
     fn remove_vip(&mut self, request: u64, vip: VipId) {
@@ -466,19 +567,33 @@ impl TargetCluster {
             return self.ack(request, None);
         }
         let request = self.job(Job::Remove, request);
-        self.outputs.push_back(TargetOutput::RemoveVip { request, vip, sas: gone });
+        self.outputs.push_back(TargetOutput::RemoveVip {
+            request,
+            vip,
+            sas: gone,
+        });
     }
 
     fn install_sa(&mut self, request: u64, params: Arc<SaParams>, filters: Vec<RankedFilter>) {
         let sa = params.id;
         if !self.vips.contains_key(&params.vip) {
-            return self.ack(request, Some(format!("SA {sa}: VIP {} is not served here", params.vip)));
+            return self.ack(
+                request,
+                Some(format!("SA {sa}: VIP {} is not served here", params.vip)),
+            );
         }
         if self.sas.len() >= self.config.sas_max && !self.sas.contains_key(&sa) {
-            return self.ack(request, Some(format!("SA {sa}: the limit of {} SAs is reached", self.config.sas_max)));
+            return self.ack(
+                request,
+                Some(format!(
+                    "SA {sa}: the limit of {} SAs is reached",
+                    self.config.sas_max
+                )),
+            );
         }
         // What is held as it is keeps its window and costs nothing.
-        let same = |held: &HeldSa| held.confirmed && held.params == params && held.filters == filters;
+        let same =
+            |held: &HeldSa| held.confirmed && held.params == params && held.filters == filters;
         if self.sas.get(&sa).is_some_and(same) {
             return self.ack(request, None);
         }
@@ -486,9 +601,21 @@ impl TargetCluster {
             self.leases.add(sa);
         }
         let (reported, confirmed) = (Reported::default(), false);
-        self.sas.insert(sa, HeldSa { params: Arc::clone(&params), filters: filters.clone(), confirmed, reported });
+        self.sas.insert(
+            sa,
+            HeldSa {
+                params: Arc::clone(&params),
+                filters: filters.clone(),
+                confirmed,
+                reported,
+            },
+        );
         let request = self.job(Job::InstallSa(sa), request);
-        self.outputs.push_back(TargetOutput::InstallSa { request, sa: params, filters });
+        self.outputs.push_back(TargetOutput::InstallSa {
+            request,
+            sa: params,
+            filters,
+        });
     }
 
     fn remove_sa(&mut self, request: u64, sa: SaId) {
@@ -497,17 +624,28 @@ impl TargetCluster {
             return self.ack(request, None);
         }
         let request = self.job(Job::Remove, request);
-        self.outputs.push_back(TargetOutput::RemoveSa { request, sa });
+        self.outputs
+            .push_back(TargetOutput::RemoveSa { request, sa });
     }
 
     fn lease_reply(&mut self, reply: &crate::messages::LeaseReply, now: u64) {
-        let Some(session) = self.session() else { return };
+        let Some(session) = self.session() else {
+            return;
+        };
         let (sa, core) = (reply.sa, reply.core);
         match self.leases.accept(reply, session, self.epoch_of(sa), now) {
             Accepted::Lease(lease, valid_until) => {
-                self.outputs.push_back(TargetOutput::Lease { core, sa, lease, valid_until });
+                self.outputs.push_back(TargetOutput::Lease {
+                    core,
+                    sa,
+                    lease,
+                    valid_until,
+                });
             }
-            Accepted::Refused(refusal) => self.outputs.push_back(TargetOutput::LeaseRefused { core, sa, refusal }),
+            Accepted::Refused(refusal) => {
+                self.outputs
+                    .push_back(TargetOutput::LeaseRefused { core, sa, refusal })
+            }
             Accepted::Ignored(_) => {}
         }
     }
