@@ -3,15 +3,18 @@
 
 use libfuzzer_sys::fuzz_target;
 use phalanx_wire::ethernet::{HEADER_LEN, ethertype};
-use phalanx_wire::nd::Nd;
+use phalanx_wire::nd::{self, Nd};
 use phalanx_wire::{
-    AhHeader, Arp, Buffer, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, TcpHeader, UdpHeader,
-    VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, protocol, tcp, udp,
+    AhHeader, Arp, Buffer, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, Mac,
+    TcpHeader, UdpHeader, VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, protocol, tcp, udp,
 };
+use std::net::IpAddr;
 
 fuzz_target!(|data: &[u8]| {
     // The first byte says where in the packet the rest starts: below Ethernet, below IP, or at the upper layer.
-    let Some((start, data)) = data.split_first() else { return };
+    let Some((start, data)) = data.split_first() else {
+        return;
+    };
     match start % 4 {
         0 => frame(data),
         1 => packet(data),
@@ -21,7 +24,9 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn frame(data: &[u8]) {
-    let Ok(frame) = Frame::parse(data) else { return };
+    let Ok(frame) = Frame::parse(data) else {
+        return;
+    };
     let mut out = [0; HEADER_LEN];
     frame.write(&mut out).unwrap();
     assert_eq!(out, data[..HEADER_LEN]);
@@ -61,7 +66,11 @@ fn ip_packet(data: &[u8]) {
         assert!(ip.total_len <= data.len());
     }
     let Ok(ip) = prefix else { return };
-    assert!(ip.upper_field < ip.upper_offset && ip.upper_offset <= ip.total_len && ip.upper_offset <= data.len());
+    assert!(
+        ip.upper_field < ip.upper_offset
+            && ip.upper_offset <= ip.total_len
+            && ip.upper_offset <= data.len()
+    );
     assert_eq!(data[ip.upper_field], ip.upper);
     changes(&ip, data);
     let l4 = ip.upper_of(data);
@@ -87,7 +96,12 @@ fn changes(ip: &IpHeader, data: &[u8]) {
     let hop_limit = left.unwrap_or(ip.hop_limit);
     assert_eq!(left.is_err(), ip.hop_limit <= 1);
     if ip.fragment.is_none() {
-        let expected = IpHeader { traffic_class: !ip.traffic_class, upper: protocol::TCP, hop_limit, ..*ip };
+        let expected = IpHeader {
+            traffic_class: !ip.traffic_class,
+            upper: protocol::TCP,
+            hop_limit,
+            ..*ip
+        };
         assert_eq!(changed, expected);
     }
     ip::set_total_len(&mut b, ip.upper_offset).unwrap();
@@ -95,7 +109,10 @@ fn changes(ip: &IpHeader, data: &[u8]) {
 
 fn complain(ip: &IpHeader, data: &[u8]) {
     let mut out = [0; 1280];
-    for complaint in [icmp::Complaint::TooBig { mtu: 1400 }, icmp::Complaint::TimeExceeded] {
+    for complaint in [
+        icmp::Complaint::TooBig { mtu: 1400 },
+        icmp::Complaint::TimeExceeded,
+    ] {
         if let Ok(len) = icmp::write_complaint(&mut out, ip.dst, data, complaint) {
             // A group may not be the source of the complaint; otherwise it is a good packet.
             match IpHeader::parse(&out[..len]) {
@@ -114,7 +131,9 @@ fn message4(data: &[u8]) {
         message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     let _ = Icmp4::parse(data);
-    let Ok(icmp) = Icmp4::parse(&message) else { return };
+    let Ok(icmp) = Icmp4::parse(&message) else {
+        return;
+    };
     let mut out = vec![0; message.len()];
     if icmp.write(&mut out).is_ok() {
         assert_eq!(out, message);
@@ -132,7 +151,10 @@ fn message6(ip: &IpHeader, data: &[u8]) {
         message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     let _ = Icmp6::parse(ip.src, ip.dst, data);
-    let Ok(icmp) = Icmp6::parse(ip.src, ip.dst, &message) else { return };
+    neighbour(ip, &message);
+    let Ok(icmp) = Icmp6::parse(ip.src, ip.dst, &message) else {
+        return;
+    };
     let mut out = vec![0; message.len()];
     if icmp.write(ip.src, ip.dst, &mut out).is_ok() {
         assert_eq!(out, message);
@@ -142,6 +164,24 @@ fn message6(ip: &IpHeader, data: &[u8]) {
     }
 }
 
+/// Neighbour discovery with a right checksum: what was read can be answered and written again.
+fn neighbour(ip: &IpHeader, message: &[u8]) {
+    let mut packet = vec![0; ip.upper_offset];
+    packet.extend(message);
+    let mut out = [0; nd::PACKET_LEN];
+    let len = match Nd::parse(ip, &packet) {
+        Ok(Nd::Solicitation(s)) => {
+            let _ = nd::advertisement_frame(Mac([2, 0, 0, 0, 0, 1]), &s, Mac([2, 0, 0, 0, 0, 2]));
+            s.write(&mut out)
+        }
+        Ok(Nd::Advertisement(a)) => a.write(&mut out),
+        Err(_) => return,
+    };
+    let len = len.unwrap();
+    let again = IpHeader::parse(&out[..len]).unwrap();
+    assert_eq!(Nd::parse(&again, &out[..len]), Nd::parse(ip, &packet));
+}
+
 fn upper(data: &[u8]) {
     if let Ok(tcp) = TcpHeader::parse(data) {
         let mut out = [0; 60];
@@ -149,7 +189,11 @@ fn upper(data: &[u8]) {
         assert_eq!(TcpHeader::parse(&out), Ok(tcp));
         assert!(tcp.data_offset <= data.len());
     }
-    let _ = (TcpHeader::parse_prefix(data), tcp::mss(data), UdpHeader::parse_prefix(data));
+    let _ = (
+        TcpHeader::parse_prefix(data),
+        tcp::mss(data),
+        UdpHeader::parse_prefix(data),
+    );
     if let Ok(udp) = UdpHeader::parse(data) {
         let mut out = [0; udp::LEN];
         udp.write(&mut out).unwrap();
@@ -180,14 +224,28 @@ fn upper(data: &[u8]) {
 
 /// A header made of arbitrary fields, then the packet: extension headers and links get reached sooner.
 fn headless(start: u8, data: &[u8]) {
-    let Some((h, rest)) = data.split_first_chunk::<4>() else { return };
+    let Some((h, rest)) = data.split_first_chunk::<4>() else {
+        return;
+    };
     let v6 = start & 4 != 0;
     let header_len = if v6 { ipv6::LEN } else { ipv4::MIN_LEN };
-    let payload_len = if h[0] & 1 == 0 { rest.len() } else { usize::from(h[1]) };
-    let address = |n: u8| if v6 { [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n].into() } else { [10, 0, 0, n].into() };
+    let payload_len = if h[0] & 1 == 0 {
+        rest.len()
+    } else {
+        usize::from(h[1])
+    };
+    let probe = h[0] & 4 != 0;
+    let (src, dst): (IpAddr, IpAddr) = match (v6, probe) {
+        (false, _) => ([10, 0, 0, 1].into(), [10, 0, 0, 2].into()),
+        (true, false) => ([0xfd; 16].into(), [0xfe; 16].into()),
+        (true, true) => (
+            [0; 16].into(),
+            ipv6::solicited_node([0xfd; 16].into()).into(),
+        ),
+    };
     let fields = ip::Fields {
-        src: address(1),
-        dst: address(2),
+        src,
+        dst,
         protocol: h[2],
         payload_len,
         hop_limit: h[3],
