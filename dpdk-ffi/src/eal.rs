@@ -396,7 +396,7 @@ fn set_affinity(cpus: &[usize]) {
     }
 }
 
-fn block_realtime_signals(block: bool) {
+pub(crate) fn block_realtime_signals(block: bool) {
     // SAFETY: the set is initialised by sigemptyset, the numbers are valid, and changing this
     // thread's signal mask has no memory effects.
     unsafe {

@@ -44,7 +44,8 @@ pub struct MempoolConfig {
     pub name: String,
     /// Packets in the pool; 2^n - 1 wastes the least.
     pub count: u32,
-    /// Packets a registered thread keeps for itself, at most 512; threads that are not registered have no cache.
+    /// Packets a registered thread keeps for itself; clipped to 512 and to two thirds of the pool.
+    /// Threads that are not registered have no cache.
     pub cache: u32,
     /// Bytes for a packet; 128 bytes of headroom come on top.
     pub data_room: u16,
@@ -100,13 +101,17 @@ impl Mempool {
             .data_room
             .checked_add(HEADROOM)
             .ok_or(bad("has packets that are too large"))?;
+        let cache = config
+            .cache
+            .min(dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE)
+            .min(config.count / 3 * 2);
         take_log();
         // SAFETY: both strings are zero-terminated and outlive the call; EAL is initialised, as `eal` proves.
         let raw = unsafe {
             dpdk_sys::rte_pktmbuf_pool_create_by_ops(
                 name.as_ptr(),
                 config.count,
-                config.cache,
+                cache,
                 0,
                 room,
                 -1,

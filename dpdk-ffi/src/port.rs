@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_link, rte_eth_stats, rte_ether_addr};
 
@@ -109,6 +109,7 @@ pub(crate) struct PortInner {
     device: Device,
     name: CString,
     started: AtomicBool,
+    rx_queues: AtomicU16,
     /// AF_PACKET's sockets, which alone know what they dropped; and the sum of their answers.
     sockets: Vec<OwnedFd>,
     dropped: AtomicU64,
@@ -135,6 +136,23 @@ impl PortInner {
             error: Errno::from_code(code),
             log: take_log(),
         }
+    }
+
+    /// Stops a started port. `&mut` says that no queue handle is left.
+    fn halt(&mut self) -> i32 {
+        if self.device.driver() == "net_ring" {
+            // Its driver forgets packets that are still in its rings.
+            for queue in 0..*self.rx_queues.get_mut() {
+                // SAFETY: the port is started, has that queue, and nobody else polls it.
+                unsafe { crate::queue::drain(self.id, queue) };
+            }
+        }
+        // SAFETY: the port is started and has no queue handles.
+        let code = unsafe { dpdk_sys::rte_eth_dev_stop(self.id) };
+        if code >= 0 {
+            *self.started.get_mut() = false;
+        }
+        code
     }
 
     fn socket_drops(&self) -> u64 {
@@ -201,6 +219,7 @@ impl Port {
             device,
             name,
             started: AtomicBool::new(false),
+            rx_queues: AtomicU16::new(0),
             sockets,
             dropped: AtomicU64::new(0),
             _eal: eal.clone(),
@@ -274,6 +293,7 @@ impl Port {
             dpdk_sys::rte_eth_dev_start(port.id)
         })?;
         port.started.store(true, Ordering::Release);
+        port.rx_queues.store(rx, Ordering::Relaxed);
         Ok(Queues {
             rx: (0..rx).map(|queue| RxQueue::new(port, queue)).collect(),
             tx: (0..tx).map(|queue| TxQueue::new(port, queue)).collect(),
@@ -293,10 +313,8 @@ impl Port {
             });
         };
         if *port.started.get_mut() {
-            // SAFETY: the port is started and has no queue handles.
-            let code = unsafe { dpdk_sys::rte_eth_dev_stop(port.id) };
+            let code = port.halt();
             port.check("be stopped", code)?;
-            *port.started.get_mut() = false;
             self.spent = port.device.packet_interface().is_some();
         }
         Ok(())
@@ -462,12 +480,12 @@ impl Port {
 
 impl Drop for PortInner {
     fn drop(&mut self) {
-        // SAFETY: the port is attached, and with the last holder gone nobody polls it. Each step may
-        // fail without harm: what cannot be closed goes with the process.
+        if *self.started.get_mut() {
+            self.halt();
+        }
+        // SAFETY: the port is attached and stopped, and with the last holder gone nobody polls it.
+        // Each step may fail without harm: what cannot be closed goes with the process.
         unsafe {
-            if *self.started.get_mut() {
-                dpdk_sys::rte_eth_dev_stop(self.id);
-            }
             dpdk_sys::rte_eth_dev_close(self.id);
             dpdk_sys::rte_eal_hotplug_remove(self.device.bus.name().as_ptr(), self.name.as_ptr());
         }
@@ -483,8 +501,9 @@ fn find(name: &CStr) -> Option<u16> {
 fn attach_error(eal: &Eal, device: &Device, code: i32) -> DpdkError {
     match device.bus {
         Bus::Pci => device.no_pci_device(eal, take_log()),
-        // The vdev bus answers so when no driver's name is the beginning of the device's.
-        Bus::Vdev if code == -libc::ENOTSUP => device.no_driver(),
+        // So the vdev bus says that no driver's name is the beginning of the device's: EFAULT when
+        // it parses the name, ENOTSUP when it looks for the driver.
+        Bus::Vdev if [-libc::EFAULT, -libc::ENOTSUP].contains(&code) => device.no_driver(),
         Bus::Vdev => DpdkError::Port {
             device: device.text.clone(),
             step: "be attached",

@@ -48,6 +48,30 @@ pub struct TxQueue {
     _one_thread: PhantomData<Cell<()>>,
 }
 
+/// Receives and frees until there is nothing left.
+///
+/// # Safety
+/// The port is started, has this receive queue, and no [`RxQueue`] of it exists.
+pub(crate) unsafe fn drain(port: u16, queue: u16) {
+    let mut packets = [ptr::null_mut::<rte_mbuf>(); 32];
+    let ops = Ops::of(port).0;
+    // SAFETY: as the caller promises, the table entry holds the driver's function and this queue's
+    // data; the array has room for 32 pointers; what is received is ours to free.
+    unsafe {
+        let Some(function) = (*ops).rx_pkt_burst else {
+            return;
+        };
+        let data = *(*ops).rxq.data.add(usize::from(queue));
+        loop {
+            let count = function(data, packets.as_mut_ptr(), 32);
+            if count == 0 {
+                return;
+            }
+            dpdk_sys::rte_pktmbuf_free_bulk(packets.as_mut_ptr(), u32::from(count));
+        }
+    }
+}
+
 impl RxQueue {
     pub(crate) fn new(port: &Arc<PortInner>, queue: u16) -> Self {
         RxQueue {

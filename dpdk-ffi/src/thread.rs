@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-use crate::eal::Eal;
+use crate::eal::{Eal, block_realtime_signals};
 use crate::error::{DpdkError, Errno};
 
 thread_local! {
@@ -11,7 +11,8 @@ thread_local! {
 }
 
 /// While it lives, this thread has an lcore id of its own and with it a cache in every packet pool.
-/// Threads without one may do everything too, a little slower.
+/// Threads without one may do everything too, a little slower. Real-time signals, of which the TAP
+/// driver sends one for each packet, are blocked in a registered thread, also afterwards.
 #[derive(Debug)]
 pub struct Registration {
     _eal: Eal,
@@ -26,6 +27,7 @@ impl Registration {
                 why: "this thread is registered already".into(),
             });
         }
+        block_realtime_signals(true);
         // SAFETY: EAL is initialised, as `eal` proves, and this thread is not registered yet.
         if unsafe { dpdk_sys::rte_thread_register() } != 0 {
             return Err(DpdkError::Register {
