@@ -5,8 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use phalanx_wire::ethernet::{HEADER_LEN, ethertype};
 use phalanx_wire::nd::{self, Nd};
 use phalanx_wire::{
-    AhHeader, Arp, Buffer, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, Mac,
-    TcpHeader, UdpHeader, VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, protocol, tcp, udp,
+    AhHeader, Arp, Buffer, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, Mac, TcpHeader, UdpHeader,
+    VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, protocol, tcp, udp,
 };
 use std::net::IpAddr;
 
@@ -66,11 +66,7 @@ fn ip_packet(data: &[u8]) {
         assert!(ip.total_len <= data.len());
     }
     let Ok(ip) = prefix else { return };
-    assert!(
-        ip.upper_field < ip.upper_offset
-            && ip.upper_offset <= ip.total_len
-            && ip.upper_offset <= data.len()
-    );
+    assert!(ip.upper_field < ip.upper_offset && ip.upper_offset <= ip.total_len && ip.upper_offset <= data.len());
     assert_eq!(data[ip.upper_field], ip.upper);
     changes(&ip, data);
     let l4 = ip.upper_of(data);
@@ -96,12 +92,7 @@ fn changes(ip: &IpHeader, data: &[u8]) {
     let hop_limit = left.unwrap_or(ip.hop_limit);
     assert_eq!(left.is_err(), ip.hop_limit <= 1);
     if ip.fragment.is_none() {
-        let expected = IpHeader {
-            traffic_class: !ip.traffic_class,
-            upper: protocol::TCP,
-            hop_limit,
-            ..*ip
-        };
+        let expected = IpHeader { traffic_class: !ip.traffic_class, upper: protocol::TCP, hop_limit, ..*ip };
         assert_eq!(changed, expected);
     }
     ip::set_total_len(&mut b, ip.upper_offset).unwrap();
@@ -109,10 +100,7 @@ fn changes(ip: &IpHeader, data: &[u8]) {
 
 fn complain(ip: &IpHeader, data: &[u8]) {
     let mut out = [0; 1280];
-    for complaint in [
-        icmp::Complaint::TooBig { mtu: 1400 },
-        icmp::Complaint::TimeExceeded,
-    ] {
+    for complaint in [icmp::Complaint::TooBig { mtu: 1400 }, icmp::Complaint::TimeExceeded] {
         if let Ok(len) = icmp::write_complaint(&mut out, ip.dst, data, complaint) {
             // A group may not be the source of the complaint; otherwise it is a good packet.
             match IpHeader::parse(&out[..len]) {
@@ -189,11 +177,7 @@ fn upper(data: &[u8]) {
         assert_eq!(TcpHeader::parse(&out), Ok(tcp));
         assert!(tcp.data_offset <= data.len());
     }
-    let _ = (
-        TcpHeader::parse_prefix(data),
-        tcp::mss(data),
-        UdpHeader::parse_prefix(data),
-    );
+    let _ = (TcpHeader::parse_prefix(data), tcp::mss(data), UdpHeader::parse_prefix(data));
     if let Ok(udp) = UdpHeader::parse(data) {
         let mut out = [0; udp::LEN];
         udp.write(&mut out).unwrap();
@@ -229,19 +213,12 @@ fn headless(start: u8, data: &[u8]) {
     };
     let v6 = start & 4 != 0;
     let header_len = if v6 { ipv6::LEN } else { ipv4::MIN_LEN };
-    let payload_len = if h[0] & 1 == 0 {
-        rest.len()
-    } else {
-        usize::from(h[1])
-    };
+    let payload_len = if h[0] & 1 == 0 { rest.len() } else { usize::from(h[1]) };
     let probe = h[0] & 4 != 0;
     let (src, dst): (IpAddr, IpAddr) = match (v6, probe) {
         (false, _) => ([10, 0, 0, 1].into(), [10, 0, 0, 2].into()),
         (true, false) => ([0xfd; 16].into(), [0xfe; 16].into()),
-        (true, true) => (
-            [0; 16].into(),
-            ipv6::solicited_node([0xfd; 16].into()).into(),
-        ),
+        (true, true) => ([0; 16].into(), ipv6::solicited_node([0xfd; 16].into()).into()),
     };
     let fields = ip::Fields {
         src,

@@ -60,10 +60,7 @@ impl Arp {
             target_ip: Ipv4Addr::new(h[24], h[25], h[26], h[27]),
         };
         // A group as owner of an address would make us send unicast packets to everybody (RFC 1812 §3.3.2).
-        if !arp.sender_mac.is_unicast()
-            || arp.sender_ip.is_multicast()
-            || arp.sender_ip.is_broadcast()
-        {
+        if !arp.sender_mac.is_unicast() || arp.sender_ip.is_multicast() || arp.sender_ip.is_broadcast() {
             return Err(WireError::Arp);
         }
         Ok(arp)
@@ -92,11 +89,7 @@ impl Arp {
     #[must_use]
     pub fn frame(&self, dst: Mac) -> [u8; FRAME_LEN] {
         let mut out = [0; FRAME_LEN];
-        let frame = Frame {
-            dst,
-            src: self.sender_mac,
-            ethertype: ethertype::ARP,
-        };
+        let frame = Frame { dst, src: self.sender_mac, ethertype: ethertype::ARP };
         let _ = frame.write(&mut out); // both fit: FRAME_LEN > HEADER_LEN + LEN
         let _ = self.write(&mut out[HEADER_LEN..]);
         out
@@ -106,14 +99,8 @@ impl Arp {
 /// The broadcast frame that asks who has `target_ip`, from us.
 #[must_use]
 pub fn request_frame(our_mac: Mac, our_ip: Ipv4Addr, target_ip: Ipv4Addr) -> [u8; FRAME_LEN] {
-    Arp {
-        operation: Operation::Request,
-        sender_mac: our_mac,
-        sender_ip: our_ip,
-        target_mac: Mac::ZERO,
-        target_ip,
-    }
-    .frame(Mac::BROADCAST)
+    Arp { operation: Operation::Request, sender_mac: our_mac, sender_ip: our_ip, target_mac: Mac::ZERO, target_ip }
+        .frame(Mac::BROADCAST)
 }
 
 /// The frame that tells who asked by `request` that `our_mac` has the address.

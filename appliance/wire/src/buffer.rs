@@ -62,11 +62,7 @@ impl VecBuffer {
     /// An empty packet with `front` bytes of room before it and `back` behind.
     #[must_use]
     pub fn with_room(front: usize, back: usize) -> Self {
-        Self {
-            memory: vec![0; front + back],
-            start: front,
-            end: front,
-        }
+        Self { memory: vec![0; front + back], start: front, end: front }
     }
 
     /// A packet that holds `data`, with `front` bytes of room before it and `back` behind.
@@ -74,11 +70,7 @@ impl VecBuffer {
     pub fn from_slice(front: usize, data: &[u8], back: usize) -> Self {
         let mut memory = vec![0; front + data.len() + back];
         memory[front..front + data.len()].copy_from_slice(data);
-        Self {
-            memory,
-            start: front,
-            end: front + data.len(),
-        }
+        Self { memory, start: front, end: front + data.len() }
     }
 }
 

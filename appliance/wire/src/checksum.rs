@@ -8,10 +8,7 @@ use std::net::IpAddr;
 #[must_use]
 pub fn partial(data: &[u8]) -> u32 {
     let (words, rest) = data.as_chunks::<4>();
-    let mut sum: u64 = words
-        .iter()
-        .map(|w| u64::from(u32::from_be_bytes(*w)))
-        .sum();
+    let mut sum: u64 = words.iter().map(|w| u64::from(u32::from_be_bytes(*w))).sum();
     let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);
     sum += u64::from(u32::from_be_bytes(last));
@@ -58,10 +55,7 @@ pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> u32 
         (s, d) => add(partial(&v6_octets(s)), partial(&v6_octets(d))),
     };
     let len = len as u32;
-    add(
-        add(addresses, u32::from(protocol)),
-        (len >> 16) + (len & 0xffff),
-    )
+    add(add(addresses, u32::from(protocol)), (len >> 16) + (len & 0xffff))
 }
 
 fn v6_octets(a: IpAddr) -> [u8; 16] {
@@ -74,10 +68,7 @@ fn v6_octets(a: IpAddr) -> [u8; 16] {
 /// The checksum of an upper-layer message under its pseudo-header; zero if the right one is already inside.
 #[must_use]
 pub fn upper(src: IpAddr, dst: IpAddr, protocol: u8, message: &[u8]) -> u16 {
-    finish(add(
-        pseudo_header(src, dst, protocol, message.len()),
-        partial(message),
-    ))
+    finish(add(pseudo_header(src, dst, protocol, message.len()), partial(message)))
 }
 
 /// The checksum after a 16-bit word that it covers changed from `old` to `new`.

@@ -24,9 +24,7 @@ pub mod ethertype {
 }
 
 /// An Ethernet address.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
@@ -91,11 +89,7 @@ impl FromStr for Mac {
             }
             *byte = u8::from_str_radix(part, 16).map_err(|_| BadMac)?;
         }
-        if parts.next().is_some() {
-            Err(BadMac)
-        } else {
-            Ok(Mac(mac))
-        }
+        if parts.next().is_some() { Err(BadMac) } else { Ok(Mac(mac)) }
     }
 }
 
@@ -137,11 +131,7 @@ impl Frame {
         if src.is_multicast() || ethertype < 0x0600 {
             return Err(WireError::Ethernet);
         }
-        Ok(Frame {
-            dst,
-            src,
-            ethertype,
-        })
+        Ok(Frame { dst, src, ethertype })
     }
 
     /// Writes the header at the start of `out`.
@@ -149,9 +139,7 @@ impl Frame {
     /// # Errors
     /// [`WireError::NoRoom`].
     pub fn write(&self, out: &mut [u8]) -> Result<(), WireError> {
-        let h = out
-            .first_chunk_mut::<HEADER_LEN>()
-            .ok_or(WireError::NoRoom)?;
+        let h = out.first_chunk_mut::<HEADER_LEN>().ok_or(WireError::NoRoom)?;
         h[..6].copy_from_slice(&self.dst.0);
         h[6..12].copy_from_slice(&self.src.0);
         h[12..].copy_from_slice(&self.ethertype.to_be_bytes());
@@ -164,10 +152,5 @@ impl Frame {
 /// # Errors
 /// [`WireError::NoRoom`].
 pub fn write(out: &mut [u8], dst: Mac, src: Mac, ethertype: u16) -> Result<(), WireError> {
-    Frame {
-        dst,
-        src,
-        ethertype,
-    }
-    .write(out)
+    Frame { dst, src, ethertype }.write(out)
 }

@@ -60,11 +60,7 @@ impl Flow {
     #[inline]
     pub fn of_inbound(ip: &IpHeader, l4: &[u8]) -> Result<Flow, WireError> {
         let (src, dst) = ports(ip, l4)?;
-        Ok(Flow {
-            protocol: ip.upper,
-            local: Endpoint::new(ip.dst, dst),
-            remote: Endpoint::new(ip.src, src),
-        })
+        Ok(Flow { protocol: ip.upper, local: Endpoint::new(ip.dst, dst), remote: Endpoint::new(ip.src, src) })
     }
 
     /// The flow of a packet that we send, or that we sent and an ICMP error quotes. `l4` as for [`Flow::of_inbound`].
@@ -74,11 +70,7 @@ impl Flow {
     #[inline]
     pub fn of_outbound(ip: &IpHeader, l4: &[u8]) -> Result<Flow, WireError> {
         let (src, dst) = ports(ip, l4)?;
-        Ok(Flow {
-            protocol: ip.upper,
-            local: Endpoint::new(ip.src, src),
-            remote: Endpoint::new(ip.dst, dst),
-        })
+        Ok(Flow { protocol: ip.upper, local: Endpoint::new(ip.src, src), remote: Endpoint::new(ip.dst, dst) })
     }
 }
 
@@ -91,10 +83,7 @@ impl fmt::Display for Flow {
 /// Whether the protocol's header starts with a source and a destination port.
 #[must_use]
 pub const fn has_ports(protocol: u8) -> bool {
-    matches!(
-        protocol,
-        protocol::TCP | protocol::UDP | protocol::DCCP | protocol::SCTP | protocol::UDP_LITE
-    )
+    matches!(protocol, protocol::TCP | protocol::UDP | protocol::DCCP | protocol::SCTP | protocol::UDP_LITE)
 }
 
 #[inline]
@@ -106,8 +95,5 @@ fn ports(ip: &IpHeader, l4: &[u8]) -> Result<(u16, u16), WireError> {
         return Ok((0, 0));
     }
     let p = l4.first_chunk::<4>().ok_or(WireError::Short)?;
-    Ok((
-        u16::from_be_bytes([p[0], p[1]]),
-        u16::from_be_bytes([p[2], p[3]]),
-    ))
+    Ok((u16::from_be_bytes([p[0], p[1]]), u16::from_be_bytes([p[2], p[3]])))
 }

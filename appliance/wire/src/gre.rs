@@ -22,9 +22,7 @@ impl Gre {
         if h[..2] != [0, 0] {
             return Err(WireError::Link);
         }
-        Ok(Gre {
-            ethertype: u16::from_be_bytes([h[2], h[3]]),
-        })
+        Ok(Gre { ethertype: u16::from_be_bytes([h[2], h[3]]) })
     }
 
     /// Writes the header at the start of `out`.

@@ -114,29 +114,15 @@ struct Raw<'a> {
 impl<'a> Raw<'a> {
     fn parse(message: &'a [u8]) -> Result<Raw<'a>, WireError> {
         let (h, rest) = message.split_first_chunk::<LEN>().ok_or(WireError::Short)?;
-        Ok(Raw {
-            kind: h[0],
-            code: h[1],
-            info: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
-            rest,
-        })
+        Ok(Raw { kind: h[0], code: h[1], info: u32::from_be_bytes([h[4], h[5], h[6], h[7]]), rest })
     }
 
     fn echo(&self) -> Echo<'a> {
-        Echo {
-            identifier: (self.info >> 16) as u16,
-            sequence: self.info as u16,
-            data: self.rest,
-        }
+        Echo { identifier: (self.info >> 16) as u16, sequence: self.info as u16, data: self.rest }
     }
 
     fn error(&self) -> IcmpError<'a> {
-        IcmpError {
-            kind: self.kind,
-            code: self.code,
-            info: self.info,
-            quoted: self.rest,
-        }
+        IcmpError { kind: self.kind, code: self.code, info: self.info, quoted: self.rest }
     }
 }
 
@@ -162,9 +148,7 @@ impl<'a> Icmp4<'a> {
     #[must_use]
     pub fn too_big(&self) -> Option<u16> {
         match self {
-            Icmp4::Error(e) if (e.kind, e.code) == (V4_UNREACHABLE, V4_FRAGMENTATION_NEEDED) => {
-                Some(e.info as u16)
-            }
+            Icmp4::Error(e) if (e.kind, e.code) == (V4_UNREACHABLE, V4_FRAGMENTATION_NEEDED) => Some(e.info as u16),
             _ => None,
         }
     }
@@ -231,20 +215,10 @@ impl<'a> Icmp6<'a> {
 }
 
 fn write_echo(out: &mut [u8], kind: u8, e: &Echo<'_>) -> Result<usize, WireError> {
-    write_raw(
-        out,
-        [kind, 0],
-        u32::from(e.identifier) << 16 | u32::from(e.sequence),
-        e.data,
-    )
+    write_raw(out, [kind, 0], u32::from(e.identifier) << 16 | u32::from(e.sequence), e.data)
 }
 
-fn write_raw(
-    out: &mut [u8],
-    [kind, code]: [u8; 2],
-    info: u32,
-    rest: &[u8],
-) -> Result<usize, WireError> {
+fn write_raw(out: &mut [u8], [kind, code]: [u8; 2], info: u32, rest: &[u8]) -> Result<usize, WireError> {
     let len = LEN + rest.len();
     let m = out.get_mut(..len).ok_or(WireError::NoRoom)?;
     m[..4].copy_from_slice(&[kind, code, 0, 0]);
@@ -272,9 +246,7 @@ pub enum Complaint {
 impl Complaint {
     fn v4(self) -> ([u8; 2], u32) {
         match self {
-            Complaint::TooBig { mtu } => {
-                ([V4_UNREACHABLE, V4_FRAGMENTATION_NEEDED], u32::from(mtu))
-            }
+            Complaint::TooBig { mtu } => ([V4_UNREACHABLE, V4_FRAGMENTATION_NEEDED], u32::from(mtu)),
             Complaint::TimeExceeded => ([V4_TIME_EXCEEDED, 0], 0),
             Complaint::Prohibited => ([V4_UNREACHABLE, 13], 0),
             Complaint::Unreachable => ([V4_UNREACHABLE, 1], 0),
@@ -296,42 +268,20 @@ impl Complaint {
 /// # Errors
 /// [`WireError::Protocol`] if there must be no error about such a packet, [`WireError::NoRoom`], and what is wrong with
 /// `packet` itself.
-pub fn write_complaint(
-    out: &mut [u8],
-    from: IpAddr,
-    packet: &[u8],
-    complaint: Complaint,
-) -> Result<usize, WireError> {
+pub fn write_complaint(out: &mut [u8], from: IpAddr, packet: &[u8], complaint: Complaint) -> Result<usize, WireError> {
     let ip = IpHeader::parse_prefix(packet)?;
     if !may_complain(&ip, packet, complaint) || from.is_ipv4() != ip.src.is_ipv4() {
         return Err(WireError::Protocol);
     }
     let header_len = ip::header_len(from);
-    let max = if from.is_ipv4() {
-        MAX_ERROR_V4
-    } else {
-        MAX_ERROR_V6
-    };
+    let max = if from.is_ipv4() { MAX_ERROR_V4 } else { MAX_ERROR_V6 };
     let quoted_len = packet.len().min(ip.total_len).min(max - header_len - LEN);
-    let (start, info) = if from.is_ipv4() {
-        complaint.v4()
-    } else {
-        complaint.v6()
-    };
-    let error = IcmpError {
-        kind: start[0],
-        code: start[1],
-        info,
-        quoted: &packet[..quoted_len],
-    };
+    let (start, info) = if from.is_ipv4() { complaint.v4() } else { complaint.v6() };
+    let error = IcmpError { kind: start[0], code: start[1], info, quoted: &packet[..quoted_len] };
     let fields = ip::Fields {
         src: from,
         dst: ip.src,
-        protocol: if from.is_ipv4() {
-            protocol::ICMP
-        } else {
-            protocol::ICMPV6
-        },
+        protocol: if from.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 },
         payload_len: LEN + quoted_len,
         hop_limit: 64,
         traffic_class: 0,

@@ -195,8 +195,7 @@ pub fn write_header(out: &mut [u8], f: &Fields) -> Result<usize, WireError> {
                 src,
                 dst,
                 protocol: f.protocol,
-                total_len: u16::try_from(ipv4::MIN_LEN + f.payload_len)
-                    .map_err(|_| WireError::Ip)?,
+                total_len: u16::try_from(ipv4::MIN_LEN + f.payload_len).map_err(|_| WireError::Ip)?,
                 ttl: f.hop_limit,
                 tos: f.traffic_class,
                 identification: f.identification,
@@ -229,13 +228,8 @@ pub fn set_total_len(b: &mut [u8], total_len: usize) -> Result<(), WireError> {
         let len = u16::try_from(total_len).map_err(|_| WireError::Ip)?;
         ipv4::change_word(b, 2, len)
     } else {
-        let len = total_len
-            .checked_sub(ipv6::LEN)
-            .and_then(|n| u16::try_from(n).ok())
-            .ok_or(WireError::Ip)?;
-        let h = b
-            .first_chunk_mut::<{ ipv6::LEN }>()
-            .ok_or(WireError::Short)?;
+        let len = total_len.checked_sub(ipv6::LEN).and_then(|n| u16::try_from(n).ok()).ok_or(WireError::Ip)?;
+        let h = b.first_chunk_mut::<{ ipv6::LEN }>().ok_or(WireError::Short)?;
         h[4..6].copy_from_slice(&len.to_be_bytes());
         Ok(())
     }
@@ -267,22 +261,13 @@ pub fn set_upper(b: &mut [u8], upper_field: usize, upper: u8) -> Result<(), Wire
 /// [`WireError::TtlExpired`] if nothing would be left, the packet is unchanged then; [`WireError::Short`], [`WireError::Ip`].
 pub fn decrement_ttl(b: &mut [u8]) -> Result<u8, WireError> {
     if version(b)? == 4 {
-        let (ttl, protocol) = (
-            *b.get(8).ok_or(WireError::Short)?,
-            *b.get(9).ok_or(WireError::Short)?,
-        );
-        let left = ttl
-            .checked_sub(1)
-            .filter(|n| *n > 0)
-            .ok_or(WireError::TtlExpired)?;
+        let (ttl, protocol) = (*b.get(8).ok_or(WireError::Short)?, *b.get(9).ok_or(WireError::Short)?);
+        let left = ttl.checked_sub(1).filter(|n| *n > 0).ok_or(WireError::TtlExpired)?;
         ipv4::change_word(b, 8, u16::from_be_bytes([left, protocol]))?;
         Ok(left)
     } else {
         let hop_limit = b.get_mut(7).ok_or(WireError::Short)?;
-        let left = hop_limit
-            .checked_sub(1)
-            .filter(|n| *n > 0)
-            .ok_or(WireError::TtlExpired)?;
+        let left = hop_limit.checked_sub(1).filter(|n| *n > 0).ok_or(WireError::TtlExpired)?;
         *hop_limit = left;
         Ok(left)
     }

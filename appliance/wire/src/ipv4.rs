@@ -39,11 +39,7 @@ pub(crate) fn parse(b: &[u8], trust: Trust) -> Result<IpHeader, WireError> {
     if trust != Trust::Quoted && usize::from(offset) + total_len > 0xffff {
         return Err(WireError::Ip);
     }
-    let fragment = (more || offset != 0).then_some(Fragment {
-        offset,
-        more,
-        id: u32::from(identification),
-    });
+    let fragment = (more || offset != 0).then_some(Fragment { offset, more, id: u32::from(identification) });
     Ok(IpHeader {
         version: 4,
         src: IpAddr::V4(src),
@@ -94,11 +90,7 @@ pub fn write_header(out: &mut [u8], f: &Fields) -> Result<(), WireError> {
 ///
 /// # Errors
 /// [`WireError::NoRoom`]; [`WireError::Ip`] if `total_len` does not cover the header or the options have another length.
-pub fn write_header_with_options(
-    out: &mut [u8],
-    f: &Fields,
-    options: &[u8],
-) -> Result<usize, WireError> {
+pub fn write_header_with_options(out: &mut [u8], f: &Fields, options: &[u8]) -> Result<usize, WireError> {
     let len = MIN_LEN + options.len();
     if !len.is_multiple_of(4) || len > MAX_LEN || usize::from(f.total_len) < len {
         return Err(WireError::Ip);

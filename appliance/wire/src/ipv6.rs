@@ -53,10 +53,7 @@ fn address(h: &[u8; LEN], at: usize) -> Ipv6Addr {
 }
 
 const fn is_extension(next: u8) -> bool {
-    matches!(
-        next,
-        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT | protocol::DESTINATION
-    )
+    matches!(next, protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT | protocol::DESTINATION)
 }
 
 /// Moves `upper` past the extension headers, at most [`MAX_EXTENSIONS`] of them.
@@ -102,11 +99,7 @@ fn walk(b: &[u8], ip: &mut IpHeader, trust: Trust) -> Result<(), WireError> {
             }
         }
     }
-    if is_extension(ip.upper) {
-        Err(WireError::Ip)
-    } else {
-        Ok(())
-    }
+    if is_extension(ip.upper) { Err(WireError::Ip) } else { Ok(()) }
 }
 
 /// `len` bytes at `at`: inside the packet, else malformed; and inside `b`, else short.
@@ -184,9 +177,7 @@ pub fn write_fragment(out: &mut [u8], next_header: u8, f: &Fragment) -> Result<(
     if !f.offset.is_multiple_of(8) {
         return Err(WireError::Ip);
     }
-    let h = out
-        .first_chunk_mut::<FRAGMENT_LEN>()
-        .ok_or(WireError::NoRoom)?;
+    let h = out.first_chunk_mut::<FRAGMENT_LEN>().ok_or(WireError::NoRoom)?;
     h[0] = next_header;
     h[1] = 0;
     h[2..4].copy_from_slice(&(f.offset | u16::from(f.more)).to_be_bytes());
@@ -198,9 +189,7 @@ pub fn write_fragment(out: &mut [u8], next_header: u8, f: &Fragment) -> Result<(
 #[must_use]
 pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let o = address.octets();
-    Ipv6Addr::from([
-        0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, o[13], o[14], o[15],
-    ])
+    Ipv6Addr::from([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, o[13], o[14], o[15]])
 }
 
 /// The Ethernet address of the solicited-node group of `address` (RFC 2464 §7).

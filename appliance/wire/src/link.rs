@@ -64,9 +64,7 @@ impl LinkHeader {
         }
         Ok(LinkHeader {
             vip: VipId(u16::from_be_bytes([h[2], h[3]])),
-            epoch: Epoch(u64::from_be_bytes([
-                h[4], h[5], h[6], h[7], h[8], h[9], h[10], h[11],
-            ])),
+            epoch: Epoch(u64::from_be_bytes([h[4], h[5], h[6], h[7], h[8], h[9], h[10], h[11]])),
             seq_high: u32::from_be_bytes([h[12], h[13], h[14], h[15]]),
             core: CoreId(u16::from_be_bytes([h[16], h[17]])),
             filtered: h[1] & FILTERED != 0,
@@ -144,10 +142,7 @@ fn write_outer(out: &mut [u8], fields: &ip::Fields, header: &LinkHeader) -> Resu
 /// [`WireError::Link`] for a fragment, or if it is not plain GRE with a link packet inside; those of [`LinkHeader::parse`].
 pub fn decapsulate(ip: &IpHeader, packet: &[u8]) -> Result<(LinkHeader, usize), WireError> {
     let inside = ip.upper_of(packet);
-    if ip.upper != protocol::GRE
-        || ip.fragment.is_some()
-        || gre::parse(inside)?.ethertype != ethertype::LINK
-    {
+    if ip.upper != protocol::GRE || ip.fragment.is_some() || gre::parse(inside)?.ethertype != ethertype::LINK {
         return Err(WireError::Link);
     }
     let header = LinkHeader::parse(&inside[gre::LEN..])?;

@@ -69,9 +69,7 @@ impl Nd {
     /// # Errors
     /// [`WireError::Protocol`] for other ICMPv6 messages; [`WireError::Nd`], [`WireError::Checksum`], [`WireError::Short`].
     pub fn parse(ip: &IpHeader, packet: &[u8]) -> Result<Nd, WireError> {
-        let (IpAddr::V6(src), IpAddr::V6(dst), protocol::ICMPV6, None) =
-            (ip.src, ip.dst, ip.upper, ip.fragment)
-        else {
+        let (IpAddr::V6(src), IpAddr::V6(dst), protocol::ICMPV6, None) = (ip.src, ip.dst, ip.upper, ip.fragment) else {
             return Err(WireError::Protocol);
         };
         let message = ip.upper_of(packet);
@@ -79,9 +77,7 @@ impl Nd {
         if kind != SOLICITATION && kind != ADVERTISEMENT {
             return Err(WireError::Protocol);
         }
-        let h = message
-            .first_chunk::<MESSAGE_LEN>()
-            .ok_or(WireError::Short)?;
+        let h = message.first_chunk::<MESSAGE_LEN>().ok_or(WireError::Short)?;
         if message.len() != ip.upper_len() {
             return Err(WireError::Short);
         }
@@ -92,8 +88,7 @@ impl Nd {
         octets.copy_from_slice(&h[8..]);
         let target = Ipv6Addr::from(octets);
         // RFC 4861 §7.1; RFC 6980 §5: nothing between the headers, an atomic fragment included.
-        if ip.hop_limit != 255 || h[1] != 0 || ip.upper_offset != ipv6::LEN || target.is_multicast()
-        {
+        if ip.hop_limit != 255 || h[1] != 0 || ip.upper_offset != ipv6::LEN || target.is_multicast() {
             return Err(WireError::Nd);
         }
         if kind == SOLICITATION {
@@ -105,47 +100,23 @@ impl Nd {
 }
 
 // RFC 4861 §7.1.1
-fn solicitation(
-    src: Ipv6Addr,
-    dst: Ipv6Addr,
-    target: Ipv6Addr,
-    options: &[u8],
-) -> Result<Nd, WireError> {
+fn solicitation(src: Ipv6Addr, dst: Ipv6Addr, target: Ipv6Addr, options: &[u8]) -> Result<Nd, WireError> {
     let source_mac = link_address(options, OPTION_SOURCE)?;
     if src.is_unspecified() && (source_mac.is_some() || dst != ipv6::solicited_node(target)) {
         return Err(WireError::Nd);
     }
-    Ok(Nd::Solicitation(NeighborSolicitation {
-        src,
-        dst,
-        target,
-        source_mac,
-    }))
+    Ok(Nd::Solicitation(NeighborSolicitation { src, dst, target, source_mac }))
 }
 
 // RFC 4861 §7.1.2
-fn advertisement(
-    src: Ipv6Addr,
-    dst: Ipv6Addr,
-    target: Ipv6Addr,
-    flags: u8,
-    options: &[u8],
-) -> Result<Nd, WireError> {
+fn advertisement(src: Ipv6Addr, dst: Ipv6Addr, target: Ipv6Addr, flags: u8, options: &[u8]) -> Result<Nd, WireError> {
     let target_mac = link_address(options, OPTION_TARGET)?;
     let solicited = flags & SOLICITED != 0;
     if solicited && dst.is_multicast() {
         return Err(WireError::Nd);
     }
     let (router, override_) = (flags & ROUTER != 0, flags & OVERRIDE != 0);
-    Ok(Nd::Advertisement(NeighborAdvertisement {
-        src,
-        dst,
-        target,
-        router,
-        solicited,
-        override_,
-        target_mac,
-    }))
+    Ok(Nd::Advertisement(NeighborAdvertisement { src, dst, target, router, solicited, override_, target_mac }))
 }
 
 /// The link-layer address option of this kind, if there is one; all options must be well formed.
@@ -167,11 +138,7 @@ fn link_address(mut options: &[u8], kind: u8) -> Result<Option<Mac>, WireError> 
         }
         options = &options[len..];
     }
-    if options.is_empty() {
-        Ok(found)
-    } else {
-        Err(WireError::Nd)
-    }
+    if options.is_empty() { Ok(found) } else { Err(WireError::Nd) }
 }
 
 impl NeighborSolicitation {
@@ -192,13 +159,7 @@ impl NeighborSolicitation {
     /// [`WireError::NoRoom`].
     pub fn write(&self, out: &mut [u8]) -> Result<usize, WireError> {
         let option = self.source_mac.map(|mac| (OPTION_SOURCE, mac));
-        write_packet(
-            out,
-            (self.src, self.dst),
-            (SOLICITATION, 0),
-            self.target,
-            option,
-        )
+        write_packet(out, (self.src, self.dst), (SOLICITATION, 0), self.target, option)
     }
 }
 
@@ -219,24 +180,10 @@ impl NeighborAdvertisement {
     /// # Errors
     /// [`WireError::NoRoom`].
     pub fn write(&self, out: &mut [u8]) -> Result<usize, WireError> {
-        let flags = [
-            (self.router, ROUTER),
-            (self.solicited, SOLICITED),
-            (self.override_, OVERRIDE),
-        ];
-        let flags = flags
-            .iter()
-            .filter(|(set, _)| *set)
-            .map(|(_, bit)| bit)
-            .sum();
+        let flags = [(self.router, ROUTER), (self.solicited, SOLICITED), (self.override_, OVERRIDE)];
+        let flags = flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum();
         let option = self.target_mac.map(|mac| (OPTION_TARGET, mac));
-        write_packet(
-            out,
-            (self.src, self.dst),
-            (ADVERTISEMENT, flags),
-            self.target,
-            option,
-        )
+        write_packet(out, (self.src, self.dst), (ADVERTISEMENT, flags), self.target, option)
     }
 }
 
@@ -248,9 +195,7 @@ fn write_packet(
     option: Option<(u8, Mac)>,
 ) -> Result<usize, WireError> {
     let message_len = MESSAGE_LEN + if option.is_some() { OPTION_LEN } else { 0 };
-    let packet = out
-        .get_mut(..ipv6::LEN + message_len)
-        .ok_or(WireError::NoRoom)?;
+    let packet = out.get_mut(..ipv6::LEN + message_len).ok_or(WireError::NoRoom)?;
     let fields = ipv6::Fields {
         src,
         dst,
@@ -277,18 +222,9 @@ fn write_packet(
 #[must_use]
 pub fn solicitation_frame(our_mac: Mac, our_ip: Ipv6Addr, target: Ipv6Addr) -> [u8; FRAME_LEN] {
     let dst = ipv6::solicited_node(target);
-    let message = NeighborSolicitation {
-        src: our_ip,
-        dst,
-        target,
-        source_mac: Some(our_mac),
-    };
+    let message = NeighborSolicitation { src: our_ip, dst, target, source_mac: Some(our_mac) };
     let mut out = [0; FRAME_LEN];
-    let frame = Frame {
-        dst: ipv6::solicited_node_mac(target),
-        src: our_mac,
-        ethertype: ethertype::IPV6,
-    };
+    let frame = Frame { dst: ipv6::solicited_node_mac(target), src: our_mac, ethertype: ethertype::IPV6 };
     let _ = frame.write(&mut out); // both fit: FRAME_LEN is their sum
     let _ = message.write(&mut out[ethernet::HEADER_LEN..]);
     out
@@ -297,11 +233,7 @@ pub fn solicitation_frame(our_mac: Mac, our_ip: Ipv6Addr, target: Ipv6Addr) -> [
 /// The frame that answers `asked` with `our_mac`. `asker_mac` is the source of the frame it came in, for askers that do
 /// not name their own. Who looks for duplicates is answered to all nodes (RFC 4861 §7.2.4).
 #[must_use]
-pub fn advertisement_frame(
-    our_mac: Mac,
-    asked: &NeighborSolicitation,
-    asker_mac: Mac,
-) -> [u8; FRAME_LEN] {
+pub fn advertisement_frame(our_mac: Mac, asked: &NeighborSolicitation, asker_mac: Mac) -> [u8; FRAME_LEN] {
     let probe = asked.src.is_unspecified();
     let (dst, dst_mac) = if probe {
         (ALL_NODES, Mac([0x33, 0x33, 0, 0, 0, 1]))
@@ -314,22 +246,10 @@ pub fn advertisement_frame(
 /// The frame that tells all nodes that `our_mac` has `our_ip` now (RFC 4861 §7.2.6).
 #[must_use]
 pub fn announcement_frame(our_mac: Mac, our_ip: Ipv6Addr) -> [u8; FRAME_LEN] {
-    advertise(
-        our_mac,
-        our_ip,
-        ALL_NODES,
-        Mac([0x33, 0x33, 0, 0, 0, 1]),
-        false,
-    )
+    advertise(our_mac, our_ip, ALL_NODES, Mac([0x33, 0x33, 0, 0, 0, 1]), false)
 }
 
-fn advertise(
-    our_mac: Mac,
-    our_ip: Ipv6Addr,
-    dst: Ipv6Addr,
-    dst_mac: Mac,
-    solicited: bool,
-) -> [u8; FRAME_LEN] {
+fn advertise(our_mac: Mac, our_ip: Ipv6Addr, dst: Ipv6Addr, dst_mac: Mac, solicited: bool) -> [u8; FRAME_LEN] {
     let message = NeighborAdvertisement {
         src: our_ip,
         dst,
@@ -340,12 +260,7 @@ fn advertise(
         target_mac: Some(our_mac),
     };
     let mut out = [0; FRAME_LEN];
-    let _ = Frame {
-        dst: dst_mac,
-        src: our_mac,
-        ethertype: ethertype::IPV6,
-    }
-    .write(&mut out); // both fit
+    let _ = Frame { dst: dst_mac, src: our_mac, ethertype: ethertype::IPV6 }.write(&mut out); // both fit
     let _ = message.write(&mut out[ethernet::HEADER_LEN..]);
     out
 }

@@ -106,11 +106,7 @@ impl TcpHeader {
     /// [`WireError::Short`]; [`WireError::Upper`] if the data offset lies inside the fixed header.
     pub fn parse(b: &[u8]) -> Result<TcpHeader, WireError> {
         let tcp = Self::parse_prefix(b)?;
-        if tcp.data_offset > b.len() {
-            Err(WireError::Short)
-        } else {
-            Ok(tcp)
-        }
+        if tcp.data_offset > b.len() { Err(WireError::Short) } else { Ok(tcp) }
     }
 
     /// Reads the header at the start of `b`, which may end after the fixed 20 bytes.

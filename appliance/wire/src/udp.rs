@@ -26,11 +26,7 @@ impl UdpHeader {
     /// [`WireError::Short`]; [`WireError::Upper`] if the length does not cover the header.
     pub fn parse(b: &[u8]) -> Result<UdpHeader, WireError> {
         let udp = Self::parse_prefix(b)?;
-        if usize::from(udp.len) > b.len() {
-            Err(WireError::Short)
-        } else {
-            Ok(udp)
-        }
+        if usize::from(udp.len) > b.len() { Err(WireError::Short) } else { Ok(udp) }
     }
 
     /// Reads the header at the start of `b`, whose datagram may be cut short.

@@ -1,8 +1,6 @@
 //! Checksums against a naive oracle and against known packets.
 
-use phalanx_wire::checksum::{
-    add, finish, internet, partial, pseudo_header, update16, update32, upper,
-};
+use phalanx_wire::checksum::{add, finish, internet, partial, pseudo_header, update16, update32, upper};
 use phalanx_wire::{tcp, udp};
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -115,10 +113,7 @@ proptest! {
 #[test]
 fn the_example_of_rfc_1071_comes_out() {
     // RFC 1071 §3: 0001 f203 f4f5 f6f7 sums to ddf2.
-    assert_eq!(
-        internet(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
-        !0xddf2
-    );
+    assert_eq!(internet(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
 }
 
 #[test]

@@ -4,9 +4,7 @@ mod common;
 
 use common::{packet, v6};
 use phalanx_wire::icmp::{Complaint, IcmpError, write_complaint};
-use phalanx_wire::{
-    Endpoint, Flow, Fragment, Icmp4, Icmp6, IpHeader, WireError, checksum, ip, ipv4, ipv6, protocol,
-};
+use phalanx_wire::{Endpoint, Flow, Fragment, Icmp4, Icmp6, IpHeader, WireError, checksum, ip, ipv4, ipv6, protocol};
 use std::net::IpAddr;
 
 #[test]
@@ -21,30 +19,14 @@ fn malformed_ipv4_headers_are_refused() {
         IpHeader::parse(&p)
     };
     assert!(with(1, 0).is_ok());
-    assert_eq!(
-        with(0, 0x44),
-        Err(WireError::Ip),
-        "header shorter than a header"
-    );
+    assert_eq!(with(0, 0x44), Err(WireError::Ip), "header shorter than a header");
     assert_eq!(with(0, 0x55), Err(WireError::Ip), "version 5");
-    assert_eq!(
-        with(3, 19),
-        Err(WireError::Ip),
-        "total length inside the header"
-    );
-    assert_eq!(
-        with(3, 41),
-        Err(WireError::Short),
-        "total length beyond the bytes"
-    );
+    assert_eq!(with(3, 19), Err(WireError::Ip), "total length inside the header");
+    assert_eq!(with(3, 41), Err(WireError::Short), "total length beyond the bytes");
     assert_eq!(with(12, 224), Err(WireError::Ip), "from a group");
     let mut beyond = good.clone();
     ipv4::set_fragment(&mut beyond, 0xfff8, false).unwrap();
-    assert_eq!(
-        IpHeader::parse(&beyond),
-        Err(WireError::Ip),
-        "ends beyond the longest packet"
-    );
+    assert_eq!(IpHeader::parse(&beyond), Err(WireError::Ip), "ends beyond the longest packet");
     assert_eq!(IpHeader::parse(&[]), Err(WireError::Short));
     assert_eq!(IpHeader::parse(&good[..19]), Err(WireError::Short));
 }
@@ -54,51 +36,24 @@ fn ipv4_fragments_are_seen_as_such() {
     let mut p = packet("10.0.0.1", "10.0.0.2", 17, &[0; 16]);
     ipv4::set_fragment(&mut p, 0, true).unwrap();
     let ip = IpHeader::parse(&p).unwrap();
-    assert_eq!(
-        ip.fragment,
-        Some(Fragment {
-            offset: 0,
-            more: true,
-            id: 0
-        })
-    );
-    assert!(
-        Flow::of_inbound(&ip, ip.upper_of(&p)).is_ok(),
-        "the first has the ports"
-    );
+    assert_eq!(ip.fragment, Some(Fragment { offset: 0, more: true, id: 0 }));
+    assert!(Flow::of_inbound(&ip, ip.upper_of(&p)).is_ok(), "the first has the ports");
     ipv4::set_fragment(&mut p, 8, false).unwrap();
     let ip = IpHeader::parse(&p).unwrap();
-    assert_eq!(
-        ip.fragment,
-        Some(Fragment {
-            offset: 8,
-            more: false,
-            id: 0
-        })
-    );
+    assert_eq!(ip.fragment, Some(Fragment { offset: 8, more: false, id: 0 }));
     assert!(ip.dont_fragment, "the other flag stays");
-    assert_eq!(
-        Flow::of_inbound(&ip, ip.upper_of(&p)),
-        Err(WireError::Fragment)
-    );
+    assert_eq!(Flow::of_inbound(&ip, ip.upper_of(&p)), Err(WireError::Fragment));
     assert_eq!(ipv4::set_fragment(&mut p, 4, false), Err(WireError::Ip));
 }
 
 #[test]
 fn in_a_later_ipv6_fragment_even_what_looks_like_an_extension_header_is_data() {
-    let later = Fragment {
-        offset: 16,
-        more: true,
-        id: 9,
-    };
+    let later = Fragment { offset: 16, more: true, id: 9 };
     let mut payload = [0; 24];
     ipv6::write_fragment(&mut payload, protocol::DESTINATION, &later).unwrap();
     let p = packet("fd77::1", "fd77::2", protocol::FRAGMENT, &payload);
     let ip = IpHeader::parse(&p).unwrap();
-    assert_eq!(
-        (ip.fragment, ip.upper),
-        (Some(later), protocol::DESTINATION)
-    );
+    assert_eq!((ip.fragment, ip.upper), (Some(later), protocol::DESTINATION));
     assert_eq!((ip.upper_offset, ip.upper_field), (48, 40));
     // RFC 8200 §4.5: all but the last come in units of 8 bytes.
     let p = packet("fd77::1", "fd77::2", protocol::FRAGMENT, &payload[..23]);
@@ -126,19 +81,10 @@ fn the_walk_over_ipv6_extension_headers_is_bounded() {
 #[test]
 fn ipv6_extension_headers_out_of_place_are_refused() {
     use protocol::{DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING, TCP};
-    assert_eq!(
-        chain(&[HOP_BY_HOP, ROUTING, DESTINATION, TCP])
-            .unwrap()
-            .upper,
-        TCP
-    );
+    assert_eq!(chain(&[HOP_BY_HOP, ROUTING, DESTINATION, TCP]).unwrap().upper, TCP);
     assert_eq!(chain(&[DESTINATION, HOP_BY_HOP, TCP]), Err(WireError::Ip));
     assert_eq!(chain(&[FRAGMENT, FRAGMENT, TCP]), Err(WireError::Ip));
-    assert_eq!(
-        chain(&[DESTINATION]),
-        Err(WireError::Ip),
-        "the packet ends before it"
-    );
+    assert_eq!(chain(&[DESTINATION]), Err(WireError::Ip), "the packet ends before it");
 }
 
 #[test]
@@ -164,18 +110,11 @@ fn padding_options_are_made_of_whole_padn_options() {
         assert_eq!((h[0], usize::from(h[1])), (protocol::TCP, len / 8 - 1));
         let mut at = 2;
         while at < len {
-            at += if h[at] == 0 {
-                1
-            } else {
-                2 + usize::from(h[at + 1])
-            };
+            at += if h[at] == 0 { 1 } else { 2 + usize::from(h[at + 1]) };
         }
         assert_eq!(at, len, "options of {len} bytes");
     }
-    assert_eq!(
-        ipv6::write_padding_options(&mut [0; 12], 6, 12),
-        Err(WireError::Ip)
-    );
+    assert_eq!(ipv6::write_padding_options(&mut [0; 12], 6, 12), Err(WireError::Ip));
 }
 
 #[test]
@@ -191,12 +130,7 @@ fn set_upper_and_set_total_len_write_only_what_makes_sense() {
 
 #[test]
 fn a_quoted_packet_is_read_though_its_checksum_is_stale() {
-    let mut p = packet(
-        "10.0.0.1",
-        "10.0.0.2",
-        protocol::TCP,
-        &[0, 80, 0, 81, 0, 0, 0, 0],
-    );
+    let mut p = packet("10.0.0.1", "10.0.0.2", protocol::TCP, &[0, 80, 0, 81, 0, 0, 0, 0]);
     p[8] -= 1; // a router on the way
     assert_eq!(IpHeader::parse(&p), Err(WireError::Checksum));
     assert!(IpHeader::parse_quoted(&p[..28]).is_ok());
@@ -235,15 +169,9 @@ fn a_complaint_quotes_the_packet_and_names_the_mtu() {
     let mut out = [0; 1500];
     let p = packet("10.0.0.1", "10.0.0.2", protocol::TCP, &[0x11; 1460]);
     // RFC 1812 §4.3.2.3 and RFC 4443 §2.4 c: as much as fits 576 and 1280 bytes.
-    assert_eq!(
-        complaint_about([10, 0, 0, 9].into(), &p, &mut out),
-        (576, 1400)
-    );
+    assert_eq!(complaint_about([10, 0, 0, 9].into(), &p, &mut out), (576, 1400));
     let p = packet("fd77::1", "fd77::2", protocol::TCP, &[0x11; 1460]);
-    assert_eq!(
-        complaint_about(v6("fd77::9").into(), &p, &mut out),
-        (1280, 1400)
-    );
+    assert_eq!(complaint_about(v6("fd77::9").into(), &p, &mut out), (1280, 1400));
     assert_eq!(
         write_complaint(&mut out, [10, 0, 0, 9].into(), &p, Complaint::TimeExceeded),
         Err(WireError::Protocol),
@@ -254,64 +182,29 @@ fn a_complaint_quotes_the_packet_and_names_the_mtu() {
 const TOO_BIG: Complaint = Complaint::TooBig { mtu: 1300 };
 
 fn complain(p: &[u8], complaint: Complaint) -> Result<usize, WireError> {
-    let from = if p[0] >> 4 == 4 {
-        [10, 0, 0, 9].into()
-    } else {
-        v6("fd77::9").into()
-    };
+    let from = if p[0] >> 4 == 4 { [10, 0, 0, 9].into() } else { v6("fd77::9").into() };
     write_complaint(&mut [0; 1500], from, p, complaint)
 }
 
 #[test]
 fn nobody_complains_about_errors() {
-    let icmp = |kind: u8| {
-        packet(
-            "10.0.0.1",
-            "10.0.0.2",
-            protocol::ICMP,
-            &[kind, 0, 0, 0, 0, 0, 0, 0],
-        )
-    };
-    assert_eq!(
-        complain(&icmp(3), Complaint::TimeExceeded),
-        Err(WireError::Protocol)
-    );
+    let icmp = |kind: u8| packet("10.0.0.1", "10.0.0.2", protocol::ICMP, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(complain(&icmp(3), Complaint::TimeExceeded), Err(WireError::Protocol));
     assert!(complain(&icmp(8), Complaint::TimeExceeded).is_ok());
     for kind in [1, 127, 137] {
-        let error = packet(
-            "fd77::1",
-            "fd77::2",
-            protocol::ICMPV6,
-            &[kind, 0, 0, 0, 0, 0, 0, 0],
-        );
-        assert_eq!(
-            complain(&error, TOO_BIG),
-            Err(WireError::Protocol),
-            "type {kind}"
-        );
+        let error = packet("fd77::1", "fd77::2", protocol::ICMPV6, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(complain(&error, TOO_BIG), Err(WireError::Protocol), "type {kind}");
     }
 }
 
 #[test]
 fn nobody_complains_about_groups_later_fragments_or_to_nobody() {
     let udp = |src, dst| packet(src, dst, protocol::UDP, &[0; 8]);
-    assert_eq!(
-        complain(&udp("10.0.0.1", "224.0.0.1"), TOO_BIG),
-        Err(WireError::Protocol)
-    );
-    assert_eq!(
-        complain(&udp("0.0.0.0", "10.0.0.2"), TOO_BIG),
-        Err(WireError::Protocol)
-    );
+    assert_eq!(complain(&udp("10.0.0.1", "224.0.0.1"), TOO_BIG), Err(WireError::Protocol));
+    assert_eq!(complain(&udp("0.0.0.0", "10.0.0.2"), TOO_BIG), Err(WireError::Protocol));
     let group = udp("fd77::1", "ff02::1");
-    assert_eq!(
-        complain(&group, Complaint::TimeExceeded),
-        Err(WireError::Protocol)
-    );
-    assert!(
-        complain(&group, TOO_BIG).is_ok(),
-        "RFC 4443 §2.4 e.3: path MTU of groups"
-    );
+    assert_eq!(complain(&group, Complaint::TimeExceeded), Err(WireError::Protocol));
+    assert!(complain(&group, TOO_BIG).is_ok(), "RFC 4443 §2.4 e.3: path MTU of groups");
     let mut later = udp("10.0.0.1", "10.0.0.2");
     ipv4::set_fragment(&mut later, 8, false).unwrap();
     assert_eq!(complain(&later, TOO_BIG), Err(WireError::Protocol));

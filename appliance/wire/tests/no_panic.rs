@@ -3,48 +3,22 @@
 use phalanx_wire::checksum::internet;
 use phalanx_wire::nd::Nd;
 use phalanx_wire::{
-    AhHeader, Arp, DropReason, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader,
-    TcpHeader, UdpHeader, icmp, ip, link, nd, tcp,
+    AhHeader, Arp, DropReason, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, TcpHeader, UdpHeader,
+    icmp, ip, link, nd, tcp,
 };
 use proptest::prelude::*;
 
 fn everything(b: &[u8]) {
-    let _ = (
-        Frame::parse(b),
-        Arp::parse(b),
-        Gre::parse(b),
-        LinkHeader::parse(b),
-        EspHeader::parse(b),
-        AhHeader::parse(b),
-    );
-    let _ = (
-        TcpHeader::parse(b),
-        TcpHeader::parse_prefix(b),
-        tcp::mss(b),
-        UdpHeader::parse(b),
-        UdpHeader::parse_prefix(b),
-    );
-    let _ = (
-        Icmp4::parse(b),
-        Icmp6::parse([0; 16].into(), [0; 16].into(), b),
-        IpHeader::parse_quoted(b),
-    );
+    let _ =
+        (Frame::parse(b), Arp::parse(b), Gre::parse(b), LinkHeader::parse(b), EspHeader::parse(b), AhHeader::parse(b));
+    let _ =
+        (TcpHeader::parse(b), TcpHeader::parse_prefix(b), tcp::mss(b), UdpHeader::parse(b), UdpHeader::parse_prefix(b));
+    let _ = (Icmp4::parse(b), Icmp6::parse([0; 16].into(), [0; 16].into(), b), IpHeader::parse_quoted(b));
     let mut changed = b.to_vec();
-    let _ = (
-        ip::decrement_ttl(&mut changed),
-        ip::set_traffic_class(&mut changed, 3),
-        ip::set_upper(&mut changed, 9, 6),
-    );
-    let _ = (
-        ip::set_total_len(&mut changed, b.len()),
-        phalanx_wire::ipv4::set_fragment(&mut changed, 8, true),
-    );
-    let _ = icmp::write_complaint(
-        &mut [0; 100],
-        [10, 0, 0, 1].into(),
-        b,
-        icmp::Complaint::Unreachable,
-    );
+    let _ =
+        (ip::decrement_ttl(&mut changed), ip::set_traffic_class(&mut changed, 3), ip::set_upper(&mut changed, 9, 6));
+    let _ = (ip::set_total_len(&mut changed, b.len()), phalanx_wire::ipv4::set_fragment(&mut changed, 8, true));
+    let _ = icmp::write_complaint(&mut [0; 100], [10, 0, 0, 1].into(), b, icmp::Complaint::Unreachable);
     let prefix = IpHeader::parse_prefix(b);
     match IpHeader::parse(b) {
         Ok(ip) => assert_eq!(prefix, Ok(ip)),
@@ -53,18 +27,9 @@ fn everything(b: &[u8]) {
         }
     }
     if let Ok(ip) = prefix {
-        assert!(
-            ip.upper_field < ip.upper_offset
-                && ip.upper_offset <= ip.total_len
-                && ip.upper_offset <= b.len()
-        );
+        assert!(ip.upper_field < ip.upper_offset && ip.upper_offset <= ip.total_len && ip.upper_offset <= b.len());
         let l4 = ip.upper_of(b);
-        let _ = (
-            Flow::of_inbound(&ip, l4),
-            Flow::of_outbound(&ip, l4),
-            link::decapsulate(&ip, b),
-            Nd::parse(&ip, b),
-        );
+        let _ = (Flow::of_inbound(&ip, l4), Flow::of_outbound(&ip, l4), link::decapsulate(&ip, b), Nd::parse(&ip, b));
     }
 }
 

@@ -3,9 +3,9 @@
 use phalanx_wire::arp::Operation;
 use phalanx_wire::nd::Nd;
 use phalanx_wire::{
-    AhHeader, Arp, Buffer, CoreId, Epoch, EspHeader, Fragment, Frame, Gre, Icmp4, Icmp6, IpHeader,
-    LinkHeader, Mac, NeighborAdvertisement, NeighborSolicitation, Spi, TcpFlags, TcpHeader,
-    UdpHeader, VecBuffer, VipId, WireError, icmp, ip, ipv4, ipv6, link, protocol,
+    AhHeader, Arp, Buffer, CoreId, Epoch, EspHeader, Fragment, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, Mac,
+    NeighborAdvertisement, NeighborSolicitation, Spi, TcpFlags, TcpHeader, UdpHeader, VecBuffer, VipId, WireError,
+    icmp, ip, ipv4, ipv6, link, protocol,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -49,16 +49,14 @@ fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn link_header() -> impl Strategy<Value = LinkHeader> {
-    any::<(u16, u64, u32, u16, bool, bool)>().prop_map(
-        |(vip, epoch, seq_high, core, filtered, clear)| LinkHeader {
-            vip: VipId(vip),
-            epoch: Epoch(epoch),
-            seq_high,
-            core: CoreId(core),
-            filtered,
-            clear,
-        },
-    )
+    any::<(u16, u64, u32, u16, bool, bool)>().prop_map(|(vip, epoch, seq_high, core, filtered, clear)| LinkHeader {
+        vip: VipId(vip),
+        epoch: Epoch(epoch),
+        seq_high,
+        core: CoreId(core),
+        filtered,
+        clear,
+    })
 }
 
 proptest! {

@@ -4,41 +4,29 @@ mod common;
 
 use common::{packet, v6};
 use phalanx_wire::{
-    AhHeader, Buffer, CoreId, Endpoint, Epoch, Flow, Gre, IpHeader, LinkHeader, TcpFlags,
-    TcpHeader, UdpHeader, VecBuffer, VipId, WireError, ipv4, link, protocol, tcp,
+    AhHeader, Buffer, CoreId, Endpoint, Epoch, Flow, Gre, IpHeader, LinkHeader, TcpFlags, TcpHeader, UdpHeader,
+    VecBuffer, VipId, WireError, ipv4, link, protocol, tcp,
 };
 use std::net::IpAddr;
 
 /// A SYN as a Linux client sends it (but for the TCP checksum): 10.0.0.1:52662 > 10.0.0.2:80, MSS 1460, SACK,
 /// timestamps, window scale.
 const SYN: [u8; 60] = [
-    0x45, 0x00, 0x00, 0x3c, 0x1c, 0x46, 0x40, 0x00, 0x40, 0x06, 0x0a, 0x74, 0x0a, 0x00, 0x00,
-    0x01, //
-    0x0a, 0x00, 0x00, 0x02, 0xcd, 0xb6, 0x00, 0x50, 0x1a, 0x2b, 0x3c, 0x4d, 0x00, 0x00, 0x00,
-    0x00, //
-    0xa0, 0x02, 0xfa, 0xf0, 0x00, 0x00, 0x00, 0x00, 0x02, 0x04, 0x05, 0xb4, 0x04, 0x02, 0x08,
-    0x0a, //
+    0x45, 0x00, 0x00, 0x3c, 0x1c, 0x46, 0x40, 0x00, 0x40, 0x06, 0x0a, 0x74, 0x0a, 0x00, 0x00, 0x01, //
+    0x0a, 0x00, 0x00, 0x02, 0xcd, 0xb6, 0x00, 0x50, 0x1a, 0x2b, 0x3c, 0x4d, 0x00, 0x00, 0x00, 0x00, //
+    0xa0, 0x02, 0xfa, 0xf0, 0x00, 0x00, 0x00, 0x00, 0x02, 0x04, 0x05, 0xb4, 0x04, 0x02, 0x08, 0x0a, //
     0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x01, 0x03, 0x03, 0x07,
 ];
 
 #[test]
 fn a_syn_of_a_linux_client_is_read() {
     let ip = IpHeader::parse(&SYN).unwrap();
-    assert_eq!(
-        (ip.version, ip.upper, ip.upper_offset, ip.total_len),
-        (4, protocol::TCP, 20, 60)
-    );
-    assert_eq!(
-        (ip.hop_limit, ip.dont_fragment, ip.identification),
-        (64, true, 0x1c46)
-    );
+    assert_eq!((ip.version, ip.upper, ip.upper_offset, ip.total_len), (4, protocol::TCP, 20, 60));
+    assert_eq!((ip.hop_limit, ip.dont_fragment, ip.identification), (64, true, 0x1c46));
     let segment = ip.upper_of(&SYN);
     let tcp = TcpHeader::parse(segment).unwrap();
     assert_eq!((tcp.src_port, tcp.dst_port), (52662, 80));
-    assert_eq!(
-        (tcp.seq, tcp.window, tcp.data_offset),
-        (0x1a2b_3c4d, 64240, 40)
-    );
+    assert_eq!((tcp.seq, tcp.window, tcp.data_offset), (0x1a2b_3c4d, 64240, 40));
     assert!(tcp.flags.opens());
     assert_eq!(tcp::mss(segment), Some(1460));
 }
@@ -104,19 +92,10 @@ fn a_tcp_data_offset_inside_the_header_is_refused() {
 
 #[test]
 fn udp_and_ah_lengths_inside_their_headers_are_refused() {
-    assert_eq!(
-        UdpHeader::parse(&[0, 1, 0, 2, 0, 7, 0, 0]),
-        Err(WireError::Upper)
-    );
-    assert_eq!(
-        UdpHeader::parse(&[0, 1, 0, 2, 0, 9, 0, 0]),
-        Err(WireError::Short)
-    );
+    assert_eq!(UdpHeader::parse(&[0, 1, 0, 2, 0, 7, 0, 0]), Err(WireError::Upper));
+    assert_eq!(UdpHeader::parse(&[0, 1, 0, 2, 0, 9, 0, 0]), Err(WireError::Short));
     assert!(UdpHeader::parse_prefix(&[0, 1, 0, 2, 0, 9, 0, 0]).is_ok());
-    assert_eq!(
-        AhHeader::parse(&[6, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]),
-        Err(WireError::Upper)
-    );
+    assert_eq!(AhHeader::parse(&[6, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]), Err(WireError::Upper));
 }
 
 #[test]
@@ -136,11 +115,7 @@ fn link_headers_of_the_future_are_refused() {
     for (at, byte) in [(0, 0), (0, 2), (1, 4), (18, 1), (19, 1)] {
         let mut bad = good;
         bad[at] = byte;
-        assert_eq!(
-            LinkHeader::parse(&bad),
-            Err(WireError::LinkVersion),
-            "byte {at}"
-        );
+        assert_eq!(LinkHeader::parse(&bad), Err(WireError::LinkVersion), "byte {at}");
     }
 }
 
@@ -156,17 +131,8 @@ fn the_link_header_has_the_layout_that_other_nodes_expect() {
     };
     let mut out = [0xff; 20];
     header.write(&mut out).unwrap();
-    assert_eq!(
-        out,
-        [
-            1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0, 0
-        ]
-    );
-    let clear = LinkHeader {
-        filtered: false,
-        clear: true,
-        ..header
-    };
+    assert_eq!(out, [1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0, 0]);
+    let clear = LinkHeader { filtered: false, clear: true, ..header };
     clear.write(&mut out).unwrap();
     assert_eq!(out[1], 2);
     assert_eq!((link::OVERHEAD_V4, link::OVERHEAD_V6), (44, 64));
@@ -179,20 +145,11 @@ fn a_link_packet_that_does_not_fit_leaves_the_buffer_as_it_was() {
     let header = LinkHeader::parse(&bytes).unwrap();
     let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
     let mut tight = VecBuffer::from_slice(43, b"packet", 0);
-    assert_eq!(
-        link::encapsulate(&mut tight, a, b, &header),
-        Err(WireError::NoRoom)
-    );
+    assert_eq!(link::encapsulate(&mut tight, a, b, &header), Err(WireError::NoRoom));
     assert_eq!(tight.bytes(), b"packet");
     let mut long = VecBuffer::from_slice(44, &[0; 0xffff], 0);
-    assert_eq!(
-        link::encapsulate(&mut long, a, b, &header),
-        Err(WireError::Ip)
-    );
-    assert_eq!(
-        link::encapsulate(&mut long, a, v6("fd77::1").into(), &header),
-        Err(WireError::Ip)
-    );
+    assert_eq!(link::encapsulate(&mut long, a, b, &header), Err(WireError::Ip));
+    assert_eq!(link::encapsulate(&mut long, a, v6("fd77::1").into(), &header), Err(WireError::Ip));
     assert_eq!(long.bytes().len(), 0xffff);
 }
 
