@@ -39,7 +39,7 @@ async fn a_question_gets_its_answer_and_the_socket_is_for_the_group_alone() {
     assert_eq!((status.node.as_str(), status.drops), ("r1", 7));
     let json = fetch(&path, What::Drop).await.unwrap();
     let Answer::Drop(drops) = Answer::parse(What::Drop, &json).unwrap() else { panic!() };
-    assert_eq!((drops[0].total, drops[0].reason.as_str()), (3, "runt"));
+    assert_eq!((drops[0].packets, drops[0].reason.as_str()), (3, "runt"));
     server.abort();
     let _ = server.await;
     assert!(!path.exists(), "the file goes with the server");

@@ -2,6 +2,7 @@
 //! amounts (ids, incarnations) are strings in hexadecimal.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The node as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,6 +58,8 @@ pub struct CoreStatus {
     pub tx: u64,
     /// Packets dropped.
     pub drops: u64,
+    /// Packets by what was done with them: `forwarded`, `sealed`, `held-for-lease`, …
+    pub stages: BTreeMap<String, u64>,
 }
 
 /// A port.
@@ -271,6 +274,8 @@ pub struct TargetRow {
     pub name: String,
     /// `attached`, `installing`, `ready`, `draining`, `gone`.
     pub state: String,
+    /// Whether it gets new connections.
+    pub ready: bool,
     /// VIPs it serves.
     pub vips: Vec<String>,
     /// Connections it has.
@@ -329,8 +334,8 @@ pub struct DropRow {
     pub reason: String,
     /// What it means.
     pub help: String,
-    /// Over all cores.
-    pub total: u64,
+    /// Dropped for it, over all cores.
+    pub packets: u64,
     /// Per core, in the order of `status`.
     pub cores: Vec<u64>,
 }
@@ -341,7 +346,8 @@ impl DropRow {
         use phalanx_wire::DropReason;
         let row = |(i, reason): (usize, &DropReason)| {
             let cores: Vec<u64> = cores.iter().map(|c| c.get(i).copied().unwrap_or(0)).collect();
-            DropRow { reason: reason.name().to_owned(), help: reason.help().to_owned(), total: cores.iter().sum(), cores }
+            let packets = cores.iter().sum();
+            DropRow { reason: reason.name().to_owned(), help: reason.help().to_owned(), packets, cores }
         };
         DropReason::ALL.iter().enumerate().map(row).collect()
     }

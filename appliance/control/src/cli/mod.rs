@@ -1,0 +1,209 @@
+//! The `phalanx` command.
+
+mod ask;
+mod node;
+mod pki;
+mod table;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::status::What;
+
+/// One IP address, many hosts, end-to-end IPsec.
+#[derive(Debug, Parser)]
+#[command(name = "phalanx", arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one node until SIGTERM
+    Run {
+        /// Its configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Show everything that is wrong with a configuration, with its lines; exit 2 if it cannot be run
+    Check {
+        /// The configuration
+        file: PathBuf,
+    },
+    /// The node: ports, cores, invariants, predictions
+    Status(Ask),
+    /// Security associations: packets, bytes, windows
+    Sa(Ask),
+    /// Connections and their targets
+    Conn(Ask),
+    /// Virtual addresses, owners, epochs
+    Vip(Ask),
+    /// Targets: attached, ready, their share
+    Target(Ask),
+    /// Outbound sequence numbers: who holds which
+    Lease(Ask),
+    /// Dropped packets by reason
+    Drop(Ask),
+    /// The store in which a router keeps what must survive it
+    Store {
+        #[command(subcommand)]
+        action: Store,
+    },
+    /// The cluster's CA and its nodes' certificates
+    Pki {
+        #[command(subcommand)]
+        action: pki::Pki,
+    },
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, or print the first one
+    Man {
+        /// The folder to write them to
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Store {
+    /// Make a new, empty store. Never where one was lost: first give every static SA a new key
+    Create {
+        /// The router's configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+/// How a running node is asked.
+#[derive(Args, Clone, Debug)]
+struct Ask {
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// The node's socket; default: the only one in /run/phalanx
+    #[arg(long, value_name = "PATH", env = "PHALANX_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Ask again every so many seconds until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    watch: Option<u64>,
+    /// Everything, also what is 0
+    #[arg(long)]
+    all: bool,
+}
+
+/// A failure that was said: the code the process ends with.
+type Outcome = Result<(), Failure>;
+
+/// Why a command failed.
+#[derive(Debug)]
+struct Failure {
+    /// Empty: it was said already.
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    fn new(message: impl std::fmt::Display) -> Failure {
+        Failure { message: message.to_string(), code: 1 }
+    }
+
+    /// The configuration is wrong and that was shown.
+    const CONFIGURATION: Failure = Failure { message: String::new(), code: 2 };
+}
+
+/// Runs the command of this process's arguments. `version` is the stamp of the build.
+pub fn main(version: &'static str) -> ExitCode {
+    let matches = command(version).get_matches();
+    let cli = match <Cli as clap::FromArgMatches>::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match dispatch(cli.command, version) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                let _ = writeln!(std::io::stderr(), "phalanx: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn command(version: &'static str) -> clap::Command {
+    Cli::command().version(version)
+}
+
+fn dispatch(command: Command, version: &'static str) -> Outcome {
+    match command {
+        Command::Run { config } => node::run(&config),
+        Command::Check { file } => node::check(&file),
+        Command::Status(how) => ask::ask(What::Status, &how),
+        Command::Sa(how) => ask::ask(What::Sa, &how),
+        Command::Conn(how) => ask::ask(What::Conn, &how),
+        Command::Vip(how) => ask::ask(What::Vip, &how),
+        Command::Target(how) => ask::ask(What::Target, &how),
+        Command::Lease(how) => ask::ask(What::Lease, &how),
+        Command::Drop(how) => ask::ask(What::Drop, &how),
+        Command::Store { action: Store::Create { config } } => node::create_store(&config),
+        Command::Pki { action } => pki::run(action),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut self::command(version), "phalanx", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { dir } => manual(dir, version),
+    }
+}
+
+fn manual(dir: Option<PathBuf>, version: &'static str) -> Outcome {
+    let command = command(version);
+    match dir {
+        Some(dir) => {
+            std::fs::create_dir_all(&dir).map_err(|e| Failure::new(format!("cannot make {}: {e}", dir.display())))?;
+            clap_mangen::generate_to(command, &dir).map_err(|e| Failure::new(format!("cannot write to {}: {e}", dir.display())))
+        }
+        None => clap_mangen::Man::new(command).render(&mut std::io::stdout()).map_err(Failure::new),
+    }
+}
+
+/// Writes to standard output; a reader that went away is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command("1").debug_assert();
+    }
+
+    #[test]
+    fn commands_are_what_the_documents_say() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|c| c.command);
+        assert!(matches!(parse("phalanx run --config a.toml"), Ok(Command::Run { .. })));
+        assert!(matches!(parse("phalanx check a.toml"), Ok(Command::Check { .. })));
+        assert!(matches!(parse("phalanx drop --json --socket x"), Ok(Command::Drop(Ask { json: true, .. }))));
+        assert!(matches!(parse("phalanx status --watch"), Ok(Command::Status(Ask { watch: Some(1), .. }))));
+        assert!(matches!(parse("phalanx store create --config a"), Ok(Command::Store { .. })));
+        assert!(matches!(parse("phalanx pki init --dir d"), Ok(Command::Pki { .. })));
+        assert!(matches!(parse("phalanx pki issue r1 --dir d"), Ok(Command::Pki { .. })));
+        assert!(parse("phalanx status --watch 0").is_err());
+        assert!(parse("phalanx").is_err());
+    }
+
+    #[test]
+    fn there_is_a_manual_page_for_every_command() {
+        let folder = tempfile::tempdir().unwrap();
+        manual(Some(folder.path().to_owned()), "1").unwrap();
+        let pages = std::fs::read_dir(folder.path()).unwrap().count();
+        assert!(pages >= 14, "{pages}");
+    }
+}

@@ -1,0 +1,88 @@
+//! `run`, `check`, `store create`: what starts from a configuration.
+
+use super::{Failure, Outcome, print};
+use crate::config::{self, Checked, Config, Report};
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+/// `phalanx run`
+pub(super) fn run(file: &Path) -> Outcome {
+    let config = load(file)?;
+    log();
+    start(config).map_err(|error| Failure::new(chain(&*error)))
+}
+
+fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let _ = config;
+    Err("this build has no node".into()) // crate::node::run(config).map_err(Into::into)
+}
+
+/// `phalanx check`
+pub(super) fn check(file: &Path) -> Outcome {
+    let config = load(file)?;
+    let words = [
+        (config.vips.len(), "VIP"),
+        (config.sas.len(), "SA pair"),
+        (config.ports.len(), "port"),
+        (config.cores.len(), "core"),
+    ];
+    let words: Vec<String> = words.iter().map(|(n, what)| format!("{n} {what}{}", if *n == 1 { "" } else { "s" })).collect();
+    print(&format!("{}: node {}: {}\n", file.display(), config.node.name, words.join(", ")));
+    Ok(())
+}
+
+/// `phalanx store create`
+pub(super) fn create_store(file: &Path) -> Outcome {
+    let config = load(file)?;
+    Err(Failure::new(format!("this build has no store for {}", config.node.name)))
+}
+
+/// The configuration; what is wrong or remarkable is shown on standard error.
+fn load(file: &Path) -> Result<Config, Failure> {
+    match config::load(file) {
+        Ok(Checked { config, warnings }) => {
+            show(&warnings);
+            Ok(config)
+        }
+        Err(report) => {
+            show(&report);
+            let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+            let _ = writeln!(
+                std::io::stderr(),
+                "{}: {}, {}",
+                file.display(),
+                count(report.errors(), "error"),
+                count(report.warnings(), "warning")
+            );
+            Err(Failure::CONFIGURATION)
+        }
+    }
+}
+
+fn show(report: &Report) {
+    let mut to = std::io::stderr();
+    let _ = to.write_all(report.render(to.is_terminal()).as_bytes());
+}
+
+/// Log lines to standard error, where service managers look for them. `PHALANX_LOG` filters, as in `PHALANX_LOG=debug`.
+fn log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("PHALANX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = std::io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init();
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Many errors quote their cause already.
+        if !text.contains(&cause_text) {
+            text.push_str(&format!(": {cause_text}"));
+        }
+        source = cause.source();
+    }
+    text
+}
