@@ -14,10 +14,8 @@ use crate::mbuf::Mbuf;
 pub struct Burst<const N: usize>(ArrayVec<Mbuf, N>);
 
 // What lies in the array is what DPDK takes: pointers to mbufs.
-const _: () = assert!(
-    size_of::<Mbuf>() == size_of::<*mut rte_mbuf>()
-        && align_of::<Mbuf>() == align_of::<*mut rte_mbuf>()
-);
+const _: () =
+    assert!(size_of::<Mbuf>() == size_of::<*mut rte_mbuf>() && align_of::<Mbuf>() == align_of::<*mut rte_mbuf>());
 
 impl<const N: usize> Burst<N> {
     /// Empty.

@@ -107,19 +107,15 @@ impl Eal {
     pub fn init(config: &EalConfig) -> Result<Eal, DpdkError> {
         let pci_allow = canonical_pci(&config.pci_allow)?;
         check_vdevs(&config.vdevs)?;
-        if STARTED.swap(true, Ordering::AcqRel) {
-            return Err(DpdkError::AlreadyInitialised);
-        }
         // Several processes of this kind start on one box: who counts free huge pages and then takes
         // them must not be overtaken in between.
         let turn = HugePageTurn::take();
         let (huge, warning) = choose_memory(config)?;
-        let cpus = if config.cpus.is_empty() {
-            affinity()?
-        } else {
-            config.cpus.clone()
-        };
+        let cpus = if config.cpus.is_empty() { affinity()? } else { config.cpus.clone() };
         let arguments = arguments(config, huge, &cpus, &pci_allow)?;
+        if STARTED.swap(true, Ordering::AcqRel) {
+            return Err(DpdkError::AlreadyInitialised);
+        }
         let log = config.log;
         block_realtime_signals(true);
 
@@ -128,25 +124,12 @@ impl Eal {
         let thread = thread::Builder::new()
             .name("eal".into())
             .spawn(move || eal_thread(arguments, &cpus, log, &started, &stopped))
-            .map_err(|error| DpdkError::Host {
-                what: "cannot start DPDK's thread",
-                error,
-            })?;
-        let outcome = result.recv().unwrap_or(Err(DpdkError::Init {
-            error: Errno(libc::EIO),
-            log: take_log(),
-        }));
+            .map_err(|error| DpdkError::Host { what: "cannot start DPDK's thread", error })?;
+        let outcome = result.recv().unwrap_or(Err(DpdkError::Init { error: Errno(libc::EIO), log: take_log() }));
         drop(turn);
         outcome?;
         let pools = Mutex::new(Vec::new());
-        Ok(Eal(Arc::new(Inner {
-            stop: Some(stop),
-            thread: Some(thread),
-            huge,
-            warning,
-            pci_allow,
-            pools,
-        })))
+        Ok(Eal(Arc::new(Inner { stop: Some(stop), thread: Some(thread), huge, warning, pci_allow, pools })))
     }
 
     /// Something the operator should know: at most one sentence, e.g. that there were no huge pages.
@@ -170,17 +153,11 @@ impl Eal {
     /// DPDK's version, e.g. "DPDK 22.11.11".
     pub fn version() -> String {
         // SAFETY: returns a pointer to a constant, zero-terminated string.
-        unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_version()) }
-            .to_string_lossy()
-            .into_owned()
+        unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_version()) }.to_string_lossy().into_owned()
     }
 
     pub(crate) fn remember_pool(&self, pool: NonNull<rte_mempool>) {
-        self.0
-            .pools
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Pool(pool));
+        self.0.pools.lock().unwrap_or_else(PoisonError::into_inner).push(Pool(pool));
     }
 
     pub(crate) fn allows_pci(&self, address: &str) -> bool {
@@ -219,10 +196,7 @@ fn eal_thread(
     // pointers and copies what it keeps. STARTED makes this the only call in the process.
     let code = unsafe { dpdk_sys::rte_eal_init(count, pointers.as_mut_ptr()) };
     if code < 0 {
-        let _ = started.send(Err(DpdkError::Init {
-            error: Errno::last(),
-            log: take_log(),
-        }));
+        let _ = started.send(Err(DpdkError::Init { error: Errno::last(), log: take_log() }));
         return;
     }
     ignore_sigio();
@@ -232,9 +206,7 @@ fn eal_thread(
     let Ok(pools) = stopped.recv() else { return };
     // A packet that somebody still holds keeps the memory mapped until the process ends.
     // SAFETY: all pools live until the clean-up below; counting reads them.
-    let held = pools
-        .iter()
-        .any(|pool| unsafe { dpdk_sys::rte_mempool_in_use_count(pool.0.as_ptr()) } != 0);
+    let held = pools.iter().any(|pool| unsafe { dpdk_sys::rte_mempool_in_use_count(pool.0.as_ptr()) } != 0);
     if !held {
         // SAFETY: the last handle is gone, so there is no port, ring, pool handle or registered
         // thread; and no packet is out, so nobody can touch DPDK's memory again.
@@ -242,17 +214,8 @@ fn eal_thread(
     }
 }
 
-fn arguments(
-    config: &EalConfig,
-    huge: bool,
-    cpus: &[usize],
-    pci: &[String],
-) -> Result<Vec<CString>, DpdkError> {
-    let cpus = cpus
-        .iter()
-        .map(usize::to_string)
-        .collect::<Vec<_>>()
-        .join(",");
+fn arguments(config: &EalConfig, huge: bool, cpus: &[usize], pci: &[String]) -> Result<Vec<CString>, DpdkError> {
+    let cpus = cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let mut list = vec!["phalanx".to_owned(), "--no-telemetry".into()];
     list.push(format!("--lcores=0@({cpus})"));
     list.extend(["-m".into(), config.memory_mb.max(16).to_string()]);
@@ -275,12 +238,7 @@ fn arguments(
     list.extend(pci.iter().map(|address| format!("--allow={address}")));
     list.extend(config.vdevs.iter().map(|vdev| format!("--vdev={vdev}")));
     list.into_iter()
-        .map(|text| {
-            CString::new(text.clone()).map_err(|_| DpdkError::BadName {
-                name: text,
-                why: "holds a zero byte",
-            })
-        })
+        .map(|text| CString::new(text.clone()).map_err(|_| DpdkError::BadName { name: text, why: "holds a zero byte" }))
         .collect()
 }
 
@@ -288,15 +246,8 @@ fn canonical_pci(addresses: &[String]) -> Result<Vec<String>, DpdkError> {
     addresses
         .iter()
         .map(|address| match Device::parse(address)? {
-            Device {
-                bus: crate::device::Bus::Pci,
-                name,
-                ..
-            } => Ok(name),
-            _ => Err(DpdkError::BadName {
-                name: address.clone(),
-                why: "is not a PCI address such as 0000:01:00.0",
-            }),
+            Device { bus: crate::device::Bus::Pci, name, .. } => Ok(name),
+            _ => Err(DpdkError::BadName { name: address.clone(), why: "is not a PCI address such as 0000:01:00.0" }),
         })
         .collect()
 }
@@ -330,19 +281,12 @@ fn choose_memory(config: &EalConfig) -> Result<(bool, Option<String>), DpdkError
 
 fn free_huge_pages_mb() -> u32 {
     let mut kilobytes = 0_u64;
-    for entry in fs::read_dir("/sys/kernel/mm/hugepages")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let size = name
-            .strip_prefix("hugepages-")
-            .and_then(|n| n.strip_suffix("kB"))
-            .and_then(|n| n.parse::<u64>().ok());
-        let free = fs::read_to_string(entry.path().join("free_hugepages"))
-            .ok()
-            .and_then(|n| n.trim().parse::<u64>().ok());
+        let size =
+            name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")).and_then(|n| n.parse::<u64>().ok());
+        let free =
+            fs::read_to_string(entry.path().join("free_hugepages")).ok().and_then(|n| n.trim().parse::<u64>().ok());
         kilobytes += size.unwrap_or(0) * free.unwrap_or(0);
     }
     u32::try_from(kilobytes / 1024).unwrap_or(u32::MAX)
@@ -376,9 +320,7 @@ fn affinity() -> Result<Vec<usize>, DpdkError> {
     };
     let most = usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
     // SAFETY: `cpu` is below CPU_SETSIZE.
-    Ok((0..most)
-        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) })
-        .collect())
+    Ok((0..most).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
 }
 
 fn set_affinity(cpus: &[usize]) {
@@ -386,10 +328,7 @@ fn set_affinity(cpus: &[usize]) {
     // the host refuses, EAL will say so itself.
     unsafe {
         let mut set: libc::cpu_set_t = mem::zeroed();
-        for cpu in cpus
-            .iter()
-            .filter(|cpu| **cpu < 8 * size_of::<libc::cpu_set_t>())
-        {
+        for cpu in cpus.iter().filter(|cpu| **cpu < 8 * size_of::<libc::cpu_set_t>()) {
             libc::CPU_SET(*cpu, &mut set);
         }
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
@@ -405,15 +344,7 @@ pub(crate) fn block_realtime_signals(block: bool) {
         for signal in libc::SIGRTMIN()..=libc::SIGRTMAX() {
             libc::sigaddset(&mut set, signal);
         }
-        libc::pthread_sigmask(
-            if block {
-                libc::SIG_BLOCK
-            } else {
-                libc::SIG_UNBLOCK
-            },
-            &set,
-            ptr::null_mut(),
-        );
+        libc::pthread_sigmask(if block { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK }, &set, ptr::null_mut());
     }
 }
 
@@ -423,9 +354,7 @@ fn ignore_sigio() {
     // SAFETY: both structures are valid; the disposition is changed only if nobody else set one.
     unsafe {
         let mut current: libc::sigaction = mem::zeroed();
-        if libc::sigaction(libc::SIGIO, ptr::null(), &mut current) == 0
-            && current.sa_sigaction == libc::SIG_DFL
-        {
+        if libc::sigaction(libc::SIGIO, ptr::null(), &mut current) == 0 && current.sa_sigaction == libc::SIG_DFL {
             libc::signal(libc::SIGIO, libc::SIG_IGN);
         }
     }

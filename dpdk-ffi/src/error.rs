@@ -96,6 +96,17 @@ pub enum DpdkError {
         /// The interface it asks for.
         interface: String,
     },
+    /// The network interface that a TAP port is to make exists already.
+    #[error(
+        "device {device}: the host has a network interface \"{interface}\" already. Does another program run \
+         with it? Choose another name, or remove it:  ip link del {interface}"
+    )]
+    InterfaceTaken {
+        /// The device as configured.
+        device: String,
+        /// The interface it was to make.
+        interface: String,
+    },
     /// A PCI device that is not there, not allowed or not usable from user space.
     #[error("device {device}: {why}{}", logged(log))]
     NoDevice {
@@ -157,11 +168,7 @@ pub enum DpdkError {
         why: &'static str,
     },
     /// A packet pool or ring could not be made.
-    #[error(
-        "cannot make {what} \"{name}\" of {count}: {error}{}{}",
-        hint(error),
-        logged(log)
-    )]
+    #[error("cannot make {what} \"{name}\" of {count}: {error}{}{}", hint(error), logged(log))]
     Memory {
         /// "packet pool" or "ring".
         what: &'static str,
@@ -183,16 +190,8 @@ pub enum DpdkError {
 }
 
 fn logged(log: &str) -> String {
-    let lines: Vec<&str> = log
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    if lines.is_empty() {
-        String::new()
-    } else {
-        format!(" (DPDK says: {})", lines.join("; "))
-    }
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { String::new() } else { format!(" (DPDK says: {})", lines.join("; ")) }
 }
 
 fn hint(error: &Errno) -> &'static str {

@@ -45,11 +45,7 @@ fn interface_request(name: &str, code: libc::c_ulong, mtu: i32) -> Result<libc::
     // SAFETY: a descriptor just opened, owned by nobody else.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     // SAFETY: both requests take an ifreq, which is valid and ours.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), code, &mut request) } < 0 {
-        Err(last())
-    } else {
-        Ok(request)
-    }
+    if unsafe { libc::ioctl(socket.as_raw_fd(), code, &mut request) } < 0 { Err(last()) } else { Ok(request) }
 }
 
 /// Second descriptors of this process's packet sockets on an interface: DPDK's AF_PACKET driver
@@ -63,9 +59,7 @@ pub(crate) fn packet_sockets(interface: u32) -> Vec<OwnedFd> {
         .filter(|fd| bound_to(*fd) == Some(interface))
         .filter_map(|fd| {
             // SAFETY: the descriptor is open (it just answered getsockname); only its duplicate is kept.
-            unsafe { BorrowedFd::borrow_raw(fd) }
-                .try_clone_to_owned()
-                .ok()
+            unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().ok()
         })
         .collect()
 }
@@ -77,9 +71,7 @@ fn bound_to(fd: RawFd) -> Option<u32> {
     // SAFETY: the buffer is ours and as large as said; any descriptor may be asked.
     let code = unsafe { libc::getsockname(fd, (&raw mut address).cast(), &mut size) };
     let packet = code == 0 && i32::from(address.sll_family) == libc::AF_PACKET;
-    packet
-        .then(|| u32::try_from(address.sll_ifindex).ok())
-        .flatten()
+    packet.then(|| u32::try_from(address.sll_ifindex).ok()).flatten()
 }
 
 /// Packets the socket dropped since it was last asked (asking sets its counter to 0).
@@ -97,17 +89,9 @@ pub(crate) fn packet_socket_drops(socket: &OwnedFd) -> u64 {
             &mut size,
         )
     };
-    if code == 0 {
-        u64::from(stats.tp_drops)
-    } else {
-        0
-    }
+    if code == 0 { u64::from(stats.tp_drops) } else { 0 }
 }
 
 fn last() -> Errno {
-    Errno(
-        io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO),
-    )
+    Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }

@@ -53,6 +53,7 @@ mod mempool;
 mod port;
 mod queue;
 pub mod ring;
+mod setup;
 mod thread;
 
 pub use burst::Burst;
@@ -60,6 +61,7 @@ pub use eal::{Eal, EalConfig, EalLog, HugePages};
 pub use error::{DpdkError, Errno};
 pub use mbuf::{Mbuf, NoRoom};
 pub use mempool::{Mempool, MempoolConfig, PoolOps};
-pub use port::{Link, Port, PortConfig, PortStats, Queues};
+pub use port::{Link, Port, PortStats, Queues};
 pub use queue::{RxQueue, TxQueue};
+pub use setup::PortConfig;
 pub use thread::Registration;

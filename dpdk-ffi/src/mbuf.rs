@@ -71,10 +71,7 @@ impl Mbuf {
         // SAFETY: data_off + data_len <= buf_len is kept by every method here and by the drivers;
         // the buffer is initialised memory (zeroed when mapped) that lives as long as the mbuf.
         unsafe {
-            slice::from_raw_parts(
-                raw.buf_addr.cast::<u8>().add(usize::from(raw.data_off)),
-                usize::from(raw.data_len),
-            )
+            slice::from_raw_parts(raw.buf_addr.cast::<u8>().add(usize::from(raw.data_off)), usize::from(raw.data_len))
         }
     }
 
@@ -167,10 +164,7 @@ impl Mbuf {
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             let raw = self.raw();
-            let at = raw
-                .buf_addr
-                .cast::<i8>()
-                .wrapping_add(usize::from(raw.data_off));
+            let at = raw.buf_addr.cast::<i8>().wrapping_add(usize::from(raw.data_off));
             // SAFETY: SSE is part of x86_64, and a prefetch of any address has no effect but on caches.
             unsafe { _mm_prefetch(at, _MM_HINT_T0) };
         }

@@ -55,13 +55,7 @@ pub struct MempoolConfig {
 
 impl Default for MempoolConfig {
     fn default() -> Self {
-        MempoolConfig {
-            name: "packets".into(),
-            count: 8191,
-            cache: 256,
-            data_room: 2048,
-            ops: PoolOps::default(),
-        }
+        MempoolConfig { name: "packets".into(), count: 8191, cache: 256, data_room: 2048, ops: PoolOps::default() }
     }
 }
 
@@ -88,35 +82,18 @@ impl Mempool {
     /// # Errors
     /// [`DpdkError::Memory`] if there is not enough memory or the name is taken, [`DpdkError::BadName`].
     pub fn new(eal: &Eal, config: &MempoolConfig) -> Result<Self, DpdkError> {
-        let bad = |why| DpdkError::BadName {
-            name: config.name.clone(),
-            why,
-        };
+        let bad = |why| DpdkError::BadName { name: config.name.clone(), why };
         let name = CString::new(config.name.as_str()).map_err(|_| bad("holds a zero byte"))?;
         if config.name.is_empty() || config.name.len() > 25 {
             return Err(bad("is not a pool name: 1 to 25 bytes"));
         }
         let ops = CString::new(config.ops.name()).map_err(|_| bad("holds a zero byte"))?;
-        let room = config
-            .data_room
-            .checked_add(HEADROOM)
-            .ok_or(bad("has packets that are too large"))?;
-        let cache = config
-            .cache
-            .min(dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE)
-            .min(config.count / 3 * 2);
+        let room = config.data_room.checked_add(HEADROOM).ok_or(bad("has packets that are too large"))?;
+        let cache = config.cache.min(dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE).min(config.count / 3 * 2);
         take_log();
         // SAFETY: both strings are zero-terminated and outlive the call; EAL is initialised, as `eal` proves.
         let raw = unsafe {
-            dpdk_sys::rte_pktmbuf_pool_create_by_ops(
-                name.as_ptr(),
-                config.count,
-                cache,
-                0,
-                room,
-                -1,
-                ops.as_ptr(),
-            )
+            dpdk_sys::rte_pktmbuf_pool_create_by_ops(name.as_ptr(), config.count, cache, 0, room, -1, ops.as_ptr())
         };
         let raw = NonNull::new(raw).ok_or_else(|| DpdkError::Memory {
             what: "packet pool",
@@ -126,22 +103,14 @@ impl Mempool {
             log: take_log(),
         })?;
         eal.remember_pool(raw);
-        Ok(Mempool {
-            raw,
-            data_room: config.data_room,
-            name: config.name.clone(),
-            _eal: eal.clone(),
-        })
+        Ok(Mempool { raw, data_room: config.data_room, name: config.name.clone(), _eal: eal.clone() })
     }
 
     /// An empty packet with 128 bytes of headroom, or `None` if the pool is exhausted.
     #[inline]
     pub fn alloc(&self) -> Option<Mbuf> {
         // SAFETY: the pool lives as long as EAL. What comes back has one segment and one reference, ours.
-        unsafe {
-            NonNull::new(dpdk_sys::px_pktmbuf_alloc(self.raw.as_ptr()))
-                .map(|raw| Mbuf::from_raw(raw))
-        }
+        unsafe { NonNull::new(dpdk_sys::px_pktmbuf_alloc(self.raw.as_ptr())).map(|raw| Mbuf::from_raw(raw)) }
     }
 
     /// A packet with these bytes; `None` if the pool is exhausted or they do not fit.
@@ -157,9 +126,7 @@ impl Mempool {
         let mut copy = self.alloc()?;
         let spare = copy.tailroom() + copy.headroom();
         copy.reset(packet.headroom().min(spare.checked_sub(packet.len())?));
-        copy.append(packet.len())
-            .ok()?
-            .copy_from_slice(packet.data());
+        copy.append(packet.len()).ok()?.copy_from_slice(packet.data());
         Some(copy)
     }
 
@@ -167,11 +134,7 @@ impl Mempool {
     ///
     /// # Errors
     /// [`NoRoom`] if the pool has fewer or the burst has no room for them.
-    pub fn alloc_burst<const N: usize>(
-        &self,
-        burst: &mut Burst<N>,
-        count: usize,
-    ) -> Result<(), NoRoom> {
+    pub fn alloc_burst<const N: usize>(&self, burst: &mut Burst<N>, count: usize) -> Result<(), NoRoom> {
         if count > burst.room() {
             return Err(NoRoom);
         }
@@ -179,11 +142,7 @@ impl Mempool {
         // SAFETY: the array has room for `count` more pointers behind its `len`. On success all of
         // them are packets with one segment and one reference, on failure none was written.
         unsafe {
-            let code = dpdk_sys::px_pktmbuf_alloc_bulk(
-                self.raw.as_ptr(),
-                burst.raw().add(len),
-                count as u32,
-            );
+            let code = dpdk_sys::px_pktmbuf_alloc_bulk(self.raw.as_ptr(), burst.raw().add(len), count as u32);
             if code != 0 {
                 return Err(NoRoom);
             }
@@ -221,9 +180,6 @@ impl Mempool {
 
 impl fmt::Debug for Mempool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mempool")
-            .field("name", &self.name)
-            .field("data_room", &self.data_room)
-            .finish_non_exhaustive()
+        f.debug_struct("Mempool").field("name", &self.name).field("data_room", &self.data_room).finish_non_exhaustive()
     }
 }

@@ -3,9 +3,9 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_link, rte_eth_stats, rte_ether_addr};
+use dpdk_sys::{rte_eth_dev_info, rte_eth_link, rte_eth_stats, rte_ether_addr};
 
 use crate::device::{Bus, Device};
 use crate::eal::{Eal, take_log};
@@ -13,43 +13,7 @@ use crate::error::{DpdkError, Errno};
 use crate::host;
 use crate::mempool::Mempool;
 use crate::queue::{RxQueue, TxQueue};
-
-/// Ethernet header and one VLAN tag: what a frame is longer than the MTU.
-const FRAME_OVERHEAD: u16 = 18;
-
-/// How to set up a port.
-#[derive(Clone, Debug)]
-pub struct PortConfig {
-    /// Receive queues, at least 1. Several share the load by IP addresses where the device can.
-    pub rx_queues: u16,
-    /// Transmit queues, at least 1.
-    pub tx_queues: u16,
-    /// Packets the device may hold for a receive queue; adjusted to what it can.
-    pub rx_descriptors: u16,
-    /// Packets the device may hold for a transmit queue; adjusted to what it can.
-    pub tx_descriptors: u16,
-    /// The MTU to set, in bytes behind the Ethernet header; `None` leaves it as it is. A device
-    /// that has none (net_ring, net_null) ignores it.
-    pub mtu: Option<u16>,
-    /// Receive what is sent to other addresses too. A device that cannot tell ignores it.
-    pub promiscuous: bool,
-    /// Receive all multicast (IPv6 neighbour solicitations need it). A device that cannot tell ignores it.
-    pub all_multicast: bool,
-}
-
-impl Default for PortConfig {
-    fn default() -> Self {
-        PortConfig {
-            rx_queues: 1,
-            tx_queues: 1,
-            rx_descriptors: 512,
-            tx_descriptors: 512,
-            mtu: None,
-            promiscuous: false,
-            all_multicast: false,
-        }
-    }
-}
+use crate::setup::{self, PortConfig};
 
 /// The link as the device sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +56,10 @@ pub struct Queues {
     pub tx: Vec<TxQueue>,
 }
 
+/// The ports that have a handle, by number.
+static OPEN: AtomicU32 = AtomicU32::new(0);
+const _: () = assert!(dpdk_sys::RTE_MAX_ETHPORTS <= u32::BITS);
+
 /// A device that DPDK has taken. Dropped together with the last of its queues it is stopped, closed
 /// and, if it is a software device, removed.
 #[derive(Debug)]
@@ -121,21 +89,16 @@ impl PortInner {
         self.id
     }
 
-    fn check(&self, step: &'static str, code: i32) -> Result<(), DpdkError> {
-        if code >= 0 {
-            Ok(())
-        } else {
-            Err(self.failed(step, code))
-        }
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(crate) fn check(&self, step: &'static str, code: i32) -> Result<(), DpdkError> {
+        if code >= 0 { Ok(()) } else { Err(self.failed(step, code)) }
     }
 
     fn failed(&self, step: &'static str, code: i32) -> DpdkError {
-        DpdkError::Port {
-            device: self.device.text.clone(),
-            step,
-            error: Errno::from_code(code),
-            log: take_log(),
-        }
+        DpdkError::Port { device: self.device.text.clone(), step, error: Errno::from_code(code), log: take_log() }
     }
 
     /// Stops a started port. `&mut` says that no queue handle is left.
@@ -156,20 +119,14 @@ impl PortInner {
     }
 
     fn socket_drops(&self) -> u64 {
-        let new = self
-            .sockets
-            .iter()
-            .map(host::packet_socket_drops)
-            .sum::<u64>();
+        let new = self.sockets.iter().map(host::packet_socket_drops).sum::<u64>();
         self.dropped.fetch_add(new, Ordering::Relaxed) + new
     }
 
     fn info(&self) -> Result<rte_eth_dev_info, DpdkError> {
         let mut info = rte_eth_dev_info::default();
         // SAFETY: the port is attached; the structure is ours.
-        self.check("read its properties", unsafe {
-            dpdk_sys::rte_eth_dev_info_get(self.id, &mut info)
-        })?;
+        self.check("read its properties", unsafe { dpdk_sys::rte_eth_dev_info_get(self.id, &mut info) })?;
         Ok(info)
     }
 }
@@ -184,10 +141,7 @@ impl Port {
         let device = Device::parse(device)?;
         device.check_host()?;
         let c = |text: &str| {
-            CString::new(text).map_err(|_| DpdkError::BadName {
-                name: device.text.clone(),
-                why: "holds a zero byte",
-            })
+            CString::new(text).map_err(|_| DpdkError::BadName { name: device.text.clone(), why: "holds a zero byte" })
         };
         let (name, args) = (c(&device.name)?, c(&device.args)?);
         take_log();
@@ -196,13 +150,8 @@ impl Port {
                 return Err(device.no_pci_device(eal, String::new()));
             }
             // SAFETY: zero-terminated strings that outlive the call; EAL is initialised.
-            let code = unsafe {
-                dpdk_sys::rte_eal_hotplug_add(
-                    device.bus.name().as_ptr(),
-                    name.as_ptr(),
-                    args.as_ptr(),
-                )
-            };
+            let code =
+                unsafe { dpdk_sys::rte_eal_hotplug_add(device.bus.name().as_ptr(), name.as_ptr(), args.as_ptr()) };
             if code < 0 {
                 return Err(attach_error(eal, &device, code));
             }
@@ -210,10 +159,13 @@ impl Port {
         let Some(id) = find(&name) else {
             return Err(attach_error(eal, &device, -libc::ENODEV));
         };
-        let sockets = device
-            .packet_interface()
-            .and_then(host::interface_index)
-            .map_or(Vec::new(), host::packet_sockets);
+        // Two handles would be two owners of its queues.
+        if OPEN.fetch_or(1 << id, Ordering::AcqRel) & 1 << id != 0 {
+            let why = "it is open already";
+            return Err(DpdkError::WrongState { device: device.text, why });
+        }
+        let sockets =
+            device.packet_interface().and_then(host::interface_index).map_or(Vec::new(), host::packet_sockets);
         let inner = PortInner {
             id,
             device,
@@ -224,11 +176,7 @@ impl Port {
             dropped: AtomicU64::new(0),
             _eal: eal.clone(),
         };
-        Ok(Port {
-            inner: Arc::new(inner),
-            queues: None,
-            spent: false,
-        })
+        Ok(Port { inner: Arc::new(inner), queues: None, spent: false })
     }
 
     /// Sets up queues and MTU. Packets are received into `pool`.
@@ -246,18 +194,16 @@ impl Port {
         }
         take_log();
         let info = port.info()?;
-        check_queues(port, "receive", config.rx_queues, info.max_rx_queues)?;
-        check_queues(port, "transmit", config.tx_queues, info.max_tx_queues)?;
+        setup::check_queues(port, "receive", config.rx_queues, info.max_rx_queues)?;
+        setup::check_queues(port, "transmit", config.tx_queues, info.max_tx_queues)?;
         if let Some(mtu) = config.mtu {
-            check_mtu(port, mtu, pool)?;
+            setup::check_mtu(port, mtu, pool, &info)?;
         }
-        let conf = device_conf(config, &info);
+        let conf = setup::device_conf(config, &info);
         // SAFETY: the port is attached and stopped; the structure outlives the call, which copies it.
-        let code = unsafe {
-            dpdk_sys::rte_eth_dev_configure(port.id, config.rx_queues, config.tx_queues, &conf)
-        };
+        let code = unsafe { dpdk_sys::rte_eth_dev_configure(port.id, config.rx_queues, config.tx_queues, &conf) };
         port.check("be configured", code)?;
-        setup_queues(port, config, pool)?;
+        setup::setup_queues(port, config, pool)?;
         if let Some(mtu) = config.mtu {
             self.set_mtu(mtu)?;
         }
@@ -272,26 +218,17 @@ impl Port {
     /// [`DpdkError::WrongState`] if it is not configured or runs already, [`DpdkError::Port`].
     pub fn start(&mut self) -> Result<Queues, DpdkError> {
         let port = &self.inner;
-        let wrong = |why| DpdkError::WrongState {
-            device: port.device.text.clone(),
-            why,
-        };
-        let (rx, tx) = self
-            .queues
-            .ok_or(wrong("configure it before it is started"))?;
+        let wrong = |why| DpdkError::WrongState { device: port.device.text.clone(), why };
+        let (rx, tx) = self.queues.ok_or(wrong("configure it before it is started"))?;
         if port.started.load(Ordering::Acquire) {
             return Err(wrong("it is started already"));
         }
         if self.spent {
-            return Err(wrong(
-                "its driver cannot start again; drop the port and open it anew",
-            ));
+            return Err(wrong("its driver cannot start again; drop the port and open it anew"));
         }
         take_log();
         // SAFETY: the port is configured and stopped.
-        port.check("be started", unsafe {
-            dpdk_sys::rte_eth_dev_start(port.id)
-        })?;
+        port.check("be started", unsafe { dpdk_sys::rte_eth_dev_start(port.id) })?;
         port.started.store(true, Ordering::Release);
         port.rx_queues.store(rx, Ordering::Relaxed);
         Ok(Queues {
@@ -308,9 +245,7 @@ impl Port {
     pub fn stop(&mut self) -> Result<(), DpdkError> {
         // Queues hold the port: if this is the only holder, no loop can be inside the driver.
         let Some(port) = Arc::get_mut(&mut self.inner) else {
-            return Err(DpdkError::QueuesInUse {
-                device: self.inner.device.text.clone(),
-            });
+            return Err(DpdkError::QueuesInUse { device: self.inner.device.text.clone() });
         };
         if *port.started.get_mut() {
             let code = port.halt();
@@ -329,7 +264,7 @@ impl Port {
         let port = &*self.inner;
         take_log();
         if let Some(interface) = port.device.packet_interface() {
-            return set_packet_mtu(port, interface, mtu);
+            return setup::set_packet_mtu(port, interface, mtu);
         }
         // SAFETY: the port is attached.
         match unsafe { dpdk_sys::rte_eth_dev_set_mtu(port.id, mtu) } {
@@ -340,12 +275,7 @@ impl Port {
 
     /// The MTU, in bytes behind the Ethernet header.
     pub fn mtu(&self) -> u16 {
-        if let Some(Ok(mtu)) = self
-            .inner
-            .device
-            .packet_interface()
-            .map(host::interface_mtu)
-        {
+        if let Some(Ok(mtu)) = self.inner.device.packet_interface().map(host::interface_mtu) {
             return mtu;
         }
         let mut mtu = 0;
@@ -394,9 +324,7 @@ impl Port {
     pub fn stats(&self) -> Result<PortStats, DpdkError> {
         let mut raw = rte_eth_stats::default();
         // SAFETY: the port is attached; the structure is ours.
-        self.inner.check("count", unsafe {
-            dpdk_sys::rte_eth_stats_get(self.inner.id, &mut raw)
-        })?;
+        self.inner.check("count", unsafe { dpdk_sys::rte_eth_stats_get(self.inner.id, &mut raw) })?;
         Ok(PortStats {
             rx_packets: raw.ipackets,
             tx_packets: raw.opackets,
@@ -422,11 +350,7 @@ impl Port {
                 dpdk_sys::rte_eth_promiscuous_disable(self.inner.id)
             }
         };
-        if code == -libc::ENOTSUP {
-            Ok(())
-        } else {
-            self.inner.check("change its reception", code)
-        }
+        if code == -libc::ENOTSUP { Ok(()) } else { self.inner.check("change its reception", code) }
     }
 
     /// The host's network interface behind a software port (TAP, AF_PACKET), if there is one.
@@ -445,10 +369,10 @@ impl Port {
     /// The driver's name, e.g. "net_tap".
     pub fn driver(&self) -> String {
         match self.inner.info() {
-            // SAFETY: the driver's name is a constant, zero-terminated string.
-            Ok(info) if !info.driver_name.is_null() => unsafe { CStr::from_ptr(info.driver_name) }
-                .to_string_lossy()
-                .into_owned(),
+            Ok(info) if !info.driver_name.is_null() => {
+                // SAFETY: the driver's name is a constant, zero-terminated string.
+                unsafe { CStr::from_ptr(info.driver_name) }.to_string_lossy().into_owned()
+            }
             _ => self.inner.device.driver().to_owned(),
         }
     }
@@ -489,6 +413,7 @@ impl Drop for PortInner {
             dpdk_sys::rte_eth_dev_close(self.id);
             dpdk_sys::rte_eal_hotplug_remove(self.device.bus.name().as_ptr(), self.name.as_ptr());
         }
+        OPEN.fetch_and(!(1 << self.id), Ordering::AcqRel);
     }
 }
 
@@ -511,102 +436,4 @@ fn attach_error(eal: &Eal, device: &Device, code: i32) -> DpdkError {
             log: take_log(),
         },
     }
-}
-
-fn check_queues(
-    port: &PortInner,
-    direction: &'static str,
-    wanted: u16,
-    most: u16,
-) -> Result<(), DpdkError> {
-    if wanted == 0 || wanted > most {
-        return Err(DpdkError::TooManyQueues {
-            device: port.device.text.clone(),
-            direction,
-            wanted,
-            most,
-        });
-    }
-    Ok(())
-}
-
-/// Packets are one segment: a frame must fit a buffer.
-fn check_mtu(port: &PortInner, mtu: u16, pool: &Mempool) -> Result<(), DpdkError> {
-    let most = pool.data_room().saturating_sub(FRAME_OVERHEAD);
-    if mtu > most {
-        let because = "for this packet pool (its data room less 18)";
-        return Err(DpdkError::MtuTooLarge {
-            device: port.device.text.clone(),
-            mtu,
-            most,
-            because,
-        });
-    }
-    Ok(())
-}
-
-/// AF_PACKET: DPDK would refuse more than 1500, although the driver carries what fits its slots.
-fn set_packet_mtu(port: &PortInner, interface: &str, mtu: u16) -> Result<(), DpdkError> {
-    let most = port.device.packet_mtu_limit();
-    if mtu > most {
-        let because = "for its slots; add framesz=4096,blocksz=4096 (or 16384 both) to the device \
-                       and give the packet pool a data room of as much";
-        return Err(DpdkError::MtuTooLarge {
-            device: port.device.text.clone(),
-            mtu,
-            most,
-            because,
-        });
-    }
-    let refused = |error| DpdkError::Port {
-        device: port.device.text.clone(),
-        step: "take this MTU",
-        error,
-        log: String::new(),
-    };
-    if host::interface_mtu(interface).map_err(refused)? == mtu {
-        return Ok(());
-    }
-    host::set_interface_mtu(interface, mtu).map_err(refused)
-}
-
-fn device_conf(config: &PortConfig, info: &rte_eth_dev_info) -> rte_eth_conf {
-    // RTE_ETH_RSS_IP: IPv4, its fragments and others, IPv6, its fragments, others and extension headers.
-    const RSS_IP: u64 = 1 << 2 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 13 | 1 << 15;
-    let mut conf = rte_eth_conf::default();
-    if config.rx_queues > 1 && info.flow_type_rss_offloads & RSS_IP != 0 {
-        conf.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;
-        conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & RSS_IP;
-    }
-    conf
-}
-
-fn setup_queues(port: &PortInner, config: &PortConfig, pool: &Mempool) -> Result<(), DpdkError> {
-    let (mut rx, mut tx) = (config.rx_descriptors, config.tx_descriptors);
-    // SAFETY: the port is configured; both numbers are ours. The pool lives as long as EAL, and null
-    // asks for the driver's default queue settings.
-    unsafe {
-        port.check(
-            "size its queues",
-            dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(port.id, &mut rx, &mut tx),
-        )?;
-        let socket = dpdk_sys::rte_eth_dev_socket_id(port.id) as u32; // -1 is "any", as the API wants it
-        for queue in 0..config.rx_queues {
-            let code = dpdk_sys::rte_eth_rx_queue_setup(
-                port.id,
-                queue,
-                rx,
-                socket,
-                std::ptr::null(),
-                pool.raw(),
-            );
-            port.check("set up a receive queue", code)?;
-        }
-        for queue in 0..config.tx_queues {
-            let code =
-                dpdk_sys::rte_eth_tx_queue_setup(port.id, queue, tx, socket, std::ptr::null());
-            port.check("set up a transmit queue", code)?;
-        }
-    }
-    Ok(())
 }

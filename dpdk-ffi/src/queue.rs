@@ -17,11 +17,7 @@ struct Ops(*const rte_eth_fp_ops);
 impl Ops {
     fn of(port: u16) -> Ops {
         // SAFETY: DPDK's port numbers are below RTE_MAX_ETHPORTS, the length of the table.
-        Ops(unsafe {
-            (&raw const rte_eth_fp_ops)
-                .cast::<rte_eth_fp_ops>()
-                .add(usize::from(port))
-        })
+        Ops(unsafe { (&raw const rte_eth_fp_ops).cast::<rte_eth_fp_ops>().add(usize::from(port)) })
     }
 }
 
@@ -74,13 +70,7 @@ pub(crate) unsafe fn drain(port: u16, queue: u16) {
 
 impl RxQueue {
     pub(crate) fn new(port: &Arc<PortInner>, queue: u16) -> Self {
-        RxQueue {
-            ops: Ops::of(port.id()),
-            queue,
-            rejected: 0,
-            port: Arc::clone(port),
-            _one_thread: PhantomData,
-        }
+        RxQueue { ops: Ops::of(port.id()), queue, rejected: 0, port: Arc::clone(port), _one_thread: PhantomData }
     }
 
     /// Adds received packets to the burst, as many as it has room for; returns how many were added.
@@ -108,12 +98,7 @@ impl RxQueue {
 
     /// Keeps the packets that can be an `Mbuf`: one segment, one owner.
     #[inline]
-    fn accept<const N: usize>(
-        &mut self,
-        burst: &mut Burst<N>,
-        before: usize,
-        received: usize,
-    ) -> usize {
+    fn accept<const N: usize>(&mut self, burst: &mut Burst<N>, before: usize, received: usize) -> usize {
         let first = burst.raw();
         let mut kept = before;
         for index in before..before + received {
@@ -153,12 +138,7 @@ impl RxQueue {
 
 impl TxQueue {
     pub(crate) fn new(port: &Arc<PortInner>, queue: u16) -> Self {
-        TxQueue {
-            ops: Ops::of(port.id()),
-            queue,
-            port: Arc::clone(port),
-            _one_thread: PhantomData,
-        }
+        TxQueue { ops: Ops::of(port.id()), queue, port: Arc::clone(port), _one_thread: PhantomData }
     }
 
     /// Sends from the front of the burst; what was sent is gone from it, what the device had no

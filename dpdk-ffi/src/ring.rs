@@ -57,77 +57,35 @@ unsafe impl Sync for Inner {}
 ///
 /// # Errors
 /// [`DpdkError::Memory`] if memory is short or the name is taken, [`DpdkError::BadName`].
-pub fn spsc(
-    eal: &Eal,
-    name: &str,
-    capacity: u32,
-) -> Result<(RingSender<Single>, RingReceiver<Single>), DpdkError> {
-    make(
-        eal,
-        name,
-        capacity,
-        dpdk_sys::RING_F_SP_ENQ | dpdk_sys::RING_F_SC_DEQ,
-    )
+pub fn spsc(eal: &Eal, name: &str, capacity: u32) -> Result<(RingSender<Single>, RingReceiver<Single>), DpdkError> {
+    make(eal, name, capacity, dpdk_sys::RING_F_SP_ENQ | dpdk_sys::RING_F_SC_DEQ)
 }
 
 /// A ring with many senders and one receiver that holds up to `capacity` packets.
 ///
 /// # Errors
 /// As [`spsc`].
-pub fn mpsc(
-    eal: &Eal,
-    name: &str,
-    capacity: u32,
-) -> Result<(RingSender<Multi>, RingReceiver<Single>), DpdkError> {
-    make(
-        eal,
-        name,
-        capacity,
-        dpdk_sys::RING_F_MP_RTS_ENQ | dpdk_sys::RING_F_SC_DEQ,
-    )
+pub fn mpsc(eal: &Eal, name: &str, capacity: u32) -> Result<(RingSender<Multi>, RingReceiver<Single>), DpdkError> {
+    make(eal, name, capacity, dpdk_sys::RING_F_MP_RTS_ENQ | dpdk_sys::RING_F_SC_DEQ)
 }
 
 /// A ring with many senders and many receivers that holds up to `capacity` packets.
 ///
 /// # Errors
 /// As [`spsc`].
-pub fn mpmc(
-    eal: &Eal,
-    name: &str,
-    capacity: u32,
-) -> Result<(RingSender<Multi>, RingReceiver<Multi>), DpdkError> {
-    make(
-        eal,
-        name,
-        capacity,
-        dpdk_sys::RING_F_MP_RTS_ENQ | dpdk_sys::RING_F_MC_RTS_DEQ,
-    )
+pub fn mpmc(eal: &Eal, name: &str, capacity: u32) -> Result<(RingSender<Multi>, RingReceiver<Multi>), DpdkError> {
+    make(eal, name, capacity, dpdk_sys::RING_F_MP_RTS_ENQ | dpdk_sys::RING_F_MC_RTS_DEQ)
 }
 
-fn make<S, R>(
-    eal: &Eal,
-    name: &str,
-    capacity: u32,
-    flags: u32,
-) -> Result<(RingSender<S>, RingReceiver<R>), DpdkError> {
-    let bad = |why| DpdkError::BadName {
-        name: name.to_owned(),
-        why,
-    };
+fn make<S, R>(eal: &Eal, name: &str, capacity: u32, flags: u32) -> Result<(RingSender<S>, RingReceiver<R>), DpdkError> {
+    let bad = |why| DpdkError::BadName { name: name.to_owned(), why };
     let text = CString::new(name).map_err(|_| bad("holds a zero byte"))?;
     if name.is_empty() || name.len() > 25 {
         return Err(bad("is not a ring name: 1 to 25 bytes"));
     }
     take_log();
     // SAFETY: a zero-terminated string that outlives the call; EAL is initialised, as `eal` proves.
-    let raw = unsafe {
-        dpdk_sys::rte_ring_create(
-            text.as_ptr(),
-            capacity,
-            -1,
-            flags | dpdk_sys::RING_F_EXACT_SZ,
-        )
-    };
+    let raw = unsafe { dpdk_sys::rte_ring_create(text.as_ptr(), capacity, -1, flags | dpdk_sys::RING_F_EXACT_SZ) };
     let raw = NonNull::new(raw).ok_or_else(|| DpdkError::Memory {
         what: "ring",
         name: name.to_owned(),
@@ -135,20 +93,8 @@ fn make<S, R>(
         error: Errno::last(),
         log: take_log(),
     })?;
-    let ring = Arc::new(Inner {
-        raw,
-        _eal: eal.clone(),
-    });
-    Ok((
-        RingSender {
-            ring: Arc::clone(&ring),
-            _sharing: PhantomData,
-        },
-        RingReceiver {
-            ring,
-            _sharing: PhantomData,
-        },
-    ))
+    let ring = Arc::new(Inner { raw, _eal: eal.clone() });
+    Ok((RingSender { ring: Arc::clone(&ring), _sharing: PhantomData }, RingReceiver { ring, _sharing: PhantomData }))
 }
 
 impl<S> RingSender<S> {
@@ -160,9 +106,7 @@ impl<S> RingSender<S> {
         // SAFETY: the array holds `count` packets that the burst owns; the ring takes over the first
         // `taken`, which the burst then forgets. A single-producer ring has this one sender.
         unsafe {
-            let taken =
-                dpdk_sys::px_ring_enqueue_burst(self.ring.raw.as_ptr(), burst.raw(), count as u32)
-                    as usize;
+            let taken = dpdk_sys::px_ring_enqueue_burst(self.ring.raw.as_ptr(), burst.raw(), count as u32) as usize;
             burst.forget_front(taken);
             taken
         }
@@ -205,8 +149,7 @@ impl<S> RingReceiver<S> {
         // there are packets that senders gave up. A single-consumer ring has this one receiver.
         unsafe {
             let at = burst.raw().add(before);
-            let got =
-                dpdk_sys::px_ring_dequeue_burst(self.ring.raw.as_ptr(), at, room as u32) as usize;
+            let got = dpdk_sys::px_ring_dequeue_burst(self.ring.raw.as_ptr(), at, room as u32) as usize;
             burst.set_len(before + got);
             got
         }
@@ -225,19 +168,13 @@ impl<S> RingReceiver<S> {
 
 impl Clone for RingSender<Multi> {
     fn clone(&self) -> Self {
-        RingSender {
-            ring: Arc::clone(&self.ring),
-            _sharing: PhantomData,
-        }
+        RingSender { ring: Arc::clone(&self.ring), _sharing: PhantomData }
     }
 }
 
 impl Clone for RingReceiver<Multi> {
     fn clone(&self) -> Self {
-        RingReceiver {
-            ring: Arc::clone(&self.ring),
-            _sharing: PhantomData,
-        }
+        RingReceiver { ring: Arc::clone(&self.ring), _sharing: PhantomData }
     }
 }
 

@@ -23,22 +23,15 @@ pub struct Registration {
 impl Registration {
     pub(crate) fn new(eal: &Eal) -> Result<Self, DpdkError> {
         if REGISTERED.get() {
-            return Err(DpdkError::Register {
-                why: "this thread is registered already".into(),
-            });
+            return Err(DpdkError::Register { why: "this thread is registered already".into() });
         }
         block_realtime_signals(true);
         // SAFETY: EAL is initialised, as `eal` proves, and this thread is not registered yet.
         if unsafe { dpdk_sys::rte_thread_register() } != 0 {
-            return Err(DpdkError::Register {
-                why: format!("{} (DPDK knows 128 threads at most)", Errno::last()),
-            });
+            return Err(DpdkError::Register { why: format!("{} (DPDK knows 128 threads at most)", Errno::last()) });
         }
         REGISTERED.set(true);
-        Ok(Registration {
-            _eal: eal.clone(),
-            _here: PhantomData,
-        })
+        Ok(Registration { _eal: eal.clone(), _here: PhantomData })
     }
 }
 

@@ -32,33 +32,22 @@ fn host() -> Option<Lab> {
 }
 
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
-        .args(arguments.split(' '))
-        .output()
-        .expect("package iproute2 is installed");
-    assert!(
-        output.status.success(),
-        "ip {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("package iproute2 is installed");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn veth(a: &str, b: &str, mtu: u16) {
-    ip(&format!(
-        "link add {a} mtu {mtu} type veth peer name {b} mtu {mtu}"
-    ));
+    ip(&format!("link add {a} mtu {mtu} type veth peer name {b} mtu {mtu}"));
     for end in [a, b] {
-        std::fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1")
-            .expect("IPv6 can be turned off");
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1").expect("IPv6 can be turned off");
         ip(&format!("link set {end} up"));
     }
 }
 
 fn started(lab: &Lab, device: &str, config: &PortConfig, pool: &Mempool) -> (Port, Queues) {
     let mut port = Port::open(&lab.eal, device).unwrap_or_else(|error| panic!("{error}"));
-    port.configure(config, pool)
-        .unwrap_or_else(|error| panic!("{error}"));
+    port.configure(config, pool).unwrap_or_else(|error| panic!("{error}"));
     let queues = port.start().unwrap_or_else(|error| panic!("{error}"));
     (port, queues)
 }
@@ -66,8 +55,7 @@ fn started(lab: &Lab, device: &str, config: &PortConfig, pool: &Mempool) -> (Por
 fn frame(pool: &Mempool, len: usize) -> Mbuf {
     let mut bytes = vec![0x5a; len];
     bytes[..14].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb6]);
-    pool.alloc_with(&bytes)
-        .expect("the pool has packets and they are large enough")
+    pool.alloc_with(&bytes).expect("the pool has packets and they are large enough")
 }
 
 #[test]
@@ -75,23 +63,9 @@ fn af_packet_carries_frames_of_a_link_with_mtu_1600() {
     let Some(lab) = host() else { return };
     veth("ap0", "ap1", 1500);
     let pool = lab.pool(2047);
-    let config = PortConfig {
-        mtu: Some(1600),
-        all_multicast: true,
-        ..PortConfig::default()
-    };
-    let (a, mut aq) = started(
-        &lab,
-        "net_af_packet0,iface=ap0,qdisc_bypass=1",
-        &config,
-        &pool,
-    );
-    let (b, mut bq) = started(
-        &lab,
-        "net_af_packet1,iface=ap1,qdisc_bypass=1",
-        &config,
-        &pool,
-    );
+    let config = PortConfig { mtu: Some(1600), all_multicast: true, ..PortConfig::default() };
+    let (a, mut aq) = started(&lab, "net_af_packet0,iface=ap0,qdisc_bypass=1", &config, &pool);
+    let (b, mut bq) = started(&lab, "net_af_packet1,iface=ap1,qdisc_bypass=1", &config, &pool);
     assert_eq!((a.mtu(), b.mtu()), (1600, 1600));
     assert_eq!(a.interface().as_deref(), Some("ap0"));
     assert_eq!(mac_of("ap0"), a.mac());
@@ -104,17 +78,10 @@ fn af_packet_carries_frames_of_a_link_with_mtu_1600() {
     assert_eq!(aq.tx[0].tx_burst(&mut burst), 3);
     let mut got = Burst::<32>::new();
     assert!(poll(&mut bq.rx[0], &mut got, |burst| burst.len() >= 3));
-    assert_eq!(
-        got.iter().map(Mbuf::len).collect::<Vec<_>>(),
-        [60, 1514, 1614]
-    );
+    assert_eq!(got.iter().map(Mbuf::len).collect::<Vec<_>>(), [60, 1514, 1614]);
     assert_eq!(b.stats().unwrap().rx_packets, 3);
     got.clear();
-    assert_eq!(
-        pool.in_use(),
-        0,
-        "this driver copies, so it holds no packet"
-    );
+    assert_eq!(pool.in_use(), 0, "this driver copies, so it holds no packet");
 }
 
 #[test]
@@ -122,31 +89,14 @@ fn af_packet_goes_on_after_a_frame_larger_than_the_mtu() {
     let Some(lab) = host() else { return };
     veth("big0", "big1", 1500);
     let pool = lab.pool(2047);
-    let config = PortConfig {
-        mtu: Some(1500),
-        ..PortConfig::default()
-    };
-    let (_a, mut aq) = started(
-        &lab,
-        "net_af_packet2,iface=big0,qdisc_bypass=1",
-        &config,
-        &pool,
-    );
-    let (_b, mut bq) = started(
-        &lab,
-        "net_af_packet3,iface=big1,qdisc_bypass=1",
-        &config,
-        &pool,
-    );
+    let config = PortConfig { mtu: Some(1500), ..PortConfig::default() };
+    let (_a, mut aq) = started(&lab, "net_af_packet2,iface=big0,qdisc_bypass=1", &config, &pool);
+    let (_b, mut bq) = started(&lab, "net_af_packet3,iface=big1,qdisc_bypass=1", &config, &pool);
     let mut burst = Burst::<32>::new();
     for len in [60, 1900, 61, 2040, 62] {
         burst.push(frame(&pool, len)).unwrap();
     }
-    assert_eq!(
-        aq.tx[0].tx_burst(&mut burst),
-        5,
-        "those too large are lost, not stuck"
-    );
+    assert_eq!(aq.tx[0].tx_burst(&mut burst), 5, "those too large are lost, not stuck");
     let mut got = Burst::<32>::new();
     assert!(poll(&mut bq.rx[0], &mut got, |burst| burst.len() >= 3));
     assert_eq!(got.iter().map(Mbuf::len).collect::<Vec<_>>(), [60, 61, 62]);
@@ -158,18 +108,8 @@ fn af_packet_counts_what_nobody_fetched() {
     veth("drop0", "drop1", 1500);
     let pool = lab.pool(2047);
     let config = PortConfig::default();
-    let (_a, mut aq) = started(
-        &lab,
-        "net_af_packet4,iface=drop0,qdisc_bypass=1",
-        &config,
-        &pool,
-    );
-    let (b, bq) = started(
-        &lab,
-        "net_af_packet5,iface=drop1,framecnt=64",
-        &config,
-        &pool,
-    );
+    let (_a, mut aq) = started(&lab, "net_af_packet4,iface=drop0,qdisc_bypass=1", &config, &pool);
+    let (b, bq) = started(&lab, "net_af_packet5,iface=drop1,framecnt=64", &config, &pool);
     for _ in 0..10 {
         let mut burst = Burst::<32>::new();
         for _ in 0..32 {
@@ -178,15 +118,8 @@ fn af_packet_counts_what_nobody_fetched() {
         aq.tx[0].tx_burst(&mut burst);
     }
     let missed = b.stats().unwrap().rx_missed;
-    assert!(
-        (200..=256).contains(&missed),
-        "320 sent into 64 slots, {missed} missed"
-    );
-    assert_eq!(
-        b.stats().unwrap().rx_missed,
-        missed,
-        "asking does not forget"
-    );
+    assert!((200..=256).contains(&missed), "320 sent into 64 slots, {missed} missed");
+    assert_eq!(b.stats().unwrap().rx_missed, missed, "asking does not forget");
     drop(bq);
 }
 
@@ -194,29 +127,15 @@ fn af_packet_counts_what_nobody_fetched() {
 fn af_packet_refuses_an_mtu_that_its_slots_would_cut() {
     let Some(lab) = host() else { return };
     veth("cut0", "cut1", 1500);
-    let pool = lab.pool_with(MempoolConfig {
-        count: 255,
-        data_room: 16384,
-        ..MempoolConfig::default()
-    });
+    let pool = lab.pool_with(MempoolConfig { count: 255, data_room: 16384, ..MempoolConfig::default() });
     let mut port = Port::open(&lab.eal, "net_af_packet6,iface=cut0").unwrap();
-    let config = PortConfig {
-        mtu: Some(3000),
-        ..PortConfig::default()
-    };
+    let config = PortConfig { mtu: Some(3000), ..PortConfig::default() };
     let error = port.configure(&config, &pool).unwrap_err();
-    assert!(
-        matches!(error, DpdkError::MtuTooLarge { most: 1964, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, DpdkError::MtuTooLarge { most: 1964, .. }), "{error}");
     assert!(error.to_string().contains("framesz="), "{error}");
     drop(port);
 
-    let mut port = Port::open(
-        &lab.eal,
-        "net_af_packet6,iface=cut0,framesz=4096,blocksz=4096",
-    )
-    .unwrap();
+    let mut port = Port::open(&lab.eal, "net_af_packet6,iface=cut0,framesz=4096,blocksz=4096").unwrap();
     port.configure(&config, &pool).unwrap();
     assert_eq!(port.mtu(), 3000);
 }
@@ -226,22 +145,9 @@ fn af_packet_frames_up_to_the_limit_arrive_whole() {
     let Some(lab) = host() else { return };
     veth("lim0", "lim1", 1500);
     let pool = lab.pool(2047);
-    let config = PortConfig {
-        mtu: Some(1964),
-        ..PortConfig::default()
-    };
-    let (_a, mut aq) = started(
-        &lab,
-        "net_af_packet8,iface=lim0,qdisc_bypass=1",
-        &config,
-        &pool,
-    );
-    let (_b, mut bq) = started(
-        &lab,
-        "net_af_packet9,iface=lim1,qdisc_bypass=1",
-        &config,
-        &pool,
-    );
+    let config = PortConfig { mtu: Some(1964), ..PortConfig::default() };
+    let (_a, mut aq) = started(&lab, "net_af_packet8,iface=lim0,qdisc_bypass=1", &config, &pool);
+    let (_b, mut bq) = started(&lab, "net_af_packet9,iface=lim1,qdisc_bypass=1", &config, &pool);
     let mut burst = Burst::<32>::new();
     burst.push(frame(&pool, 1964 + 14)).unwrap();
     assert_eq!(aq.tx[0].tx_burst(&mut burst), 1);
@@ -268,16 +174,10 @@ fn af_packet_cannot_be_started_again_and_says_so() {
 fn a_tap_port_is_a_network_interface_of_the_host() {
     let Some(lab) = host() else { return };
     let pool = lab.pool(2047);
-    let config = PortConfig {
-        mtu: Some(1400),
-        ..PortConfig::default()
-    };
+    let config = PortConfig { mtu: Some(1400), ..PortConfig::default() };
     let device = "net_tap0,iface=phx0,mac=02:00:00:00:00:07";
     let (port, mut queues) = started(&lab, device, &config, &pool);
-    assert_eq!(
-        (port.interface().as_deref(), port.mtu()),
-        (Some("phx0"), 1400)
-    );
+    assert_eq!((port.interface().as_deref(), port.mtu()), (Some("phx0"), 1400));
     assert_eq!(port.mac(), [2, 0, 0, 0, 0, 7]);
     assert_eq!(mac_of("phx0"), port.mac(), "host and port have one address");
     assert!(ip("link show phx0").contains("mtu 1400"));
@@ -291,21 +191,12 @@ fn a_tap_port_is_a_network_interface_of_the_host() {
     let mut burst = Burst::<32>::new();
     burst.push(pool.alloc_with(&arp).unwrap()).unwrap();
     assert_eq!(queues.tx[0].tx_burst(&mut burst), 1);
-    let is_answer = |packet: &Mbuf| {
-        packet
-            .data()
-            .starts_with(&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 7, 8, 6])
-    };
+    let is_answer = |packet: &Mbuf| packet.data().starts_with(&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 7, 8, 6]);
     let mut got = Burst::<32>::new();
-    assert!(poll(&mut queues.rx[0], &mut got, |burst| burst
-        .iter()
-        .any(is_answer)));
+    assert!(poll(&mut queues.rx[0], &mut got, |burst| burst.iter().any(is_answer)));
 
     drop((port, queues));
-    let shown = Command::new("ip")
-        .args(["link", "show", "phx0"])
-        .output()
-        .unwrap();
+    let shown = Command::new("ip").args(["link", "show", "phx0"]).output().unwrap();
     assert!(!shown.status.success(), "the interface goes with the port");
     got.clear();
     assert_eq!(pool.in_use(), 0);
@@ -330,21 +221,14 @@ fn taps_signals_do_not_interrupt_a_poll_thread() {
     // All real-time signals, numbers 34 to 64, are bits 33 to 63.
     assert_eq!(blocked >> 33, u64::MAX >> 33, "{blocked:x}");
     let ignored = status_line("/proc/self/status", "SigIgn:");
-    assert_ne!(
-        ignored & 1 << (libc::SIGIO - 1),
-        0,
-        "an overflow of TAP's signals does not end the process"
-    );
+    assert_ne!(ignored & 1 << (libc::SIGIO - 1), 0, "an overflow of TAP's signals does not end the process");
 }
 
 #[test]
 fn a_tap_that_is_down_keeps_the_packets_and_a_fitting_one_is_not_blocked_forever() {
     let Some(lab) = host() else { return };
     let pool = lab.pool(2047);
-    let config = PortConfig {
-        mtu: Some(1400),
-        ..PortConfig::default()
-    };
+    let config = PortConfig { mtu: Some(1400), ..PortConfig::default() };
     let (_port, mut queues) = started(&lab, "net_tap2,iface=phx2", &config, &pool);
     let mut burst = Burst::<4>::new();
     burst.push(frame(&pool, 1600)).unwrap();
@@ -367,31 +251,33 @@ fn a_missing_interface_is_named() {
     let error = Port::open(&lab.eal, "net_af_packet7,iface=nothere").unwrap_err();
     assert!(matches!(&error, DpdkError::NoInterface { interface, .. } if interface == "nothere"));
     let text = error.to_string();
-    assert!(
-        text.contains("net_af_packet7,iface=nothere") && text.contains("ip link"),
-        "{text}"
-    );
+    assert!(text.contains("net_af_packet7,iface=nothere") && text.contains("ip link"), "{text}");
+}
+
+#[test]
+fn a_tap_that_would_not_be_what_was_asked_for_is_refused() {
+    let Some(lab) = host() else { return };
+    veth("taken0", "taken1", 1500);
+    let refused = |device: &str| Port::open(&lab.eal, device).unwrap_err();
+    assert!(matches!(refused("net_tap5,iface=taken0"), DpdkError::InterfaceTaken { .. }));
+    assert!(matches!(refused("net_tap5,iface=much_too_long_name"), DpdkError::BadName { .. }));
+    assert!(matches!(refused("net_tap5,ifaec=phx5"), DpdkError::BadName { .. }));
+    assert!(matches!(refused("net_af_packet5,framesz=4096"), DpdkError::BadName { .. }));
+    let mut port = Port::open(&lab.eal, "net_tap5,iface=phx5").unwrap();
+    let config = PortConfig { mtu: Some(1600), ..PortConfig::default() };
+    let error = port.configure(&config, &lab.pool(1023)).unwrap_err();
+    assert!(matches!(error, DpdkError::MtuTooLarge { most: 1504, .. }), "{error}");
 }
 
 fn mac_of(interface: &str) -> [u8; 6] {
     let text = ip(&format!("-o link show {interface}"));
-    let mac = text
-        .split("link/ether ")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next())
-        .expect("an Ethernet address");
-    let bytes: Vec<u8> = mac
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-        .collect();
+    let mac = text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("an Ethernet address");
+    let bytes: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
     bytes.try_into().expect("six bytes")
 }
 
 fn status_line(file: &str, key: &str) -> u64 {
     let text = std::fs::read_to_string(file).unwrap();
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(key))
-        .unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     u64::from_str_radix(value.trim(), 16).unwrap()
 }

@@ -3,13 +3,9 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::thread;
 
 use common::{lab, poll};
-use dpdk_ffi::{
-    Burst, DpdkError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, NoRoom, PoolOps, Port,
-    PortConfig, ring,
-};
+use dpdk_ffi::{Burst, DpdkError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, NoRoom, Port, PortConfig};
 use proptest::prelude::*;
 
 #[test]
@@ -17,14 +13,8 @@ fn a_packet_starts_empty_with_headroom_and_goes_back_when_dropped() {
     let lab = lab();
     let pool = lab.pool(63);
     let packet = pool.alloc().unwrap();
-    assert_eq!(
-        (packet.len(), packet.headroom(), packet.tailroom()),
-        (0, 128, 2048)
-    );
-    assert_eq!(
-        (packet.is_empty(), packet.port(), pool.in_use()),
-        (true, u16::MAX, 1)
-    );
+    assert_eq!((packet.len(), packet.headroom(), packet.tailroom()), (0, 128, 2048));
+    assert_eq!((packet.is_empty(), packet.port(), pool.in_use()), (true, u16::MAX, 1));
     drop(packet);
     assert_eq!(pool.in_use(), 0);
 }
@@ -42,11 +32,7 @@ fn a_packet_grows_and_shrinks_at_both_ends() {
     assert_eq!(packet.data(), b"payload");
     assert_eq!(packet.prepend(129).unwrap_err(), NoRoom);
     assert_eq!(packet.append(2048).unwrap_err(), NoRoom);
-    assert_eq!(
-        packet.data(),
-        b"payload",
-        "what did not fit changed nothing"
-    );
+    assert_eq!(packet.data(), b"payload", "what did not fit changed nothing");
     packet.trim_front(1000);
     assert_eq!(packet.data(), b"", "more than there is cuts all there is");
 }
@@ -98,21 +84,11 @@ proptest! {
 #[test]
 fn a_copy_goes_where_it_fits_or_nowhere() {
     let lab = lab();
-    let (large, small) = (
-        lab.pool(7),
-        lab.pool_with(MempoolConfig {
-            count: 7,
-            data_room: 256,
-            ..MempoolConfig::default()
-        }),
-    );
+    let (large, small) =
+        (lab.pool(7), lab.pool_with(MempoolConfig { count: 7, data_room: 256, ..MempoolConfig::default() }));
     let packet = large.alloc_with(&[7; 300]).unwrap();
     let copy = small.copy(&packet).unwrap();
-    assert_eq!(
-        (copy.data(), copy.headroom()),
-        (packet.data(), 84),
-        "less headroom rather than none"
-    );
+    assert_eq!((copy.data(), copy.headroom()), (packet.data(), 84), "less headroom rather than none");
     assert!(small.copy(&large.alloc_with(&[7; 400]).unwrap()).is_none());
     assert_eq!((large.in_use(), small.in_use()), (1, 1));
 }
@@ -169,15 +145,7 @@ fn net_ring_hands_back_what_was_sent_without_copying() {
     let lab = lab();
     let pool = lab.pool(255);
     let mut port = Port::open(&lab.eal, "net_ring0").unwrap();
-    port.configure(
-        &PortConfig {
-            mtu: Some(1500),
-            promiscuous: true,
-            ..PortConfig::default()
-        },
-        &pool,
-    )
-    .unwrap();
+    port.configure(&PortConfig { mtu: Some(1500), promiscuous: true, ..PortConfig::default() }, &pool).unwrap();
     let mut queues = port.start().unwrap();
     let mut burst = Burst::<32>::new();
     for number in 0..32_u8 {
@@ -187,12 +155,7 @@ fn net_ring_hands_back_what_was_sent_without_copying() {
     assert!(burst.is_empty());
     assert_eq!(pool.in_use(), 32, "they are in the ring");
     assert!(poll(&mut queues.rx[0], &mut burst, Burst::is_full));
-    assert!(
-        burst
-            .iter()
-            .enumerate()
-            .all(|(number, packet)| packet.data() == [number as u8; 60])
-    );
+    assert!(burst.iter().enumerate().all(|(number, packet)| packet.data() == [number as u8; 60]));
     let stats = port.stats().unwrap();
     assert_eq!((stats.rx_packets, stats.tx_packets), (32, 32));
     assert_eq!(port.driver(), "net_ring");
@@ -211,12 +174,7 @@ fn what_a_full_device_does_not_take_stays_in_the_burst_in_order() {
     let mut burst = Burst::<64>::new();
     loop {
         while !burst.is_full() {
-            burst
-                .push(
-                    pool.alloc_with(&(total + burst.len()).to_be_bytes())
-                        .unwrap(),
-                )
-                .unwrap();
+            burst.push(pool.alloc_with(&(total + burst.len()).to_be_bytes()).unwrap()).unwrap();
         }
         let sent = queues.tx[0].tx_burst(&mut burst);
         total += sent;
@@ -234,10 +192,7 @@ fn what_a_full_device_does_not_take_stays_in_the_burst_in_order() {
             seen += 1;
         }
     }
-    assert_eq!(
-        (seen, pool.in_use(), queues.rx[0].rejected()),
-        (total, 0, 0)
-    );
+    assert_eq!((seen, pool.in_use(), queues.rx[0].rejected()), (total, 0, 0));
 }
 
 #[test]
@@ -263,10 +218,7 @@ fn a_port_stops_only_without_queues_and_starts_again() {
     port.configure(&PortConfig::default(), &pool).unwrap();
     let queues = port.start().unwrap();
     assert!(matches!(port.stop(), Err(DpdkError::QueuesInUse { .. })));
-    assert!(matches!(
-        port.configure(&PortConfig::default(), &pool),
-        Err(DpdkError::WrongState { .. })
-    ));
+    assert!(matches!(port.configure(&PortConfig::default(), &pool), Err(DpdkError::WrongState { .. })));
     drop(queues);
     port.stop().unwrap();
     port.configure(&PortConfig::default(), &pool).unwrap();
@@ -277,12 +229,17 @@ fn a_port_stops_only_without_queues_and_starts_again() {
     burst.push(pool.alloc_with(b"x").unwrap()).unwrap();
     assert_eq!(queues.tx[0].tx_burst(&mut burst), 1);
     drop(queues);
-    assert_eq!(
-        pool.in_use(),
-        0,
-        "the last queue closed the port and freed what was in it"
-    );
+    assert_eq!(pool.in_use(), 0, "the last queue closed the port and freed what was in it");
     Port::open(&lab.eal, "net_ring2").expect("the name is free again");
+}
+
+#[test]
+fn a_port_has_one_handle() {
+    let lab = lab();
+    let port = Port::open(&lab.eal, "net_null1").unwrap();
+    assert!(matches!(Port::open(&lab.eal, "net_null1"), Err(DpdkError::WrongState { .. })));
+    drop(port);
+    Port::open(&lab.eal, "net_null1").unwrap();
 }
 
 #[test]
@@ -290,53 +247,26 @@ fn too_many_queues_and_too_large_an_mtu_are_refused_with_numbers() {
     let lab = lab();
     let pool = lab.pool(255);
     let mut port = Port::open(&lab.eal, "net_ring3").unwrap();
-    let config = PortConfig {
-        rx_queues: 1000,
-        ..PortConfig::default()
-    };
-    assert!(matches!(
-        port.configure(&config, &pool),
-        Err(DpdkError::TooManyQueues { wanted: 1000, .. })
-    ));
-    let config = PortConfig {
-        mtu: Some(2031),
-        ..PortConfig::default()
-    };
-    assert!(matches!(
-        port.configure(&config, &pool),
-        Err(DpdkError::MtuTooLarge { most: 2030, .. })
-    ));
+    let config = PortConfig { rx_queues: 1000, ..PortConfig::default() };
+    assert!(matches!(port.configure(&config, &pool), Err(DpdkError::TooManyQueues { wanted: 1000, .. })));
+    let config = PortConfig { mtu: Some(2031), ..PortConfig::default() };
+    assert!(matches!(port.configure(&config, &pool), Err(DpdkError::MtuTooLarge { most: 2030, .. })));
 }
 
 #[test]
 fn a_missing_driver_is_named_with_its_package() {
     let lab = lab();
     let error = Port::open(&lab.eal, "net_nosuch0,iface=x").unwrap_err();
-    assert!(
-        matches!(&error, DpdkError::NoDriver { driver, .. } if driver == "net_nosuch"),
-        "{error}"
-    );
+    assert!(matches!(&error, DpdkError::NoDriver { driver, .. } if driver == "net_nosuch"), "{error}");
     let text = error.to_string();
-    assert!(
-        text.contains("net_nosuch0") && text.contains("apt-get install dpdk librte-net-nosuch23"),
-        "{text}"
-    );
+    assert!(text.contains("net_nosuch0") && text.contains("apt-get install dpdk librte-net-nosuch23"), "{text}");
 }
 
 #[test]
 fn a_driver_that_refuses_is_quoted() {
     let lab = lab();
     let error = Port::open(&lab.eal, "net_null7,nonsense=1").unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DpdkError::Port {
-                step: "be attached",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, DpdkError::Port { step: "be attached", .. }), "{error}");
     assert!(error.to_string().contains("DPDK says"), "{error}");
 }
 
@@ -351,33 +281,18 @@ fn a_pci_device_that_is_not_there_is_named() {
 #[test]
 fn names_are_checked_and_unique() {
     let lab = lab();
-    let config = MempoolConfig {
-        name: "twice".into(),
-        count: 7,
-        cache: 0,
-        ..MempoolConfig::default()
-    };
+    let config = MempoolConfig { name: "twice".into(), count: 7, cache: 0, ..MempoolConfig::default() };
     let _first = Mempool::new(&lab.eal, &config).unwrap();
     let error = Mempool::new(&lab.eal, &config).unwrap_err();
     assert!(error.to_string().contains("the name is taken"), "{error}");
-    let config = MempoolConfig {
-        name: "much too long for the name of a pool".into(),
-        ..config
-    };
-    assert!(matches!(
-        Mempool::new(&lab.eal, &config),
-        Err(DpdkError::BadName { .. })
-    ));
+    let config = MempoolConfig { name: "much too long for the name of a pool".into(), ..config };
+    assert!(matches!(Mempool::new(&lab.eal, &config), Err(DpdkError::BadName { .. })));
 }
 
 #[test]
 fn too_large_a_pool_says_that_memory_is_short() {
     let lab = lab();
-    let config = MempoolConfig {
-        name: "huge".into(),
-        count: 1 << 20,
-        ..MempoolConfig::default()
-    };
+    let config = MempoolConfig { name: "huge".into(), count: 1 << 20, ..MempoolConfig::default() };
     let error = Mempool::new(&lab.eal, &config).unwrap_err();
     assert!(error.to_string().contains("raise the memory"), "{error}");
 }
@@ -385,123 +300,14 @@ fn too_large_a_pool_says_that_memory_is_short() {
 #[test]
 fn dpdk_starts_once() {
     let _lab = lab();
-    assert!(matches!(
-        Eal::init(&EalConfig::default()),
-        Err(DpdkError::AlreadyInitialised)
-    ));
+    assert!(matches!(Eal::init(&EalConfig::default()), Err(DpdkError::AlreadyInitialised)));
 }
 
 #[test]
 fn the_caller_keeps_its_processors() {
     let _lab = lab();
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-    let own = status
-        .lines()
-        .find(|line| line.starts_with("Cpus_allowed_list:"))
-        .unwrap();
+    let own = status.lines().find(|line| line.starts_with("Cpus_allowed_list:")).unwrap();
     let init = std::fs::read_to_string("/proc/self/status").unwrap();
     assert!(init.contains(own), "{own}");
-}
-
-#[test]
-fn a_ring_keeps_order_and_is_bounded() {
-    let lab = lab();
-    let pool = lab.pool(255);
-    let (mut sender, mut receiver) = ring::spsc(&lab.eal, "order", 5).unwrap();
-    let mut burst = Burst::<8>::new();
-    for number in 0..8_u8 {
-        burst.push(pool.alloc_with(&[number]).unwrap()).unwrap();
-    }
-    assert_eq!(sender.enqueue_burst(&mut burst), 5);
-    assert_eq!(
-        burst.as_slice()[0].data(),
-        [5],
-        "those without room stay, in order"
-    );
-    assert_eq!(
-        sender.enqueue(burst.pop().unwrap()).unwrap_err().data(),
-        [7]
-    );
-    let mut got = Burst::<3>::new();
-    assert_eq!(receiver.dequeue_burst(&mut got), 3);
-    assert_eq!(
-        got.iter()
-            .map(|packet| packet.data()[0])
-            .collect::<Vec<_>>(),
-        [0, 1, 2]
-    );
-    assert_eq!((sender.len(), receiver.is_empty()), (2, false));
-    drop((got, burst, sender, receiver));
-    assert_eq!(pool.in_use(), 0, "a ring frees what is left in it");
-}
-
-#[test]
-fn packets_of_many_senders_reach_one_receiver_once_each() {
-    const SENDERS: u32 = 3;
-    const EACH: u32 = 20_000;
-    let lab = lab();
-    let pool = lab.pool_with(MempoolConfig {
-        count: 2047,
-        cache: 64,
-        ops: PoolOps::RelaxedTailSync,
-        ..MempoolConfig::default()
-    });
-    let (sender, mut receiver) = ring::mpsc(&lab.eal, "many", 256).unwrap();
-    let mut next = [0_u32; SENDERS as usize];
-    thread::scope(|threads| {
-        for id in 0..SENDERS {
-            let (mut sender, pool, eal) = (sender.clone(), pool.clone(), lab.eal.clone());
-            threads.spawn(move || {
-                let _registration = eal.register_thread().unwrap();
-                let mut number = 0;
-                while number < EACH {
-                    let Some(mut packet) = pool.alloc() else {
-                        thread::yield_now();
-                        continue;
-                    };
-                    packet
-                        .append(8)
-                        .unwrap()
-                        .copy_from_slice(&(u64::from(id) << 32 | u64::from(number)).to_be_bytes());
-                    while let Err(back) = sender.enqueue(packet) {
-                        packet = back;
-                        thread::yield_now();
-                    }
-                    number += 1;
-                }
-            });
-        }
-        let mut burst = Burst::<32>::new();
-        while next.iter().any(|count| *count < EACH) {
-            if receiver.dequeue_burst(&mut burst) == 0 {
-                thread::yield_now();
-            }
-            for packet in burst.drain() {
-                let word = u64::from_be_bytes(packet.data().try_into().unwrap());
-                let (id, number) = ((word >> 32) as usize, word as u32);
-                assert_eq!(number, next[id], "in order, once");
-                next[id] += 1;
-            }
-        }
-    });
-    assert_eq!(pool.in_use(), 0);
-}
-
-#[test]
-fn a_thread_registers_once_and_its_place_is_free_again_afterwards() {
-    let lab = lab();
-    for _ in 0..300 {
-        let eal = lab.eal.clone();
-        thread::spawn(move || {
-            let registration = eal.register_thread().unwrap();
-            assert!(matches!(
-                eal.register_thread(),
-                Err(DpdkError::Register { .. })
-            ));
-            drop(registration);
-            drop(eal.register_thread().unwrap());
-        })
-        .join()
-        .unwrap();
-    }
 }

@@ -19,26 +19,15 @@ pub struct Lab {
 pub fn lab() -> Lab {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let eal = EAL.get_or_init(|| {
-        let config = EalConfig {
-            memory_mb: 96,
-            huge: HugePages::Off,
-            ..EalConfig::default()
-        };
+        let config = EalConfig { memory_mb: 96, huge: HugePages::Off, ..EalConfig::default() };
         Eal::init(&config).expect("DPDK starts without huge pages")
     });
-    Lab {
-        eal: eal.clone(),
-        _turn: turn,
-    }
+    Lab { eal: eal.clone(), _turn: turn }
 }
 
 impl Lab {
     pub fn pool(&self, count: u32) -> Mempool {
-        self.pool_with(MempoolConfig {
-            count,
-            cache: 0,
-            ..MempoolConfig::default()
-        })
+        self.pool_with(MempoolConfig { count, cache: 0, ..MempoolConfig::default() })
     }
 
     pub fn pool_with(&self, config: MempoolConfig) -> Mempool {
@@ -53,11 +42,7 @@ pub fn is_root() -> bool {
 }
 
 /// Polls until `enough` says so, for two seconds at most.
-pub fn poll<const N: usize>(
-    rx: &mut RxQueue,
-    burst: &mut Burst<N>,
-    enough: impl Fn(&Burst<N>) -> bool,
-) -> bool {
+pub fn poll<const N: usize>(rx: &mut RxQueue, burst: &mut Burst<N>, enough: impl Fn(&Burst<N>) -> bool) -> bool {
     for _ in 0..2000 {
         rx.rx_burst(burst);
         if enough(burst) {
