@@ -199,14 +199,6 @@ impl fmt::Debug for SeqNo {
     }
 }
 
-// Made in tests only, where a packet needs a number of its own choice.
-#[cfg(test)]
-impl SeqNo {
-    pub(crate) fn of(value: u64) -> SeqNo {
-        SeqNo(value)
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
