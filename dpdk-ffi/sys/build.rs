@@ -7,13 +7,7 @@ use std::process::Command;
 const INSTALL: &str = "apt-get install libdpdk-dev dpdk libclang-dev clang pkg-config";
 
 /// The libraries whose symbols are bound; drivers are plugins that EAL loads itself.
-const LIBRARIES: &[&str] = &[
-    "rte_eal",
-    "rte_ethdev",
-    "rte_mbuf",
-    "rte_mempool",
-    "rte_ring",
-];
+const LIBRARIES: &[&str] = &["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring"];
 
 const FUNCTIONS: &str = "px_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_remove)|rte_dev_remove\
 |rte_thread_(register|unregister)|rte_lcore_id_.*|rte_log_set_(global_level|level|level_pattern)|rte_strerror|rte_version\
@@ -51,9 +45,8 @@ fn build() -> Result<(), String> {
 /// the pkg-config crate leaves out.
 fn find_dpdk() -> Result<Vec<String>, String> {
     let missing = |detail: String| {
-        format!(
-            "DPDK 22.11 or newer was not found. Install it:  {INSTALL}  (pkg-config said: {detail})"
-        )
+        let detail = detail.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing");
+        format!("DPDK 22.11 or newer was not found. Install it:  {INSTALL}  (pkg-config said: {detail})")
     };
     let library = pkg_config::Config::new()
         .atleast_version("22.11")
@@ -69,14 +62,9 @@ fn find_dpdk() -> Result<Vec<String>, String> {
     println!("cargo::metadata=version={}", library.version);
 
     let program = env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into());
-    let output = Command::new(program)
-        .args(["--cflags", "libdpdk"])
-        .output()
-        .map_err(|e| missing(e.to_string()))?;
+    let output = Command::new(program).args(["--cflags", "libdpdk"]).output().map_err(|e| missing(e.to_string()))?;
     if !output.status.success() {
-        return Err(missing(
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        ));
+        return Err(missing(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(text.split_whitespace().map(str::to_owned).collect())
@@ -89,16 +77,9 @@ fn choose_libclang() {
         return;
     }
     let mut best: Option<(u32, PathBuf)> = None;
-    for entry in std::fs::read_dir("/usr/lib")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in std::fs::read_dir("/usr/lib").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(version) = name
-            .strip_prefix("llvm-")
-            .and_then(|v| v.parse::<u32>().ok())
-        else {
+        let Some(version) = name.strip_prefix("llvm-").and_then(|v| v.parse::<u32>().ok()) else {
             continue;
         };
         let root = entry.path();
@@ -121,22 +102,14 @@ fn choose_libclang() {
 }
 
 fn has_libclang(folder: &Path) -> bool {
-    std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|file| {
-            let name = file.file_name().to_string_lossy().into_owned();
-            name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")
-        })
+    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|file| {
+        let name = file.file_name().to_string_lossy().into_owned();
+        name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")
+    })
 }
 
 fn has_headers(folder: &Path) -> bool {
-    std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|v| v.path().join("include/emmintrin.h").exists())
+    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|v| v.path().join("include/emmintrin.h").exists())
 }
 
 fn compile_shim(flags: &[String]) {
@@ -152,7 +125,7 @@ fn compile_shim(flags: &[String]) {
 
 fn write_bindings(flags: &[String]) -> Result<(), String> {
     let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?).join("bindings.rs");
-    bindgen::Builder::default()
+    let builder = bindgen::Builder::default()
         .header("wrapper.h")
         .clang_args(flags)
         .allowlist_function(FUNCTIONS)
@@ -162,9 +135,17 @@ fn write_bindings(flags: &[String]) -> Result<(), String> {
         .derive_default(true)
         .generate_comments(false)
         .layout_tests(false)
-        .prepend_enum_name(false)
-        .generate()
-        .map_err(|e| format!("bindgen could not read DPDK's headers: {e}. Is a libclang with its headers installed?  {INSTALL}  (or set LIBCLANG_PATH)"))?
+        .prepend_enum_name(false);
+    let unreadable = |why: &str| {
+        format!(
+            "bindgen could not read DPDK's headers: {why}. Is a libclang with its headers installed?  {INSTALL}  \
+             (or set LIBCLANG_PATH)"
+        )
+    };
+    // Without a libclang bindgen panics instead of returning an error.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.generate()))
+        .map_err(|_| unreadable("no libclang was found"))?
+        .map_err(|error| unreadable(&error.to_string()))?
         .write_to_file(&out)
         .map_err(|e| format!("cannot write {}: {e}", out.display()))
 }
