@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, WindowSnapshot};
-use phalanx_steering::{ConnKey, Policy};
+use phalanx_steering::{ConnKey, Cursor, Policy};
 use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
 
 /// A command with the number its [`Event::Done`] answers to.
@@ -22,13 +22,15 @@ pub struct Order {
 /// What control tells a core. Each is answered by one [`Event::Done`], except those that say so.
 #[derive(Debug)]
 pub enum Command {
-    /// Adds a VIP, or replaces it: a higher epoch, another router. Every core of the process gets it.
+    /// Adds a VIP, or changes it: a higher epoch, another router. Every core of the process gets it. Where it is the
+    /// router now and was not before, the VIP is not settled; its targets are set anew.
     SetVip(Box<VipEntry>),
     /// Forgets a VIP with its targets and connections. Its SAs are removed one by one.
     RemoveVip(VipId),
-    /// Adds an inbound SA with its windows. One that is there already (same id, hence same SPI and key) stays with
+    /// Adds an inbound SA; the router itself accepts nothing of it above a ceiling of 0, see [`Command::Ceiling`].
+    /// One that is there already (same id, hence same SPI and key) stays with
     /// its windows and the new one comes back as trash: [`Outcome::Kept`].
-    AddInbound(Box<InboundEntry>),
+    AddInbound(Box<InboundSa>),
     /// Adds an outbound SA; of two with one tunnel name the later is used.
     AddOutbound(Box<OutboundSa>),
     /// Removes an SA of either direction; packets that wait for it are dropped.
@@ -79,7 +81,7 @@ pub struct VipEntry {
     pub id: VipId,
     /// The address.
     pub address: IpAddr,
-    /// The router's epoch: link packets of a lower one are refused, of a higher one believed and remembered (I6).
+    /// The router's epoch: link packets of a lower one are refused (I6).
     pub epoch: Epoch,
     /// The core of this process that is its router; none: the router is another box.
     pub router_core: Option<CoreId>,
@@ -87,17 +89,6 @@ pub struct VipEntry {
     pub policy: Policy,
     /// Outbound connections from this VIP and clear packets to it are this host's business: it serves the VIP.
     pub served: bool,
-}
-
-/// An inbound SA with what its roles need.
-#[derive(Debug)]
-pub struct InboundEntry {
-    /// The SA; its window is this core's own as a target, and its counters are read by control through `shared`.
-    pub sa: InboundSa,
-    /// On the SA's router core: what it accepts itself starts above this number...
-    pub floor: u64,
-    /// ...and ends at this one until the next [`Command::Ceiling`].
-    pub ceiling: u64,
 }
 
 /// All targets of a VIP.
@@ -119,10 +110,12 @@ pub struct TargetEntry {
     pub id: TargetId,
     /// The way there.
     pub link: LinkEnd,
-    /// New connections may go there: it acknowledged the VIP's SAs, an application listens, it is not draining.
+    /// New connections may go there: it acknowledged the VIP's SAs and an application listens.
     pub eligible: bool,
-    /// Its share of new connections relative to others; at least 1.
-    pub weight: u32,
+    /// It keeps its connections and gets no new ones.
+    pub draining: bool,
+    /// Its share of new connections relative to others; 0 gives it none.
+    pub weight: u16,
 }
 
 /// The way from a router core to a target core.
@@ -261,20 +254,22 @@ pub enum Refused {
 #[expect(missing_docs, reason = "each says what it was")]
 pub enum Trash {
     Vip(Box<VipEntry>),
-    Inbound(Box<InboundEntry>),
+    Inbound(Box<InboundSa>),
     Outbound(Box<OutboundSa>),
     Filters(Box<FilterTable>),
     Targets(Box<TargetSet>),
     Window(Box<WindowSnapshot>),
 }
 
-/// A piece of a core's tables, filled by the core into memory of control.
+/// A piece of a core's tables, filled by the core into memory of control. Until it is [`complete`](Self::complete),
+/// empty the rows and send it again.
 #[derive(Debug, Default)]
 pub struct DumpRequest {
     /// What to write down.
     pub what: DumpWhat,
-    /// Where to go on: 0 first, then as it came back.
-    pub cursor: usize,
+    /// Where the core goes on.
+    pub(crate) table: Cursor,
+    pub(crate) row: usize,
     /// Set by the core: nothing is left.
     pub complete: bool,
     /// Connections, up to the capacity it came with.
@@ -290,7 +285,8 @@ impl DumpRequest {
     pub fn new(what: DumpWhat, rows: usize) -> Box<DumpRequest> {
         let mut dump = Box::new(DumpRequest { what, ..DumpRequest::default() });
         match what {
-            DumpWhat::Routed | DumpWhat::Tracked => dump.connections.reserve_exact(rows),
+            // The core shows connections in pieces of 64.
+            DumpWhat::Routed | DumpWhat::Tracked => dump.connections.reserve_exact(rows.max(64)),
             DumpWhat::Leases => dump.leases.reserve_exact(rows),
             DumpWhat::Neighbours => dump.neighbours.reserve_exact(rows),
         }
@@ -336,12 +332,12 @@ pub struct LeaseRow {
     pub left: u64,
     /// The highest number ever sealed with on this core.
     pub highest: u64,
+    /// Every number below was used or thrown away.
+    pub done_below: u64,
+    /// Numbers thrown away because their time was over.
+    pub thrown_away: u64,
     /// Packets that wait.
     pub waiting: u32,
-    /// Packets per second of late.
-    pub rate_pps: u32,
-    /// Microseconds from the last request to its answer.
-    pub latency_us: u32,
 }
 
 /// One next hop.

@@ -5,30 +5,21 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use dpdk_ffi::{EalConfig, EalLog, HugePages};
 use phalanx_wire::{CoreId, Mac};
 
 /// Everything [`Dataplane::start`](crate::Dataplane::start) needs.
 #[derive(Clone, Debug)]
 pub struct DataplaneConfig {
-    /// DPDK's environment.
-    pub eal: EalSettings,
+    /// DPDK's environment. Memory below what the packets of [`Limits`] need is raised to that, and PCI devices of
+    /// the ports are allowed without being named here.
+    pub eal: EalConfig,
     /// Ports by index: a "port" in every other type of this crate is an index into this list.
     pub ports: Vec<PortConfig>,
     /// One poll loop each.
     pub cores: Vec<CoreConfig>,
     /// Sizes of all tables and queues.
     pub limits: Limits,
-}
-
-/// DPDK's environment.
-#[derive(Clone, Debug, Default)]
-pub struct EalSettings {
-    /// Run without hugepages even where there are some.
-    pub no_huge: bool,
-    /// Memory to reserve in MiB; 0 leaves it to the number of packets in [`Limits`].
-    pub memory_mib: u32,
-    /// Further arguments for EAL, as typed on a DPDK command line.
-    pub extra: Vec<String>,
 }
 
 /// What a port is for.
@@ -225,7 +216,7 @@ mod tests {
             host_mac: None,
         };
         DataplaneConfig {
-            eal: EalSettings::default(),
+            eal: EalConfig::default(),
             ports: (0..ports).map(port).collect(),
             cores,
             limits: Limits::default(),

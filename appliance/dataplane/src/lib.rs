@@ -1,14 +1,46 @@
 //! The poll loops of Phalanx: router and target on DPDK ports, links and rings.
 //!
 //! [`Dataplane::start`] makes everything; from then on control talks to each core by [`command`]s and [`Event`]s and
-//! reads its [`CoreStats`].
+//! reads its [`CoreStats`]. The way of a packet:
+//!
+//! ```text
+//! core.rs: the loop ──► engine.rs: sort ──► inbound_router.rs ──► router_own.rs ──┐
+//!    ▲                         │                  │ link                          ▼
+//!    │                         ├────────► inbound_target.rs ──────────────► opening.rs ──► station.rs: deliver
+//!    │                         └────────► outbound.rs ───────────────────────────────────► station.rs: next hop
+//!    └── obey.rs: commands, tend.rs: timers
+//! ```
 
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 pub mod command;
 pub mod config;
+mod clock;
+mod core;
+mod dataplane;
+mod engine;
+mod fixed_map;
+mod hold;
+mod inbound_router;
+mod inbound_target;
+mod mail;
+mod neighbour;
+mod obey;
+mod opening;
+mod outbound;
+mod outbox;
+mod packet;
+mod purge;
+mod router_own;
+mod station;
 pub mod stats;
+mod tables;
+mod tend;
+mod vips;
+mod world;
 
 pub use command::{Command, Event, Trash};
 pub use config::DataplaneConfig;
+pub use dataplane::{CommandSender, Dataplane, DataplaneError, EventReceiver};
 pub use stats::{CoreStats, Stage};

@@ -62,10 +62,10 @@ pub enum Stage {
     HeldForCeiling,
     /// Packets put aside until a next hop answers.
     HeldForNeighbour,
-    /// Sequence numbers of leases that were too old to be used.
-    LeaseNumbersThrownAway,
     /// Leases taken in.
     Leases,
+    /// Leases refused: stale, expired, or one too many.
+    LeasesRefused,
     /// ARP and ND packets answered or sent.
     NeighbourSent,
     /// ICMP echoes answered for a port's own address.
@@ -90,8 +90,8 @@ impl Stage {
         Stage::HeldForLease,
         Stage::HeldForCeiling,
         Stage::HeldForNeighbour,
-        Stage::LeaseNumbersThrownAway,
         Stage::Leases,
+        Stage::LeasesRefused,
         Stage::NeighbourSent,
         Stage::EchoAnswered,
     ];
@@ -116,8 +116,8 @@ impl Stage {
             Stage::HeldForLease => "held-for-lease",
             Stage::HeldForCeiling => "held-for-ceiling",
             Stage::HeldForNeighbour => "held-for-neighbour",
-            Stage::LeaseNumbersThrownAway => "lease-numbers-thrown-away",
             Stage::Leases => "leases",
+            Stage::LeasesRefused => "leases-refused",
             Stage::NeighbourSent => "neighbour-sent",
             Stage::EchoAnswered => "echo-answered",
         }

@@ -1,0 +1,297 @@
+//! Inbound at the router: find the SA, check the number against what is verified, peek, decide, forward.
+//!
+//! Until a packet was opened nothing it says changes anything (I5): look-ups, peeks and forwarding only read.
+
+use arrayvec::ArrayVec;
+use phalanx_aead::{PeekOp, peek_burst};
+use phalanx_ipsec::{InboundIndex, Mode, Peek, PeekJob, Peeked, Subject};
+use phalanx_steering::look::{Look, Seen, Shape, look};
+use phalanx_steering::{Arrival, ConnectionTable, Decision, Protection, Seed, SteeringError, TableLimits, steer};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, TargetId, link, protocol};
+
+use crate::clock::Now;
+use crate::command::{LinkEnd, TargetSet};
+use crate::config::Limits;
+use crate::engine::{Batch, Engine};
+use crate::hold::{Held, HoldPool};
+use crate::opening::Opening;
+use crate::packet::{BURST, Parcel, Source, prepend};
+use crate::purge::Purges;
+use crate::router_own::{Above, Scratch};
+use crate::stats::Stage;
+
+/// Rounds of peeking: the first, and one more for IPv6 extension headers.
+const PEEK_ROUNDS: usize = 2;
+
+/// The router role of a core.
+pub(crate) struct RouterSide<P> {
+    pub(crate) table: ConnectionTable,
+    /// Beside [`phalanx_ipsec::ShadowCache`], by [`InboundIndex`].
+    pub(crate) sas: Box<[RouterSa]>,
+    /// Packets that wait for a ceiling.
+    pub(crate) held: HoldPool<P>,
+    /// SAs that have some.
+    pub(crate) above: Above,
+    pub(crate) scratch: Box<[Scratch]>,
+    pub(crate) purges: Purges,
+    /// No new connections.
+    pub(crate) draining: bool,
+    peeked: Box<[Peeked]>,
+}
+
+/// What a router keeps of an inbound SA beside its windows.
+#[derive(Default)]
+pub(crate) struct RouterSa {
+    /// The router itself accepts nothing at or below...
+    pub(crate) floor: u64,
+    /// ...nor above this, which is durable.
+    pub(crate) ceiling: u64,
+    /// The highest genuine number so far that came near it or waits for it.
+    pub(crate) wanted: u64,
+    /// When a higher ceiling was asked for.
+    pub(crate) asked_us: Option<u64>,
+    pub(crate) held: Held,
+    /// The highest number forwarded to each target.
+    pub(crate) forwarded: ArrayVec<(TargetId, u64), { TargetSet::MAX }>,
+}
+
+/// An IP packet to a VIP whose router this core is.
+pub(crate) struct Arrived<P> {
+    pub(crate) packet: P,
+    pub(crate) ip: IpHeader,
+    /// The VIP's slot.
+    pub(crate) vip: u16,
+}
+
+/// A packet that passed the window's check; what [`Arrived`] does not say.
+struct Peeking<P> {
+    arrived: Arrived<P>,
+    sa: InboundIndex,
+    seq: u64,
+    /// `None` where nothing could be made of the packet.
+    job: Option<PeekJob>,
+}
+
+impl<P> RouterSide<P> {
+    pub(crate) fn new(enabled: bool, limits: &Limits, seed: Seed) -> Result<RouterSide<P>, SteeringError> {
+        // A core that is no router holds next to nothing.
+        let connections = if enabled { limits.connections } else { 1 };
+        let table = TableLimits { connections, half_open_per_peer: limits.half_open_per_peer, ..TableLimits::default() };
+        let burst = if enabled { BURST } else { 0 };
+        Ok(RouterSide {
+            table: ConnectionTable::new(table, seed)?,
+            sas: (0..limits.inbound).map(|_| RouterSa::default()).collect(),
+            held: HoldPool::new(limits.held, limits.held_each),
+            above: Above::default(),
+            scratch: (0..burst).map(|_| Scratch::new(usize::from(limits.frame))).collect(),
+            purges: Purges::default(),
+            draining: false,
+            peeked: (0..burst).map(|_| Peeked::empty()).collect(),
+        })
+    }
+}
+
+impl RouterSa {
+    /// For the floor, should the target die (I2).
+    fn note_forwarded(&mut self, target: TargetId, seq: u64) {
+        match self.forwarded.iter_mut().find(|(id, _)| *id == target) {
+            Some((_, highest)) => *highest = seq.max(*highest),
+            // More targets than a set can have: those that left make room.
+            None => {
+                if self.forwarded.is_full() {
+                    self.forwarded.remove(0);
+                }
+                self.forwarded.push((target, seq));
+            }
+        }
+    }
+}
+
+impl<S: Source> Engine<S> {
+    /// 1. SA, number, verified window; 2. peek; 3. decide; 4. forward; 5. prove SYNs on a copy; 6. open our own.
+    pub(crate) fn route(&mut self, arrived: Batch<Arrived<S::Packet>>, now: Now) {
+        if arrived.is_empty() {
+            return;
+        }
+        let mut burst = self.look_up(arrived);
+        self.peek(&mut burst);
+        self.out.passed(Stage::Peeked, burst.len());
+        let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
+        let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
+        for (one, seen) in burst.into_iter().zip(seen) {
+            let decision = self.decide(&one, &seen);
+            let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
+            let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, .. } = one;
+            let opening = Opening { packet, ip, vip, sa, seq, filtered: false };
+            match decision {
+                Decision::Forward { target } => self.forward(slot, target, opening, now, &mut linked),
+                Decision::OpenThenSelect => syns.push((slot, opening)),
+                Decision::Local => own.push((slot, opening)),
+                // R11's "outer not VIP": what is not sent to a VIP does not come here.
+                Decision::OpenThenForward { .. } => self.out.drop(opening.packet, DropReason::UnsupportedProtocol),
+                Decision::Drop(reason) => self.out.drop(opening.packet, reason),
+            }
+        }
+        self.prove_syns(syns, now, &mut linked);
+        self.take_own(own, now);
+        self.open_linked(linked, now);
+    }
+
+    /// Stage 1.
+    fn look_up(&mut self, arrived: Batch<Arrived<S::Packet>>) -> Batch<Peeking<S::Packet>> {
+        let mut burst = Batch::new();
+        for arrived in arrived {
+            if arrived.ip.upper != protocol::ESP || arrived.ip.fragment.is_some() {
+                self.take_clear(arrived);
+                continue;
+            }
+            match self.acceptable(&arrived) {
+                Ok((sa, seq)) => burst.push(Peeking { arrived, sa, seq, job: None }),
+                Err(reason) => self.out.drop(arrived.packet, reason),
+            }
+        }
+        burst
+    }
+
+    /// The SA of an ESP packet, and its whole number if the verified window could still take it (R13).
+    fn acceptable(&self, arrived: &Arrived<S::Packet>) -> Result<(InboundIndex, u64), DropReason> {
+        let vip = self.tables.vips.at(arrived.vip).ok_or(DropReason::NotForUs)?.entry.id;
+        let esp = EspHeader::parse(arrived.ip.upper_of(arrived.packet.bytes()))?;
+        let at = self.tables.cache.lookup(vip, esp.spi).ok_or(DropReason::UnknownSpi)?;
+        let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
+        if arrived.ip.src != sa.params().remote {
+            return Err(DropReason::WrongPeer);
+        }
+        let seq = sa.verified.infer(esp.seq).ok_or(DropReason::SequenceWrap)?;
+        sa.verified.check(seq).inspect_err(|_| sa.count_replayed())?;
+        Ok((at, seq))
+    }
+
+    /// Stage 2: decrypts just so much of each packet that its connection shows (R9).
+    fn peek(&mut self, burst: &mut Batch<Peeking<S::Packet>>) {
+        for one in burst.iter_mut() {
+            let sa = self.tables.cache.inbound(one.sa);
+            one.job = sa.and_then(|sa| sa.peek_job(one.arrived.packet.bytes(), &one.arrived.ip, one.seq).ok());
+        }
+        // In each round only those that need it; a packet that is not done after the last one is left to ourselves.
+        let mut wanted: Batch<bool> = burst.iter().map(|one| one.job.is_some()).collect();
+        for round in 1..=PEEK_ROUNDS {
+            if !wanted.contains(&true) {
+                return;
+            }
+            self.decrypt_prefixes(burst, &wanted);
+            for ((one, wanted), peeked) in burst.iter_mut().zip(&mut wanted).zip(&mut self.router.peeked) {
+                let Some(job) = one.job.filter(|_| *wanted) else { continue };
+                (one.job, *wanted) = match job.read(peeked) {
+                    Ok(Peek::Ready(_)) => (Some(job), false),
+                    Ok(Peek::More(next)) if round < PEEK_ROUNDS => (Some(next), true),
+                    // What makes no sense is opened by the router itself: then the ICV says what it is.
+                    Ok(Peek::More(_)) | Err(_) => (None, false),
+                };
+            }
+        }
+    }
+
+    fn decrypt_prefixes(&mut self, burst: &Batch<Peeking<S::Packet>>, wanted: &Batch<bool>) {
+        let mut ops: ArrayVec<PeekOp<'_>, { 2 * BURST }> = ArrayVec::new();
+        for ((one, wanted), into) in burst.iter().zip(wanted).zip(&mut self.router.peeked) {
+            if let (true, Some(job), Some(sa)) = (*wanted, &one.job, self.tables.cache.inbound(one.sa)) {
+                ops.extend(job.ops(sa.key(), one.arrived.packet.bytes(), into).into_iter().flatten());
+            }
+        }
+        peek_burst(&mut ops);
+    }
+
+    /// Stage 3.
+    fn decide(&self, one: &Peeking<S::Packet>, seen: &Seen) -> Decision {
+        let (vip, sa) = (self.tables.vips.at(one.arrived.vip), self.tables.cache.inbound(one.sa));
+        let (Some(vip), Some(sa)) = (vip, sa) else { return Decision::Drop(DropReason::UnknownSpi) };
+        let arrival = Arrival {
+            peer: sa.params().peer,
+            protection: Protection::Esp,
+            encrypted: true,
+            tunnel: matches!(sa.params().mode, Mode::Tunnel { .. }),
+            outer_is_vip: true,
+            inner_is_vip: seen.local() == Some(vip.entry.address),
+            settled: vip.settled,
+        };
+        steer::decide(&arrival, seen, &self.router.table)
+    }
+
+    /// Stage 4: sends an encrypted packet as it came to a target (R14); to this very core without a detour.
+    pub(crate) fn forward(
+        &mut self,
+        slot: u16,
+        target: TargetId,
+        mut opening: Opening<S::Packet>,
+        now: Now,
+        linked: &mut Batch<Opening<S::Packet>>,
+    ) {
+        let Some(vip) = self.tables.vips.at(slot) else { return };
+        let Some((_, entry)) = vip.target(target) else {
+            return self.out.drop(opening.packet, DropReason::NoTarget);
+        };
+        let (end, seq_high) = (entry.link, (opening.seq >> 32) as u32);
+        let header = |core| {
+            let (vip, epoch) = (vip.entry.id, vip.entry.epoch);
+            LinkHeader { vip, epoch, seq_high, core, filtered: false, clear: false }
+        };
+        self.router.sas[opening.sa.0 as usize].note_forwarded(target, opening.seq);
+        self.out.passed(Stage::Forwarded, 1);
+        match end {
+            LinkEnd::Ring(core) if core == self.id => self.link_to_self(opening, linked),
+            LinkEnd::Ring(core) => {
+                let mut bytes = [0; LinkHeader::LEN];
+                let written = header(core).write(&mut bytes).map_err(DropReason::from);
+                let at = self.world.core(core).ok_or(DropReason::LinkDown);
+                match written.and_then(|()| prepend(&mut opening.packet, &bytes)).and(at) {
+                    Ok(at) => self.out.parcel(at, Parcel::Link, opening.packet),
+                    Err(reason) => self.out.drop(opening.packet, reason),
+                }
+            }
+            LinkEnd::Gre(gre, core) => {
+                match link::encapsulate(&mut opening.packet, gre.local, gre.remote, &header(core)) {
+                    Ok(()) => self.send(gre.port, opening.packet, now),
+                    Err(error) => self.out.drop(opening.packet, error.into()),
+                }
+            }
+        }
+    }
+
+    /// This core as the target: its own window decides, as on any other.
+    fn link_to_self(&self, opening: Opening<S::Packet>, linked: &mut Batch<Opening<S::Packet>>) {
+        let Some(sa) = self.tables.cache.inbound(opening.sa).filter(|_| self.target.enabled) else {
+            return self.out.drop(opening.packet, DropReason::LinkVip);
+        };
+        match sa.window.check(opening.seq) {
+            Ok(()) => linked.push(opening),
+            Err(reason) => {
+                sa.count_replayed();
+                self.out.drop(opening.packet, reason);
+            }
+        }
+    }
+
+    /// Not ESP: only what a filter permits in clear comes in (I9).
+    fn take_clear(&mut self, arrived: Arrived<S::Packet>) {
+        if arrived.ip.fragment.is_some() {
+            return self.out.drop(arrived.packet, DropReason::Fragment);
+        }
+        let vip = self.tables.vips.at(arrived.vip).map(|vip| vip.entry.id);
+        let subject = Subject::inbound(&arrived.ip, arrived.packet.bytes());
+        if !vip.is_some_and(|vip| self.tables.permits_clear(vip, &subject)) {
+            return self.out.drop(arrived.packet, DropReason::ClearToVip);
+        }
+        self.out.passed(Stage::ClearPermitted, 1);
+        self.deliver(arrived.packet);
+    }
+}
+
+/// What the peek shows; nothing, where there was none.
+fn see<P>(one: &Peeking<P>, peeked: &Peeked) -> Seen {
+    let shown = peeked.bytes();
+    match one.job.map(|_| look(Shape::Packet, shown, shown.len())) {
+        Some(Look::Seen(seen)) => seen,
+        _ => Seen::Opaque,
+    }
+}

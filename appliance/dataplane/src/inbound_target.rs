@@ -1,0 +1,108 @@
+//! Inbound at the target: what a router sent over a link.
+
+use phalanx_ipsec::{InboundIndex, Role};
+use phalanx_steering::{Seed, SteeringError, Tracker, TrackerLimits};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, link, protocol};
+
+use crate::clock::Now;
+use crate::command::GreEnd;
+use crate::config::Limits;
+use crate::engine::{Batch, Engine};
+use crate::opening::Opening;
+use crate::packet::{Parcel, Source};
+use crate::vips::Vip;
+
+/// The target role of a core.
+pub(crate) struct TargetSide {
+    pub(crate) enabled: bool,
+    pub(crate) tracker: Tracker,
+}
+
+/// A packet that a router forwarded, believed so far.
+pub(crate) type Linked<P> = Opening<P>;
+
+/// Gives the packet back with the reason it is dropped for.
+pub(crate) type Taken<P> = Result<Linked<P>, (P, DropReason)>;
+
+impl TargetSide {
+    pub(crate) fn new(enabled: bool, limits: &Limits, seed: Seed) -> Result<TargetSide, SteeringError> {
+        // The tracker of a core that is no target holds next to nothing.
+        let connections = if enabled { limits.tracked } else { 1 };
+        let tracker = Tracker::new(TrackerLimits { connections, ..TrackerLimits::default() }, seed)?;
+        Ok(TargetSide { enabled, tracker })
+    }
+}
+
+impl<S: Source> Engine<S> {
+    /// A GRE packet to one of the port's addresses: 1. link header; 2. believed only from its VIP's router, on its port
+    /// (R14); 3. for this core, or passed on within the process.
+    pub(crate) fn take_gre(&mut self, port: usize, mut packet: S::Packet, ip: &IpHeader) -> Option<Taken<S::Packet>> {
+        let (header, inside) = match link::decapsulate(ip, packet.bytes()) {
+            Ok(parts) => parts,
+            Err(error) => return Some(Err((packet, error.into()))),
+        };
+        let from = GreEnd { port, local: ip.dst, remote: ip.src };
+        let Some(vip) = self.tables.vips.by_id(header.vip) else {
+            return Some(Err((packet, DropReason::LinkVip)));
+        };
+        if vip.router != Some(from) {
+            return Some(Err((packet, DropReason::LinkForged)));
+        }
+        if header.core != self.id {
+            packet.cut_front(inside - LinkHeader::LEN);
+            return match self.world.core(header.core) {
+                Some(core) => {
+                    self.out.parcel(core, Parcel::Link, packet);
+                    None
+                }
+                None => Some(Err((packet, DropReason::LinkForged))),
+            };
+        }
+        packet.cut_front(inside);
+        Some(self.believe(&header, packet))
+    }
+
+    /// A link packet from another core of this process.
+    pub(crate) fn take_link(&mut self, mut packet: S::Packet) -> Taken<S::Packet> {
+        let header = match LinkHeader::parse(packet.bytes()) {
+            Ok(header) => header,
+            Err(error) => return Err((packet, error.into())),
+        };
+        packet.cut_front(LinkHeader::LEN);
+        self.believe(&header, packet)
+    }
+
+    fn believe(&self, header: &LinkHeader, packet: S::Packet) -> Taken<S::Packet> {
+        match self.believed(header, packet.bytes()) {
+            Ok((ip, sa, seq)) => Ok(Linked { packet, ip, vip: header.vip, sa, seq, filtered: header.filtered }),
+            Err(reason) => Err((packet, reason)),
+        }
+    }
+
+    /// 1. role, VIP, epoch; 2. the packet inside is ESP to that VIP; 3. its SA; 4. its number, by this core's window.
+    fn believed(&self, header: &LinkHeader, packet: &[u8]) -> Result<(IpHeader, InboundIndex, u64), DropReason> {
+        let vip = self.tables.vips.by_id(header.vip).filter(|_| self.target.enabled).ok_or(DropReason::LinkVip)?;
+        check_epoch(header, vip)?;
+        let ip = IpHeader::parse(packet)?;
+        // No router here sends packets in clear.
+        if header.clear || ip.upper != protocol::ESP || ip.dst != vip.entry.address {
+            return Err(DropReason::LinkForged);
+        }
+        let esp = EspHeader::parse(ip.upper_of(packet))?;
+        let at = self.tables.cache.lookup(header.vip, esp.spi).ok_or(DropReason::UnknownSpi)?;
+        let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
+        let seq = sa.window.infer_with_hint(esp.seq, header.seq_high);
+        sa.window.check(seq).inspect_err(|_| sa.count_replayed())?;
+        Ok((ip, at, seq))
+    }
+
+    /// Opens what a burst of link packets holds.
+    pub(crate) fn open_linked(&mut self, linked: Batch<Linked<S::Packet>>, now: Now) {
+        self.open(linked, Role::Target, now);
+    }
+}
+
+/// Only the highest epoch is obeyed (I6).
+fn check_epoch(header: &LinkHeader, vip: &Vip) -> Result<(), DropReason> {
+    if header.epoch < vip.entry.epoch { Err(DropReason::LinkEpoch) } else { Ok(()) }
+}

@@ -1,0 +1,221 @@
+//! Commands: what changes a core's tables between bursts.
+
+use phalanx_ipsec::{IpsecError, OutboundSa, Removed, InboundSa};
+use phalanx_wire::{SaId, VipId};
+
+use crate::clock::Now;
+use crate::command::{Command, Event, LinkEnd, Order, Outcome, Refused, TargetSet, Trash, VipEntry};
+use crate::engine::Engine;
+use crate::inbound_router::RouterSa;
+use crate::packet::Source;
+use crate::stats::Stage;
+use phalanx_wire::DropReason;
+
+type Answer = Result<Outcome, Refused>;
+
+impl<S: Source> Engine<S> {
+    /// Carries a command out and answers it.
+    pub(crate) fn obey(&mut self, order: Order, now: Now) {
+        let Order { token, command } = order;
+        let answer = match command {
+            Command::SetVip(entry) => Some(self.set_vip(entry, now)),
+            Command::RemoveVip(id) => self.remove_vip(token, id),
+            Command::AddInbound(sa) => Some(self.add_inbound(sa)),
+            Command::AddOutbound(sa) => Some(self.add_outbound(sa)),
+            Command::RemoveSa(id) => Some(self.remove_sa(id)),
+            Command::SetFilters(filters) => Some(self.set_filters(filters)),
+            Command::SetTargets(id, set) => Some(self.set_targets(id, set)),
+            Command::SetRouter(id, end) => Some(self.on_vip(id, |vip| vip.router = Some(end))),
+            Command::Settled(id) => Some(self.on_vip(id, |vip| vip.settled = true)),
+            Command::Confirm(_, key) => Some(found(self.router.table.confirm(&key, now.ms()))),
+            Command::EndConn(_, key) => Some(found(self.router.table.end(&key).is_some())),
+            Command::RestoreConn(_, key, target) => {
+                let restored = self.router.table.restore(&key, target, now.ms());
+                Some(restored.map(|()| Outcome::Applied).map_err(|_| Refused::TableFull))
+            }
+            Command::PurgeTarget(id, target) => match self.tables.vips.by_id(id).map(|vip| vip.entry.address) {
+                Some(address) => self.purge(token, id, address, Some(target)).err().map(Err),
+                None => Some(Ok(Outcome::Absent)),
+            },
+            Command::MergeWindow(id, snapshot) => Some(self.merge_window(id, snapshot)),
+            Command::RaiseFloor(id, floor) => Some(self.on_inbound(id, |sa| sa.floor = sa.floor.max(floor))),
+            Command::Drain => {
+                self.router.draining = true;
+                Some(Ok(Outcome::Applied))
+            }
+            Command::Lease { sa, lease, expires } => return self.take_lease(sa, lease, expires, now),
+            Command::Ceiling(id, upto) => return self.take_ceiling(id, upto, now),
+            Command::Dump(dump) => return self.dump(token, dump, now),
+            // The loop looks for this one itself.
+            Command::Stop => return,
+        };
+        if let Some(result) = answer {
+            self.mail.answer(Event::Done { core: self.id, token, result });
+        }
+    }
+
+    fn trash(&mut self, trash: Trash) {
+        self.mail.answer(Event::Trash(trash));
+    }
+
+    fn set_vip(&mut self, entry: Box<VipEntry>, now: Now) -> Answer {
+        let (address, ours) = (entry.address, entry.router_core == Some(self.id));
+        let is_router = entry.router_core.is_some();
+        if let Some(vip) = self.tables.vips.by_id_mut(entry.id).filter(|vip| vip.entry.address == address) {
+            if entry.epoch < vip.entry.epoch {
+                self.trash(Trash::Vip(entry));
+                return Err(Refused::OldEpoch);
+            }
+            let was_router = vip.entry.router_core.is_some();
+            vip.settled &= vip.entry.router_core == Some(self.id);
+            vip.selector.set_policy(entry.policy);
+            let old = std::mem::replace(&mut vip.entry, entry);
+            self.trash(Trash::Vip(old));
+            match (was_router, is_router) {
+                (false, true) => self.announce(address, now),
+                (true, false) => self.stop_announcing(address),
+                _ => {}
+            }
+            return Ok(Outcome::Applied);
+        }
+        // A VIP of another router is nothing that could be settled here.
+        if let Err(entry) = self.tables.vips.add(entry, !ours) {
+            self.trash(Trash::Vip(entry));
+            return Err(Refused::TableFull);
+        }
+        if is_router {
+            self.announce(address, now);
+        }
+        Ok(Outcome::Applied)
+    }
+
+    /// Answered when the VIP's connections are gone too.
+    fn remove_vip(&mut self, token: u64, id: VipId) -> Option<Answer> {
+        let Some(vip) = self.tables.vips.remove(id) else { return Some(Ok(Outcome::Absent)) };
+        let address = vip.entry.address;
+        self.stop_announcing(address);
+        self.trash(Trash::Vip(vip.entry));
+        if let Some(targets) = vip.targets {
+            self.trash(Trash::Targets(targets));
+        }
+        self.purge(token, id, address, None).err().map(Err)
+    }
+
+    fn add_inbound(&mut self, sa: Box<InboundSa>) -> Answer {
+        if self.tables.cache.find_inbound(sa.id()).is_some() {
+            self.trash(Trash::Inbound(sa));
+            return Ok(Outcome::Kept);
+        }
+        match self.tables.cache.add_inbound(sa) {
+            Ok(at) => {
+                self.router.sas[at.0 as usize] = RouterSa::default();
+                Ok(Outcome::Applied)
+            }
+            Err((error, sa)) => {
+                self.trash(Trash::Inbound(sa));
+                Err(refused(&error))
+            }
+        }
+    }
+
+    fn add_outbound(&mut self, sa: Box<OutboundSa>) -> Answer {
+        if self.tables.cache.find_outbound(sa.id()).is_some() {
+            self.trash(Trash::Outbound(sa));
+            return Ok(Outcome::Kept);
+        }
+        match self.tables.cache.add_outbound(sa) {
+            Ok(_) => Ok(Outcome::Applied),
+            Err((error, sa)) => {
+                self.trash(Trash::Outbound(sa));
+                Err(refused(&error))
+            }
+        }
+    }
+
+    fn remove_sa(&mut self, id: SaId) -> Answer {
+        if let Some(at) = self.tables.cache.find_inbound(id) {
+            self.drop_above(at, DropReason::UnknownSpi);
+        }
+        if let Some(at) = self.tables.cache.find_outbound(id) {
+            self.drop_held(at, DropReason::NoSa);
+        }
+        match self.tables.cache.remove(id) {
+            Some(Removed::Inbound(sa)) => self.trash(Trash::Inbound(sa)),
+            Some(Removed::Outbound(sa)) => self.trash(Trash::Outbound(sa)),
+            None => return Ok(Outcome::Absent),
+        }
+        Ok(Outcome::Applied)
+    }
+
+    fn set_filters(&mut self, mut filters: Box<phalanx_ipsec::FilterTable>) -> Answer {
+        if filters.bind(&mut self.tables.cache).is_err() {
+            self.trash(Trash::Filters(filters));
+            return Err(Refused::TableFull);
+        }
+        if let Some(old) = self.tables.filters.replace(filters) {
+            self.trash(Trash::Filters(old));
+        }
+        Ok(Outcome::Applied)
+    }
+
+    fn set_targets(&mut self, id: VipId, set: Box<TargetSet>) -> Answer {
+        let exists = |end: &LinkEnd| match end {
+            LinkEnd::Ring(core) => self.world.core(*core).is_some(),
+            LinkEnd::Gre(gre, _) => gre.port < self.world.ports.len(),
+        };
+        if set.targets.len() > TargetSet::MAX || !set.targets.iter().all(|target| exists(&target.link)) {
+            self.trash(Trash::Targets(set));
+            return Err(Refused::OutOfRange);
+        }
+        let Some(vip) = self.tables.vips.by_id_mut(id) else {
+            self.trash(Trash::Targets(set));
+            return Err(Refused::NoSuchVip);
+        };
+        if let Some(old) = vip.set_targets(set) {
+            self.trash(Trash::Targets(old));
+        }
+        Ok(Outcome::Applied)
+    }
+
+    fn merge_window(&mut self, id: SaId, snapshot: Box<phalanx_ipsec::WindowSnapshot>) -> Answer {
+        let sa = self.tables.cache.find_inbound(id).and_then(|at| self.tables.cache.inbound_mut(at));
+        let answer = sa.map(|sa| sa.verified.merge(&snapshot)).map(|()| Outcome::Applied).ok_or(Refused::NoSuchSa);
+        self.trash(Trash::Window(snapshot));
+        answer
+    }
+
+    fn on_vip(&mut self, id: VipId, change: impl FnOnce(&mut crate::vips::Vip)) -> Answer {
+        self.tables.vips.by_id_mut(id).map(change).map(|()| Outcome::Applied).ok_or(Refused::NoSuchVip)
+    }
+
+    fn on_inbound(&mut self, id: SaId, change: impl FnOnce(&mut RouterSa)) -> Answer {
+        let at = self.tables.cache.find_inbound(id).ok_or(Refused::NoSuchSa)?;
+        change(&mut self.router.sas[at.0 as usize]);
+        Ok(Outcome::Applied)
+    }
+
+    fn take_lease(&mut self, id: SaId, lease: phalanx_ipsec::Lease, expires: std::time::Instant, now: Now) {
+        let Some(at) = self.tables.cache.find_outbound(id) else { return };
+        let Some(sa) = self.tables.cache.outbound_mut(at) else { return };
+        let taken = sa.lease.offer(now.us(), lease, now.us_at(expires));
+        self.out.passed(if taken.is_ok() { Stage::Leases } else { Stage::LeasesRefused }, 1);
+        self.release(at, now);
+    }
+
+    fn take_ceiling(&mut self, id: SaId, upto: u64, now: Now) {
+        if let Some(at) = self.tables.cache.find_inbound(id) {
+            self.raise_ceiling(at, upto, now);
+        }
+    }
+}
+
+fn found(there: bool) -> Answer {
+    Ok(if there { Outcome::Applied } else { Outcome::Absent })
+}
+
+fn refused(error: &IpsecError) -> Refused {
+    match error {
+        IpsecError::Duplicate(_) => Refused::SpiTaken,
+        _ => Refused::TableFull,
+    }
+}

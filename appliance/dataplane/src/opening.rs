@@ -1,0 +1,135 @@
+//! Opening a burst of ESP packets: what a target does with what it was sent, and a router with what it keeps.
+
+use phalanx_aead::{OpenOp, open_burst};
+use phalanx_ipsec::{InboundIndex, OpenJob, Role, Subject};
+use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen};
+use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
+
+use crate::clock::Now;
+use crate::command::Event;
+use crate::engine::{Batch, Engine};
+use crate::packet::Source;
+use crate::stats::Stage;
+
+/// An ESP packet whose number passed the window's check.
+pub(crate) struct Opening<P> {
+    pub(crate) packet: P,
+    pub(crate) ip: IpHeader,
+    pub(crate) vip: VipId,
+    pub(crate) sa: InboundIndex,
+    pub(crate) seq: u64,
+    /// The router did the inbound filter (R14).
+    pub(crate) filtered: bool,
+}
+
+/// What is known of a packet beside its bytes.
+struct Facts {
+    job: OpenJob,
+    vip: VipId,
+    sa: InboundIndex,
+    filtered: bool,
+}
+
+impl<S: Source> Engine<S> {
+    /// 1. begin: find the parts; 2. the cipher over all; 3. ICV, commit, charge; 4. finish: padding, decapsulation;
+    /// 5. tunnel check; 6. filter; 7. the connection's tracker (targets); 8. deliver.
+    pub(crate) fn open(&mut self, burst: Batch<Opening<S::Packet>>, role: Role, now: Now) {
+        if burst.is_empty() {
+            return;
+        }
+        let (mut packets, mut facts) = (Batch::new(), Batch::new());
+        for one in burst {
+            let sa = self.tables.cache.inbound(one.sa);
+            match sa.ok_or(DropReason::UnknownSpi).and_then(|sa| sa.begin(one.packet.bytes(), &one.ip, one.seq)) {
+                Ok(job) => {
+                    packets.push(one.packet);
+                    facts.push(Facts { job, vip: one.vip, sa: one.sa, filtered: one.filtered });
+                }
+                Err(reason) => self.out.drop(one.packet, reason),
+            }
+        }
+        let authentic = self.decrypt(&mut packets, &facts);
+        let mut opened = 0;
+        for ((mut packet, facts), authentic) in packets.into_iter().zip(&facts).zip(authentic) {
+            match self.after_cipher(&mut packet, facts, authentic, role, now) {
+                Ok(()) => {
+                    opened += 1;
+                    self.deliver(packet);
+                }
+                Err(reason) => self.out.drop(packet, reason),
+            }
+        }
+        self.out.passed(Stage::Opened, opened);
+    }
+
+    /// Stage 2.
+    fn decrypt(&self, packets: &mut Batch<S::Packet>, facts: &Batch<Facts>) -> Batch<bool> {
+        let mut ops: Batch<OpenOp<'_>> = Batch::new();
+        for (packet, facts) in packets.iter_mut().zip(facts) {
+            // Nothing took the SA out since stage 1.
+            if let Some(sa) = self.tables.cache.inbound(facts.sa) {
+                ops.push(facts.job.op(sa.key(), packet.bytes_mut()));
+            }
+        }
+        open_burst(&mut ops);
+        ops.iter().map(|op| op.authentic).collect()
+    }
+
+    /// Stages 3 to 7.
+    fn after_cipher(
+        &mut self,
+        packet: &mut S::Packet,
+        facts: &Facts,
+        authentic: bool,
+        role: Role,
+        now: Now,
+    ) -> Result<(), DropReason> {
+        let sa = self.tables.cache.inbound_mut(facts.sa).ok_or(DropReason::UnknownSpi)?;
+        if !authentic {
+            sa.count_failed();
+            return Err(DropReason::BadIcv);
+        }
+        sa.accept(&facts.job, role)?;
+        if role == Role::Router {
+            self.near_ceiling(facts.sa, facts.job.seq, now);
+        }
+        let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
+        let inner = sa.finish(packet, &facts.job)?;
+        let subject = Subject::inbound(&inner.header, packet.bytes());
+        sa.fits(&subject)?;
+        let (peer, tunnel) = (sa.params().peer, sa.params().tunnel);
+        let log = !facts.filtered && self.tables.permits(facts.vip, &tunnel, &subject)?;
+        if role == Role::Target
+            && let &Seen::Tcp { flow, tcp } = Opened::packet(packet.bytes()).seen()
+        {
+            let payload = inner.header.upper_len().saturating_sub(tcp.data_offset);
+            let key = ConnKey { peer, flow };
+            let event = self.target.tracker.inbound(&key, &tcp, payload, now.ms());
+            self.tell_connection(facts.vip, key, event, log)?;
+        }
+        Ok(())
+    }
+
+    /// What the tracker found goes to control. A connection that cannot be followed may not begin.
+    pub(crate) fn tell_connection(
+        &mut self,
+        vip: VipId,
+        key: ConnKey,
+        event: Option<ConnEvent>,
+        log: bool,
+    ) -> Result<(), DropReason> {
+        let core = self.id;
+        match event {
+            None => {}
+            Some(ConnEvent::Opened) => {
+                self.mail.tell(Event::ConnOpened { core, vip, key });
+                if log {
+                    self.mail.tell(Event::Log { core, vip, key });
+                }
+            }
+            Some(ConnEvent::Closed) => self.mail.tell(Event::ConnClosed { core, vip, key }),
+            Some(ConnEvent::Refused) => return Err(DropReason::TableFull),
+        }
+        Ok(())
+    }
+}

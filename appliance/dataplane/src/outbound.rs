@@ -1,0 +1,293 @@
+//! Outbound: what the application sends from a VIP is sealed here and goes straight to the network (R17-R19).
+
+use phalanx_aead::{SealOp, seal_burst};
+use phalanx_ipsec::{Action, Origin, OutboundIndex, SealJob, SeqNo, Subject};
+use phalanx_steering::ConnKey;
+use phalanx_wire::ethernet::{self, ethertype};
+use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, protocol};
+
+use crate::clock::Now;
+use crate::command::Event;
+use crate::config::Limits;
+use crate::engine::{Batch, Engine};
+use crate::hold::{Held, HoldPool};
+use crate::packet::{Source, trim};
+use crate::stats::Stage;
+
+/// A packet waits no longer than this for a sequence number.
+const WAIT_MS: u64 = 500;
+/// SAs looked at for leases in one round, besides those with traffic.
+const LOOK_AT: usize = 16;
+
+pub(crate) struct OutboundSide<P> {
+    pub(crate) held: HoldPool<P>,
+    /// Beside [`phalanx_ipsec::ShadowCache`], by [`OutboundIndex`].
+    pub(crate) sas: Box<[OutboundState]>,
+    cursor: usize,
+}
+
+/// Packets of an SA that wait for sequence numbers.
+#[derive(Default)]
+pub(crate) struct OutboundState {
+    pub(crate) held: Held,
+    since_ms: u64,
+}
+
+/// An inner packet that shall go through an SA.
+struct Outgoing<P> {
+    packet: P,
+    sa: OutboundIndex,
+    log: bool,
+}
+
+/// A burst on its way through the cipher, in step.
+struct Sealing<P> {
+    packets: Batch<P>,
+    jobs: Batch<SealJob>,
+    sas: Batch<OutboundIndex>,
+}
+
+impl<P> Default for Sealing<P> {
+    fn default() -> Sealing<P> {
+        Sealing { packets: Batch::new(), jobs: Batch::new(), sas: Batch::new() }
+    }
+}
+
+/// What the filter says about a packet from the application.
+enum Way {
+    Clear,
+    Sa(OutboundIndex, bool),
+}
+
+impl<P> OutboundSide<P> {
+    pub(crate) fn new(limits: &Limits) -> OutboundSide<P> {
+        let sas = (0..limits.outbound).map(|_| OutboundState::default()).collect();
+        OutboundSide { held: HoldPool::new(limits.held, limits.held_each), sas, cursor: 0 }
+    }
+}
+
+impl<S: Source> Engine<S> {
+    /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
+    pub(crate) fn receive_application(&mut self, port: usize, frames: impl Iterator<Item = S::Packet>, now: Now) {
+        let mut burst = Batch::new();
+        let mut count = 0;
+        for mut packet in frames {
+            count += 1;
+            let way = application_ip(&mut packet).and_then(|ip| {
+                trim(&mut packet, ip.total_len);
+                self.way_out(&ip, packet.bytes())
+            });
+            match way {
+                Ok(Way::Sa(sa, log)) => burst.push(Outgoing { packet, sa, log }),
+                Ok(Way::Clear) => {
+                    self.out.passed(Stage::ClearPermitted, 1);
+                    self.send_to_network(packet, now);
+                }
+                Err(reason) => self.out.drop(packet, reason),
+            }
+        }
+        debug_assert_eq!(self.world.ports[port].role, crate::config::PortRole::Application);
+        self.out.passed(Stage::RxApplication, count);
+        self.seal(burst, now);
+    }
+
+    fn way_out(&self, ip: &IpHeader, packet: &[u8]) -> Result<Way, DropReason> {
+        let Some(slot) = self.served(ip.src) else { return Err(stranger(ip)) };
+        let vip = self.tables.vips.at(slot).ok_or(DropReason::SpoofedVip)?.entry.id;
+        let subject = Subject::outbound(ip, packet);
+        let filters = self.tables.filters.as_ref().ok_or(DropReason::NoFilter)?;
+        let at = filters.find(vip, &subject).ok_or(DropReason::NoFilter)?;
+        let filter = &filters.filters()[at];
+        match filter.action {
+            Action::Permit => return Ok(Way::Clear),
+            Action::Deny => return Err(DropReason::FilterDeny),
+            Action::Protect(_) => {}
+        }
+        let tunnel = filters.tunnel(at).ok_or(DropReason::NoSa)?;
+        let sa = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
+        let params = self.tables.cache.outbound(sa).ok_or(DropReason::NoSa)?;
+        // RFC 4301 §5.1: an SA carries only what its selectors name.
+        if !params.params().selectors.matches(&subject) {
+            return Err(DropReason::WrongTunnel);
+        }
+        params.admit(packet, Origin::Host)?;
+        Ok(Way::Sa(sa, filter.log))
+    }
+
+    /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: lay out, charge the
+    /// lifesize; 4. the cipher over all; 5. next hop; 6. ask for more numbers.
+    fn seal(&mut self, burst: Batch<Outgoing<S::Packet>>, now: Now) {
+        let mut sealing = Sealing::default();
+        let mut touched: Batch<OutboundIndex> = Batch::new();
+        for Outgoing { packet, sa: at, log } in burst {
+            if touched.last() != Some(&at) {
+                touched.push(at);
+            }
+            let nobody_waits = self.outbound.sas[at.0 as usize].held.is_empty();
+            let sa = self.tables.cache.outbound_mut(at).filter(|_| nobody_waits);
+            match sa.and_then(|sa| sa.lease.take(now.us())) {
+                Some(seq) => self.begin(&mut sealing, at, packet, seq, log, now),
+                None => self.hold(at, packet, now),
+            }
+        }
+        self.finish(sealing, now);
+        for at in touched {
+            self.want_lease(at, now);
+        }
+    }
+
+    /// Numbers came: what waited goes, as far as they reach.
+    pub(crate) fn release(&mut self, at: OutboundIndex, now: Now) {
+        let mut go_on = true;
+        while go_on {
+            let mut sealing = Sealing::default();
+            while go_on && !sealing.packets.is_full() {
+                let held = &mut self.outbound.sas[at.0 as usize].held;
+                let sa = self.tables.cache.outbound_mut(at).filter(|_| !held.is_empty());
+                let seq = sa.and_then(|sa| sa.lease.take(now.us()));
+                match seq.and_then(|seq| Some((seq, self.outbound.held.pop(held)?))) {
+                    // Whether to log was said when the connection's first packet was looked up.
+                    Some((seq, packet)) => self.begin(&mut sealing, at, packet, seq, false, now),
+                    None => go_on = false,
+                }
+            }
+            self.finish(sealing, now);
+        }
+        self.outbound.sas[at.0 as usize].since_ms = now.ms();
+        self.want_lease(at, now);
+    }
+
+    /// Stages 2 and 3 of one packet.
+    fn begin(
+        &mut self,
+        sealing: &mut Sealing<S::Packet>,
+        at: OutboundIndex,
+        mut packet: S::Packet,
+        seq: SeqNo,
+        log: bool,
+        now: Now,
+    ) {
+        let tracked = self.track_outbound(at, packet.bytes(), log, now);
+        let sa = self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa);
+        match tracked.and(sa).and_then(|sa| sa.begin(&mut packet, seq)) {
+            Ok(job) => {
+                sealing.packets.push(packet);
+                sealing.jobs.push(job);
+                sealing.sas.push(at);
+            }
+            Err(reason) => self.out.drop(packet, reason),
+        }
+    }
+
+    /// Stages 4 and 5.
+    fn finish(&mut self, mut sealing: Sealing<S::Packet>, now: Now) {
+        if sealing.packets.is_empty() {
+            return;
+        }
+        let mut ops: Batch<SealOp<'_>> = Batch::new();
+        for ((packet, job), at) in sealing.packets.iter_mut().zip(sealing.jobs).zip(&sealing.sas) {
+            // Nothing took the SA out since stage 3.
+            if let Some(sa) = self.tables.cache.outbound(*at) {
+                ops.push(job.op(sa.key(), packet.bytes_mut()));
+            }
+        }
+        seal_burst(&mut ops);
+        drop(ops);
+        self.out.passed(Stage::Sealed, sealing.packets.len());
+        for packet in sealing.packets {
+            self.send_to_network(packet, now);
+        }
+    }
+
+    /// Stage 2: where this core is a target, it follows its connections in both directions.
+    fn track_outbound(&mut self, at: OutboundIndex, packet: &[u8], log: bool, now: Now) -> Result<(), DropReason> {
+        let Some(sa) = self.tables.cache.outbound(at).filter(|_| self.target.enabled) else { return Ok(()) };
+        let (vip, peer) = (sa.params().vip, sa.params().peer);
+        let ip = IpHeader::parse(packet)?;
+        if ip.upper != protocol::TCP || ip.fragment.is_some() {
+            return Ok(());
+        }
+        let tcp = TcpHeader::parse_prefix(ip.upper_of(packet))?;
+        let flow = Flow::of_outbound(&ip, ip.upper_of(packet))?;
+        let (key, payload) = (ConnKey { peer, flow }, ip.upper_len().saturating_sub(tcp.data_offset));
+        let event = self.target.tracker.outbound(&key, &tcp, payload, now.ms());
+        self.tell_connection(vip, key, event, log)
+    }
+
+    fn hold(&mut self, at: OutboundIndex, packet: S::Packet, now: Now) {
+        let state = &mut self.outbound.sas[at.0 as usize];
+        if state.held.is_empty() {
+            state.since_ms = now.ms();
+        }
+        match self.outbound.held.push(&mut state.held, packet) {
+            Ok(()) => self.out.passed(Stage::HeldForLease, 1),
+            Err(packet) => self.out.drop(packet, DropReason::LeaseWaitFull),
+        }
+    }
+
+    fn send_to_network(&mut self, packet: S::Packet, now: Now) {
+        match crate::station::destination(packet.bytes()).and_then(|to| self.world.route(to)) {
+            Some((port, _)) => self.send(port, packet, now),
+            None => self.out.drop(packet, DropReason::NoNeighbour),
+        }
+    }
+
+    fn want_lease(&mut self, at: OutboundIndex, now: Now) {
+        let Some(sa) = self.tables.cache.outbound_mut(at) else { return };
+        if let Some(wanted) = sa.lease.wants(now.us()) {
+            let waiting = self.outbound.sas[at.0 as usize].held.len();
+            let want = wanted.want.max(waiting);
+            let (core, sa) = (self.id, sa.id());
+            let (done_below, rate_pps) = (wanted.done_below, wanted.rate);
+            self.mail.tell(Event::LeaseWanted { core, sa, want, done_below, rate_pps });
+        }
+    }
+
+    /// Repeats requests for SAs whose packets wait, and gives up what waited too long.
+    pub(crate) fn tend_leases(&mut self, now: Now) {
+        for _ in 0..LOOK_AT.min(self.outbound.sas.len()) {
+            let at = self.outbound.cursor;
+            self.outbound.cursor = (at + 1) % self.outbound.sas.len();
+            let state = &self.outbound.sas[at];
+            if state.held.is_empty() {
+                continue;
+            }
+            let index = OutboundIndex(at as u32);
+            if now.ms() >= state.since_ms + WAIT_MS {
+                self.drop_held(index, DropReason::NoLease);
+            } else {
+                self.want_lease(index, now);
+            }
+        }
+    }
+
+    /// Drops what waits for an SA's numbers.
+    pub(crate) fn drop_held(&mut self, at: OutboundIndex, reason: DropReason) {
+        while let Some(packet) = self.outbound.held.pop(&mut self.outbound.sas[at.0 as usize].held) {
+            self.out.drop(packet, reason);
+        }
+    }
+}
+
+/// Takes the Ethernet header off; ARP and whatever else is no IP is noise of the host's stack.
+fn application_ip(packet: &mut impl Buffer) -> Result<IpHeader, DropReason> {
+    let frame = Frame::parse(packet.bytes())?;
+    if !matches!(frame.ethertype, ethertype::IPV4 | ethertype::IPV6) {
+        return Err(DropReason::NotForUs);
+    }
+    packet.cut_front(ethernet::HEADER_LEN);
+    Ok(IpHeader::parse(packet.bytes())?)
+}
+
+/// A source that is no VIP served here: the stack's own noise (ND, MLD, mDNS), or something that must not get out.
+fn stranger(ip: &IpHeader) -> DropReason {
+    let link_local = match ip.src {
+        std::net::IpAddr::V4(src) => src.is_link_local(),
+        std::net::IpAddr::V6(src) => src.is_unicast_link_local(),
+    };
+    if ip.dst.is_multicast() || ip.src.is_unspecified() || link_local {
+        DropReason::NotForUs
+    } else {
+        DropReason::SpoofedVip
+    }
+}

@@ -1,0 +1,58 @@
+//! What a core sends: frames by port, parcels by core, gathered while a burst goes through the stages.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use phalanx_wire::{Buffer, DropReason};
+
+use crate::packet::{BURST, Parcel};
+use crate::stats::{CoreStats, Stage};
+
+/// One burst may go to one output with what waited there, and with what it let loose.
+pub(crate) const QUEUE: usize = 4 * BURST;
+
+pub(crate) struct Outbox<P> {
+    /// By port index: frames, complete.
+    pub(crate) frames: Box<[ArrayVec<P, QUEUE>]>,
+    /// By core position: parcels.
+    pub(crate) parcels: Box<[ArrayVec<P, QUEUE>]>,
+    pub(crate) stats: Arc<CoreStats>,
+}
+
+impl<P: Buffer> Outbox<P> {
+    pub(crate) fn new(ports: usize, cores: usize, stats: Arc<CoreStats>) -> Outbox<P> {
+        let queues = |n| (0..n).map(|_| ArrayVec::new()).collect();
+        Outbox { frames: queues(ports), parcels: queues(cores), stats }
+    }
+
+    /// A complete frame for a port of this core.
+    #[inline]
+    pub(crate) fn frame(&mut self, port: usize, frame: P) {
+        if let Err(full) = self.frames[port].try_push(frame) {
+            self.drop(full.element(), DropReason::QueueFull);
+        }
+    }
+
+    /// A packet for another core.
+    #[inline]
+    pub(crate) fn parcel(&mut self, core: usize, parcel: Parcel, mut packet: P) {
+        if let Err(reason) = parcel.wrap(&mut packet) {
+            return self.drop(packet, reason);
+        }
+        if let Err(full) = self.parcels[core].try_push(packet) {
+            self.drop(full.element(), DropReason::QueueFull);
+        }
+    }
+
+    /// The end of a packet.
+    #[inline]
+    pub(crate) fn drop(&self, packet: P, reason: DropReason) {
+        drop(packet);
+        self.stats.dropped(reason, 1);
+    }
+
+    #[inline]
+    pub(crate) fn passed(&self, stage: Stage, n: usize) {
+        self.stats.passed(stage, n as u64);
+    }
+}

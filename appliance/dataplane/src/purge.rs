@@ -1,0 +1,83 @@
+//! Ending the connections of a target or a VIP that is gone, a piece at a time.
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+use phalanx_steering::{ConnKey, Cursor, Progress};
+use phalanx_wire::{TargetId, VipId};
+
+use crate::command::{Event, Outcome, Refused};
+use crate::engine::Engine;
+use crate::packet::Source;
+
+/// Table slots looked at in one step.
+const STEP: usize = 256;
+/// Purges under way at a time.
+const PURGES: usize = 64;
+/// How far beyond what is verified a floor may rise: an unauthenticated number counts for no more (I5).
+const LEAP: u64 = 4096;
+
+/// Purges under way.
+#[derive(Default)]
+pub(crate) struct Purges(ArrayVec<Purge, PURGES>);
+
+struct Purge {
+    token: u64,
+    vip: VipId,
+    address: IpAddr,
+    /// `None`: all targets of the VIP.
+    target: Option<TargetId>,
+    cursor: Cursor,
+}
+
+impl<S: Source> Engine<S> {
+    /// Starts a purge; it is answered when it is through.
+    pub(crate) fn purge(
+        &mut self,
+        token: u64,
+        vip: VipId,
+        address: IpAddr,
+        target: Option<TargetId>,
+    ) -> Result<(), Refused> {
+        let purge = Purge { token, vip, address, target, cursor: Cursor::default() };
+        self.router.purges.0.try_push(purge).map_err(|_| Refused::TableFull)
+    }
+
+    /// One step of the oldest purge.
+    pub(crate) fn tend_purges(&mut self) {
+        // A purge through answers a command that came a while ago.
+        if !self.mail.has_room() {
+            return;
+        }
+        let Some(purge) = self.router.purges.0.first_mut() else { return };
+        let (address, target) = (purge.address, purge.target);
+        let mut ended: ArrayVec<ConnKey, STEP> = ArrayVec::new();
+        let progress = self.router.table.scan(&mut purge.cursor, STEP, |conn| {
+            if conn.key.flow.local.addr == address && target.is_none_or(|target| conn.target == target) {
+                ended.push(conn.key);
+            }
+        });
+        for key in &ended {
+            self.router.table.end(key);
+        }
+        if progress == Progress::Done {
+            let purge = self.router.purges.0.remove(0);
+            if let Some(target) = purge.target {
+                self.raise_floors(purge.vip, target);
+            }
+            let (core, token) = (self.id, purge.token);
+            self.mail.answer(Event::Done { core, token, result: Ok(Outcome::Applied) });
+        }
+    }
+
+    /// What a dead target may have accepted without telling, the router does not accept itself any more.
+    fn raise_floors(&mut self, vip: VipId, target: TargetId) {
+        for (at, sa) in self.tables.cache.iter_inbound().filter(|(_, sa)| sa.params().vip == vip) {
+            let state = &mut self.router.sas[at.0 as usize];
+            let forwarded = state.forwarded.iter().position(|(id, _)| *id == target);
+            if let Some((_, highest)) = forwarded.map(|at| state.forwarded.remove(at)) {
+                state.floor = state.floor.max(highest.min(sa.verified.edge().saturating_add(LEAP)));
+            }
+        }
+    }
+}

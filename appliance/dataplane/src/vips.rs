@@ -1,0 +1,132 @@
+//! The VIPs a core knows: by address for packets, by number for commands and link headers.
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+use phalanx_steering::{Candidate, Selector};
+use phalanx_wire::{TargetId, VipId};
+
+use crate::command::{GreEnd, TargetEntry, TargetSet, VipEntry};
+use crate::fixed_map::FixedMap;
+
+pub(crate) struct Vips {
+    slots: Box<[Option<Vip>]>,
+    by_address: FixedMap<IpAddr, u16>,
+    by_id: FixedMap<VipId, u16>,
+}
+
+pub(crate) struct Vip {
+    pub(crate) entry: Box<VipEntry>,
+    /// From whom link packets are believed.
+    pub(crate) router: Option<GreEnd>,
+    pub(crate) targets: Option<Box<TargetSet>>,
+    pub(crate) selector: Selector,
+    /// All targets were heard since this router took the VIP.
+    pub(crate) settled: bool,
+}
+
+impl Vip {
+    /// The target's place in the set, and the way there.
+    pub(crate) fn target(&self, id: TargetId) -> Option<(usize, &TargetEntry)> {
+        self.targets.as_ref()?.targets.iter().enumerate().find(|(_, target)| target.id == id)
+    }
+
+    /// Replaces the targets; gives back the old set.
+    pub(crate) fn set_targets(&mut self, set: Box<TargetSet>) -> Option<Box<TargetSet>> {
+        let candidates: ArrayVec<Candidate, { TargetSet::MAX }> = set
+            .targets
+            .iter()
+            .map(|target| Candidate {
+                id: target.id,
+                eligible: target.eligible,
+                draining: target.draining,
+                weight: target.weight,
+            })
+            .collect();
+        self.selector.set(&candidates);
+        self.targets.replace(set)
+    }
+}
+
+impl Vips {
+    pub(crate) fn new(limit: usize) -> Vips {
+        let slots = (0..limit).map(|_| None).collect();
+        Vips { slots, by_address: FixedMap::new(limit), by_id: FixedMap::new(limit) }
+    }
+
+    #[inline]
+    pub(crate) fn slot_of(&self, address: IpAddr) -> Option<u16> {
+        self.by_address.value(&address).copied()
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, slot: u16) -> Option<&Vip> {
+        self.slots[usize::from(slot)].as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn at_mut(&mut self, slot: u16) -> Option<&mut Vip> {
+        self.slots[usize::from(slot)].as_mut()
+    }
+
+    pub(crate) fn by_address(&self, address: IpAddr) -> Option<&Vip> {
+        self.at(self.slot_of(address)?)
+    }
+
+    pub(crate) fn by_id(&self, id: VipId) -> Option<&Vip> {
+        self.at(*self.by_id.value(&id)?)
+    }
+
+    pub(crate) fn by_id_mut(&mut self, id: VipId) -> Option<&mut Vip> {
+        let slot = *self.by_id.value(&id)?;
+        self.at_mut(slot)
+    }
+
+    /// Adds a VIP whose number and address are new; gives it back when there is no room.
+    pub(crate) fn add(&mut self, entry: Box<VipEntry>, settled: bool) -> Result<(), Box<VipEntry>> {
+        let taken = self.by_id.value(&entry.id).is_some() || self.by_address.value(&entry.address).is_some();
+        let Some(slot) = self.slots.iter().position(Option::is_none).filter(|_| !taken) else {
+            return Err(entry);
+        };
+        // The maps have as many places as there are slots: neither is full.
+        let _ = self.by_address.insert(entry.address, slot as u16);
+        let _ = self.by_id.insert(entry.id, slot as u16);
+        let selector = Selector::new(entry.policy, &[]);
+        self.slots[slot] = Some(Vip { entry, router: None, targets: None, selector, settled });
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, id: VipId) -> Option<Vip> {
+        let slot = self.by_id.remove(&id)?;
+        let vip = self.slots[usize::from(slot)].take()?;
+        self.by_address.remove(&vip.entry.address);
+        Some(vip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phalanx_steering::Policy;
+    use phalanx_wire::Epoch;
+
+    fn entry(id: u16, address: &str) -> Box<VipEntry> {
+        let address = address.parse().unwrap();
+        let policy = Policy::RoundRobin;
+        Box::new(VipEntry { id: VipId(id), address, epoch: Epoch(1), router_core: None, policy, served: true })
+    }
+
+    #[test]
+    fn a_vip_is_found_by_address_and_number_until_it_is_removed() {
+        let mut vips = Vips::new(2);
+        vips.add(entry(7, "10.77.0.100"), false).unwrap();
+        vips.add(entry(8, "fd77::100"), true).unwrap();
+        assert!(vips.add(entry(9, "10.77.0.101"), true).is_err(), "full");
+        assert_eq!(vips.by_address("fd77::100".parse().unwrap()).unwrap().entry.id, VipId(8));
+        assert_eq!(vips.by_id(VipId(7)).unwrap().entry.address.to_string(), "10.77.0.100");
+        assert_eq!(vips.remove(VipId(7)).unwrap().entry.id, VipId(7));
+        assert!(vips.by_id(VipId(7)).is_none() && vips.slot_of("10.77.0.100".parse().unwrap()).is_none());
+        assert!(vips.add(entry(8, "10.77.0.102"), true).is_err(), "number taken");
+        assert!(vips.add(entry(9, "fd77::100"), true).is_err(), "address taken");
+    }
+}
