@@ -143,7 +143,7 @@ configure() {
     number=$((10 + ${node#t}))
     (umask 077; common_config "$node" "$number" $((${node#t} % cpus)) target 'routers = ["r"]' >"$etc/$node.toml")
   done
-  "$PHALANX" pki init --dir "$etc" >/dev/null
+  "$PHALANX" pki init --dir "$etc" --cluster "$BED" >/dev/null
   for node in r t1 t2; do "$PHALANX" pki issue "$node" --dir "$etc" >/dev/null; done
   "$PHALANX" store create --config "$etc/r.toml" >/dev/null
 }
@@ -176,7 +176,7 @@ start() {
 ready() {
   local i
   for ((i = 0; i < 400; i++)); do
-    [ "$(query r target --json 2>/dev/null | jq '[.. | objects | select(.ready == true)] | length')" = 2 ] && return 0
+    [ "$(query r target --json 2>/dev/null | jq '[.[] | select(.ready)] | length')" = 2 ] && return 0
     sleep 0.05
   done
   query r target >&2 || true

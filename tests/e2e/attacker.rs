@@ -1,12 +1,10 @@
 //! Must show 4: an attacker on the network, and what becomes of its packets.
 
 use crate::bed::{Bed, TO_VIP, Tunnel};
-use crate::looks::{all_drops, connections, delivered, delivered_twice, network_mac};
+use crate::looks::{all_drops, assert_invariants, connections, delivered, delivered_twice, network_mac};
 use crate::pace;
 use crate::raw::RawSender;
-use crate::wire::{
-    Capture, Frame, What, clear_syn, esp_offset, fix_ipv4, forged_link_packet, readdress,
-};
+use crate::wire::{Capture, Frame, What, clear_syn, esp_offset, fix_ipv4, forged_link_packet, readdress};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -32,31 +30,15 @@ struct Scene {
 
 impl Scene {
     fn set() -> Scene {
-        let bed = Bed::up(Tunnel {
-            window: 1024,
-            ..Tunnel::PLAIN
-        });
+        let bed = Bed::up(Tunnel { window: 1024, ..Tunnel::PLAIN });
         for target in ["r", "t1", "t2"] {
             bed.capture(target, "vip0", &format!("tap-{target}"), &[]);
         }
-        bed.capture(
-            "sw",
-            "n-cl",
-            "n-cl",
-            &["esp", "and", "dst", "host", "10.77.0.100"],
-        );
+        bed.capture("sw", "n-cl", "n-cl", &["esp", "and", "dst", "host", "10.77.0.100"]);
         let sender = RawSender::open(&bed.namespace("at"), "net0");
         let wire = bed.frames("n-cl");
         let drops = all_drops(&bed);
-        Scene {
-            bed,
-            sender,
-            wire,
-            latest: Vec::new(),
-            genuine: 0,
-            random: 0x9e37_79b9_7f4a_7c15,
-            drops,
-        }
+        Scene { bed, sender, wire, latest: Vec::new(), genuine: 0, random: 0x9e37_79b9_7f4a_7c15, drops }
     }
 
     /// xorshift64
@@ -88,12 +70,7 @@ impl Scene {
     }
 
     /// Sends `EACH` frames evenly, each made at its moment from what is on the wire then; then says which reasons counted them.
-    fn attack(
-        &mut self,
-        name: &str,
-        mut make: impl FnMut(&mut Scene) -> Vec<u8>,
-        reasons: &[&str],
-    ) {
+    fn attack(&mut self, name: &str, mut make: impl FnMut(&mut Scene) -> Vec<u8>, reasons: &[&str]) {
         let start = Instant::now();
         for i in 0..EACH {
             let frame = make(self);
@@ -109,12 +86,7 @@ impl Scene {
         let now = all_drops(&self.bed);
         let counted: BTreeMap<String, u64> = now
             .iter()
-            .map(|(reason, n)| {
-                (
-                    reason.clone(),
-                    n - self.drops.get(reason).copied().unwrap_or(0),
-                )
-            })
+            .map(|(reason, n)| (reason.clone(), n - self.drops.get(reason).copied().unwrap_or(0)))
             .filter(|(_, n)| *n > 0)
             .collect();
         self.bed.progress(&format!("{name}: {counted:?}"));
@@ -124,10 +96,7 @@ impl Scene {
             expected * 100 >= EACH as u64 * 99,
             "{name}: {expected} of {EACH} were counted under {reasons:?}: {counted:?}"
         );
-        assert!(
-            total <= EACH as u64 + 20,
-            "{name}: more was dropped than was sent: {counted:?}"
-        );
+        assert!(total <= EACH as u64 + 20, "{name}: more was dropped than was sent: {counted:?}");
         self.drops = now;
     }
 }
@@ -137,9 +106,7 @@ fn an_attacker_delivers_nothing_makes_no_state_and_costs_no_packet() {
     let mut scene = Scene::set();
     let url = format!("http://{}:{}/150/1000000/300", scene.bed.host(), pace::PORT);
     let fetch = |name: &str| {
-        format!(
-            "curl -sS --max-time 200 -o /tmp/{name} {url} 2>/tmp/{name}.err; echo ended >>/tmp/{name}.err"
-        )
+        format!("curl -sS --max-time 200 -o /tmp/{name} {url} 2>/tmp/{name}.err; echo ended >>/tmp/{name}.err")
     };
     let delivered_before = delivered(&scene.bed);
     for name in ["s0", "s1"] {
@@ -151,68 +118,30 @@ fn an_attacker_delivers_nothing_makes_no_state_and_costs_no_packet() {
     let state = connections(&scene.bed);
     assert_eq!(state, 2, "one stream to each target");
 
-    scene.attack(
-        "replays of captured packets",
-        |s| s.ahead(0),
-        &["replay", "too-old"],
-    );
-    scene.attack(
-        "genuine packets, renumbered ahead of the genuine ones",
-        forge_ahead,
-        &["bad-icv"],
-    );
+    scene.attack("replays of captured packets", |s| s.ahead(0), &["replay", "too-old"]);
+    scene.attack("genuine packets, renumbered ahead of the genuine ones", forge_ahead, &["bad-icv"]);
     scene.attack("bits flipped", flip, &["bad-icv"]);
-    scene.attack(
-        "packets cut short",
-        truncate,
-        &["bad-icv", "runt", "bad-ip"],
-    );
+    scene.attack("packets cut short", truncate, &["bad-icv", "runt", "bad-ip"]);
     scene.attack("unknown SPIs", unknown_spi, &["unknown-spi"]);
-    scene.attack(
-        "SYNs with a bad ICV",
-        |s| renumber_syn(s, &syn),
-        &["bad-icv"],
-    );
+    scene.attack("SYNs with a bad ICV", |s| renumber_syn(s, &syn), &["bad-icv"]);
     scene.attack(
         "SYNs in clear",
         |s| clear_syn(network_mac(["r", "t1", "t2"][s.random(3)]), 80),
         &["clear-to-vip", "not-for-us"],
     );
-    scene.attack(
-        "forged link packets on the network",
-        forge_link,
-        &["link-forged", "not-for-us"],
-    );
+    scene.attack("forged link packets on the network", forge_link, &["link-forged", "not-for-us"]);
 
-    assert_eq!(
-        connections(&scene.bed),
-        state,
-        "no connection was made or lost"
-    );
-    assert_eq!(
-        scene.bed.guest("cat /tmp/s0.err /tmp/s1.err").1,
-        "",
-        "both streams go on"
-    );
+    assert_eq!(connections(&scene.bed), state, "no connection was made or lost");
+    assert_eq!(scene.bed.guest("cat /tmp/s0.err /tmp/s1.err").1, "", "both streams go on");
     scene.bed.guest_ok("pkill curl; sleep 1");
     std::thread::sleep(Duration::from_millis(500));
     scene.look();
     // The one sum that proves both halves: more would be something forged or repeated, less something genuine lost.
-    assert_eq!(
-        delivered(&scene.bed) - delivered_before,
-        scene.genuine,
-        "exactly the client's packets were delivered"
-    );
+    assert_eq!(delivered(&scene.bed) - delivered_before, scene.genuine, "exactly the client's packets were delivered");
     let taps = ["r", "t1", "t2"].map(|n| scene.bed.capture_end(&format!("tap-{n}")));
-    assert_eq!(
-        delivered_twice(&taps.each_ref().map(|p| p.as_path())),
-        Vec::<Vec<u8>>::new()
-    );
-    assert_eq!(
-        scene.bed.xfrm_errors(),
-        [],
-        "nothing of it reached the client either"
-    );
+    assert_eq!(delivered_twice(&taps.each_ref().map(|p| p.as_path())), Vec::<Vec<u8>>::new());
+    assert_invariants(&scene.bed);
+    assert_eq!(scene.bed.xfrm_errors(), [], "nothing of it reached the client either");
 }
 
 /// The first ESP packet the client ever sent through this tunnel is a SYN.

@@ -32,21 +32,11 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// IPv4 in IPv4, 32-bit numbers.
-    pub const PLAIN: Tunnel = Tunnel {
-        outer: 4,
-        inner: 4,
-        mode: "tunnel",
-        esn: false,
-        window: 64,
-    };
+    pub const PLAIN: Tunnel = Tunnel { outer: 4, inner: 4, mode: "tunnel", esn: false, window: 64 };
 
     /// The VIP as it stands in a URL.
     pub fn host(&self) -> &'static str {
-        if self.inner == 4 {
-            "10.77.0.100"
-        } else {
-            "[fd77::100]"
-        }
+        if self.inner == 4 { "10.77.0.100" } else { "[fd77::100]" }
     }
 }
 
@@ -89,31 +79,19 @@ impl Bed {
 
     /// Namespaces, wires and the guest only.
     pub fn bare(tunnel: Tunnel) -> Bed {
-        assert!(
-            nix::unistd::geteuid().is_root(),
-            "the end-to-end tests make network namespaces: run them as root"
-        );
+        assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests make network namespaces: run them as root");
         let lock = File::create("/run/phalanx-bed.lock").expect("a lock file in /run");
-        let lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, e)| e)
-            .expect("the lock");
+        let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).expect("the lock");
         let mut keeper = script_command(tunnel, "bed.sh", &["hold"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("bed.sh can be run");
         let mut line = String::new();
-        BufReader::new(keeper.stdout.take().expect("piped"))
-            .read_line(&mut line)
-            .expect("its first line");
+        BufReader::new(keeper.stdout.take().expect("piped")).read_line(&mut line).expect("its first line");
         assert_eq!(line, "ready\n", "bed.sh did not make the bed");
-        let bed = Bed {
-            tunnel,
-            keeper,
-            guest_commands: AtomicU32::new(0),
-            start: Instant::now(),
-            _one_at_a_time: lock,
-        };
+        let bed =
+            Bed { tunnel, keeper, guest_commands: AtomicU32::new(0), start: Instant::now(), _one_at_a_time: lock };
         bed.script("bed.sh", &["boot"]);
         bed
     }
@@ -140,10 +118,8 @@ impl Bed {
 
     /// Runs one of the bed's scripts to its end; a failure of it is one of the test.
     pub fn script(&self, script: &str, arguments: &[&str]) {
-        let status = script_command(self.tunnel, script, arguments)
-            .stdin(Stdio::null())
-            .status()
-            .expect("it can be run");
+        let status =
+            script_command(self.tunnel, script, arguments).stdin(Stdio::null()).status().expect("it can be run");
         assert!(status.success(), "{script} {arguments:?}: {status}");
     }
 
@@ -158,38 +134,25 @@ impl Bed {
     pub fn kill_hard(&self, node: &str) {
         let pid = self.pid(node);
         kill(pid, Signal::SIGKILL).expect("the node runs");
-        wait_until("the node is gone", Duration::from_secs(5), || {
-            kill(pid, None).is_err() || zombie(pid)
-        });
+        wait_until("the node is gone", Duration::from_secs(5), || kill(pid, None).is_err() || zombie(pid));
     }
 
     /// Asks a node to end; answers how long it took.
     pub fn terminate(&self, node: &str) -> Duration {
         let (pid, start) = (self.pid(node), Instant::now());
         kill(pid, Signal::SIGTERM).expect("the node runs");
-        wait_until("the node ends on SIGTERM", Duration::from_secs(10), || {
-            kill(pid, None).is_err() || zombie(pid)
-        });
+        wait_until("the node ends on SIGTERM", Duration::from_secs(10), || kill(pid, None).is_err() || zombie(pid));
         start.elapsed()
     }
 
     fn pid(&self, node: &str) -> Pid {
-        let record =
-            fs::read_to_string(self.file("pids").join(node)).expect("the node was started");
-        Pid::from_raw(
-            record
-                .split(' ')
-                .next()
-                .expect("a pid")
-                .parse()
-                .expect("a pid"),
-        )
+        let record = fs::read_to_string(self.file("pids").join(node)).expect("the node was started");
+        Pid::from_raw(record.split(' ').next().expect("a pid").parse().expect("a pid"))
     }
 
     /// What `phalanx COMMAND --json` says on a node.
     pub fn query(&self, node: &str, command: &str) -> Value {
-        self.try_query(node, command)
-            .unwrap_or_else(|| panic!("`phalanx {command}` on {node} gave no JSON"))
+        self.try_query(node, command).unwrap_or_else(|| panic!("`phalanx {command}` on {node} gave no JSON"))
     }
 
     /// As [`query`](Bed::query), `None` while the node does not answer.
@@ -200,9 +163,7 @@ impl Bed {
             .stderr(Stdio::null())
             .output()
             .expect("phalanx can be run");
-        serde_json::from_slice(&output.stdout)
-            .ok()
-            .filter(|_| output.status.success())
+        serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
     }
 
     /// Waits until the router gives connections to both targets.
@@ -217,10 +178,7 @@ impl Bed {
         let id = format!("e{}", self.guest_commands.fetch_add(1, Ordering::Relaxed));
         let path = self.file("guest").join(&id);
         fs::write(path.with_extension("cmd"), command).expect("the guest's folder");
-        let mut console = File::options()
-            .write(true)
-            .open(self.file("guest/console"))
-            .expect("the guest's console");
+        let mut console = File::options().write(true).open(self.file("guest/console")).expect("the guest's console");
         writeln!(console, "{id}").expect("the guest listens");
         Job { path }
     }
@@ -240,21 +198,13 @@ impl Bed {
     /// The guest kernel's IPsec error counters that are not 0.
     pub fn xfrm_errors(&self) -> Vec<(String, u64)> {
         let text = self.guest_ok("cat /proc/net/xfrm_stat");
-        let lines = text
-            .lines()
-            .filter_map(|l| l.split_once(char::is_whitespace));
-        lines
-            .map(|(name, n)| (name.to_owned(), n.trim().parse().expect("a counter")))
-            .filter(|(_, n)| *n > 0)
-            .collect()
+        let lines = text.lines().filter_map(|l| l.split_once(char::is_whitespace));
+        lines.map(|(name, n)| (name.to_owned(), n.trim().parse().expect("a counter"))).filter(|(_, n)| *n > 0).collect()
     }
 
     /// Connections the web server of a target answered.
     pub fn served(&self, target: &str) -> usize {
-        fs::read_to_string(self.file(&format!("web-{target}/access.log")))
-            .expect("its log")
-            .lines()
-            .count()
+        fs::read_to_string(self.file(&format!("web-{target}/access.log"))).expect("its log").lines().count()
     }
 
     // ---- captures
@@ -269,12 +219,8 @@ impl Bed {
     /// Ends a capture; answers its file. What the kernel could not give it would be a gap in the proof.
     pub fn capture_end(&self, name: &str) -> PathBuf {
         self.script("cluster.sh", &["capture_end", name]);
-        let log = fs::read_to_string(self.file(&format!("log/tcpdump-{name}.log")))
-            .expect("tcpdump's log");
-        assert!(
-            log.contains("\n0 packets dropped by kernel"),
-            "the capture {name} has gaps: {log}"
-        );
+        let log = fs::read_to_string(self.file(&format!("log/tcpdump-{name}.log"))).expect("tcpdump's log");
+        assert!(log.contains("\n0 packets dropped by kernel"), "the capture {name} has gaps: {log}");
         self.file(&format!("pcap/{name}.pcap"))
     }
 
@@ -290,16 +236,8 @@ impl Drop for Bed {
         if std::thread::panicking() {
             let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("failed-bed");
             let _ = fs::remove_dir_all(&kept);
-            let copied = Command::new("cp")
-                .arg("-r")
-                .arg(self.file(""))
-                .arg(&kept)
-                .stderr(Stdio::null())
-                .status();
-            eprintln!(
-                "    logs and captures of the failed bed: {} ({copied:?})",
-                kept.display()
-            );
+            let copied = Command::new("cp").arg("-r").arg(self.file("")).arg(&kept).stderr(Stdio::null()).status();
+            eprintln!("    logs and captures of the failed bed: {} ({copied:?})", kept.display());
         }
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
@@ -317,10 +255,7 @@ impl Job {
         wait_until("the guest's command ends", limit, || self.ended());
         let code = fs::read_to_string(self.path.with_extension("rc")).expect("its exit code");
         let output = fs::read(self.path.with_extension("out")).unwrap_or_default();
-        (
-            code.trim().parse().expect("a number"),
-            String::from_utf8_lossy(&output).into_owned(),
-        )
+        (code.trim().parse().expect("a number"), String::from_utf8_lossy(&output).into_owned())
     }
 }
 
@@ -340,19 +275,11 @@ fn zombie(pid: Pid) -> bool {
 }
 
 fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("scripts/lib")
-        .join(script);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib").join(script);
     let mut command = Command::new(path);
     command.arg(arguments[0]).arg(PREFIX).args(&arguments[1..]);
-    command
-        .env("PHALANX", env!("CARGO_BIN_EXE_phalanx"))
-        .env("MODE", tunnel.mode);
-    command
-        .env("OUTER", tunnel.outer.to_string())
-        .env("INNER", tunnel.inner.to_string());
-    command
-        .env("ESN", u8::from(tunnel.esn).to_string())
-        .env("WINDOW", tunnel.window.to_string());
+    command.env("PHALANX", env!("CARGO_BIN_EXE_phalanx")).env("MODE", tunnel.mode);
+    command.env("OUTER", tunnel.outer.to_string()).env("INNER", tunnel.inner.to_string());
+    command.env("ESN", u8::from(tunnel.esn).to_string()).env("WINDOW", tunnel.window.to_string());
     command
 }

@@ -9,10 +9,8 @@ use std::time::Duration;
 fn host_state(bed: &Bed, node: &str) -> String {
     let looks = "ip -o link | sed 's/state [A-Z]* //'; ip -o addr; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep -v ' dev lo'; \
                  nft list ruleset; sysctl -a --pattern 'net.ipv[46].conf.(all|default|net0|link0)' 2>/dev/null | sort; ss -Han";
-    let output = Command::new("ip")
-        .args(["netns", "exec", &bed.namespace(node), "bash", "-c", looks])
-        .output()
-        .expect("ip");
+    let output =
+        Command::new("ip").args(["netns", "exec", &bed.namespace(node), "bash", "-c", looks]).output().expect("ip");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -25,9 +23,7 @@ fn sigterm_leaves_nothing_behind() {
     }
     let before: Vec<String> = NODES.iter().map(|n| host_state(&bed, n)).collect();
     assert!(
-        !before
-            .iter()
-            .any(|s| s.contains("vip0") || s.contains("10.77.0.100") || s.contains("phalanx")),
+        !before.iter().any(|s| s.contains("vip0") || s.contains("10.77.0.100") || s.contains("phalanx")),
         "{before:?}"
     );
 
@@ -35,37 +31,17 @@ fn sigterm_leaves_nothing_behind() {
         bed.start(node);
     }
     bed.wait_ready();
-    bed.guest_ok(&format!(
-        "curl -sS --max-time 10 -o /dev/null http://{}/",
-        bed.host()
-    ));
-    let download = bed.guest_start(&format!(
-        "curl -sS --max-time 20 -o /dev/null http://{}:8080/100/1000/100",
-        bed.host()
-    ));
+    bed.guest_ok(&format!("curl -sS --max-time 10 -o /dev/null http://{}/", bed.host()));
+    let download =
+        bed.guest_start(&format!("curl -sS --max-time 20 -o /dev/null http://{}:8080/100/1000/100", bed.host()));
     std::thread::sleep(Duration::from_millis(500));
 
-    for (node, before) in ["t1", "t2", "r"]
-        .iter()
-        .zip([&before[1], &before[2], &before[0]])
-    {
+    for (node, before) in ["t1", "t2", "r"].iter().zip([&before[1], &before[2], &before[0]]) {
         let took = bed.terminate(node);
         bed.progress(&format!("{node} ended in {} ms", took.as_millis()));
-        let sockets = |s: &str| {
-            s.lines()
-                .filter(|l| !l.contains("TIME-WAIT"))
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            sockets(&host_state(&bed, node)),
-            sockets(before),
-            "{node}'s host is as it was"
-        );
-        assert!(
-            !bed.file(&format!("{node}.sock")).exists(),
-            "{node}'s status socket is gone"
-        );
+        let sockets = |s: &str| s.lines().filter(|l| !l.contains("TIME-WAIT")).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(sockets(&host_state(&bed, node)), sockets(before), "{node}'s host is as it was");
+        assert!(!bed.file(&format!("{node}.sock")).exists(), "{node}'s status socket is gone");
     }
     let (code, _) = download.finish(Duration::from_secs(30));
     assert_ne!(code, 0, "what was open when the cluster ended did end");

@@ -1,7 +1,7 @@
 //! Must show 3: kill -9 at random moments under load, twenty times each.
 
 use crate::bed::{Bed, TO_CLIENT, TO_VIP, Tunnel, wait_until};
-use crate::looks::{Wire, connections_of, delivered, delivered_twice, network_mac};
+use crate::looks::{Wire, assert_invariants, connections_of, delivered, delivered_twice, network_mac};
 use crate::pace;
 use crate::raw::RawSender;
 use crate::wire::{Frame, What, clear_syn, readdress, sequences};
@@ -12,9 +12,7 @@ const KILLS: usize = 20;
 
 /// 0 to `below` milliseconds, from the clock's lowest digits: a moment that nobody chose.
 fn random_moment(below: u32) -> Duration {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     Duration::from_millis(u64::from(now.subsec_micros() % below))
 }
 
@@ -25,11 +23,7 @@ fn endless(bed: &Bed, name: &str) {
 }
 
 fn size(bed: &Bed, name: &str) -> u64 {
-    bed.guest(&format!("stat -c %s /tmp/{name} 2>/dev/null || echo 0"))
-        .1
-        .trim()
-        .parse()
-        .expect("a size")
+    bed.guest(&format!("stat -c %s /tmp/{name} 2>/dev/null || echo 0")).1.trim().parse().expect("a size")
 }
 
 /// Fetches pages one after the other until `/tmp/stop` exists.
@@ -51,25 +45,15 @@ fn a_killed_target_is_forgotten_and_nothing_leaves_its_host_in_clear() {
     page_load(&bed);
     let mut slowest = Duration::ZERO;
     for round in 0..KILLS {
-        let (victim, other) = if round % 2 == 0 {
-            ("t1", "t2")
-        } else {
-            ("t2", "t1")
-        };
+        let (victim, other) = if round % 2 == 0 { ("t1", "t2") } else { ("t2", "t1") };
         let streams = [format!("a{round}"), format!("b{round}")];
         streams.iter().for_each(|name| endless(&bed, name));
-        wait_until("both streams run", Duration::from_secs(10), || {
-            streams.iter().all(|s| size(&bed, s) > 1000)
-        });
+        wait_until("both streams run", Duration::from_secs(10), || streams.iter().all(|s| size(&bed, s) > 1000));
         std::thread::sleep(random_moment(500));
 
         bed.kill_hard(victim);
         let killed = Instant::now();
-        wait_until(
-            "the router forgets the dead target",
-            Duration::from_secs(2),
-            || connections_of(&bed, victim) == 0,
-        );
+        wait_until("the router forgets the dead target", Duration::from_secs(2), || connections_of(&bed, victim) == 0);
         let fetch = format!(
             "curl -sS --connect-timeout 0.3 --retry 9 --retry-all-errors --retry-delay 0 --retry-max-time 4 -D - -o /dev/null http://{}/",
             bed.host()
@@ -77,33 +61,17 @@ fn a_killed_target_is_forgotten_and_nothing_leaves_its_host_in_clear() {
         let head = bed.guest_ok(&fetch);
         let served_after = killed.elapsed();
         slowest = slowest.max(served_after);
-        assert!(
-            head.contains(&format!("Served-By: {other}")),
-            "the other target serves: {head}"
-        );
-        assert!(
-            served_after < Duration::from_secs(2),
-            "a new connection was served after {served_after:?}"
-        );
+        assert!(head.contains(&format!("Served-By: {other}")), "the other target serves: {head}");
+        assert!(served_after < Duration::from_secs(2), "a new connection was served after {served_after:?}");
 
         // In clear, to the dead target, to the living one and to the router.
         for node in [victim, other, "r"] {
             attacker.send(&clear_syn(network_mac(node), 80));
         }
-        wait_until(
-            "exactly the dead target's stream ends",
-            Duration::from_secs(15),
-            || {
-                streams
-                    .iter()
-                    .filter(|s| bed.guest(&format!("grep -q ended /tmp/{s}.err")).0 == 0)
-                    .count()
-                    == 1
-            },
-        );
-        bed.guest_ok(&format!(
-            "pkill -f -- '-o /tmp/[ab]{round} '; rm -f /tmp/[ab]{round}; true"
-        ));
+        wait_until("exactly the dead target's stream ends", Duration::from_secs(15), || {
+            streams.iter().filter(|s| bed.guest(&format!("grep -q ended /tmp/{s}.err")).0 == 0).count() == 1
+        });
+        bed.guest_ok(&format!("pkill -f -- '-o /tmp/[ab]{round} '; rm -f /tmp/[ab]{round}; true"));
         bed.start(victim);
         bed.wait_ready();
         bed.progress(&format!(
@@ -114,6 +82,7 @@ fn a_killed_target_is_forgotten_and_nothing_leaves_its_host_in_clear() {
     }
     bed.progress(&format!("slowest: {} ms", slowest.as_millis()));
     bed.guest_ok("touch /tmp/stop");
+    assert_invariants(&bed);
     judge_targets(&bed);
 }
 
@@ -127,10 +96,7 @@ fn judge_targets(bed: &Bed) {
         let wire = Wire::of(&bed.capture_end(&format!("n-{target}")).to_path_buf());
         let clear: Vec<_> = wire.clear.iter().filter(|f| f.from == mac).collect();
         assert!(clear.is_empty(), "in clear from {target}: {clear:?}");
-        assert!(
-            !wire.claims.contains_key(&mac),
-            "{target} spoke for the VIP in ARP or ND"
-        );
+        assert!(!wire.claims.contains_key(&mac), "{target} spoke for the VIP in ARP or ND");
         assert!(wire.answers(target) > 100, "{target} did work: {wire:?}");
     }
 }
@@ -156,67 +122,38 @@ fn a_restarted_router_goes_on_and_takes_nothing_twice() {
         bed.start("r");
         // While it gathers, and then when it has: nothing of the past may get in.
         attacker.send_at(2000, old.iter().map(|f| f.as_slice()));
-        wait_until(
-            "the established connections go on",
-            Duration::from_secs(20),
-            || {
-                streams
-                    .iter()
-                    .zip(before)
-                    .all(|(s, then)| size(&bed, s) > then)
-            },
-        );
+        wait_until("the established connections go on", Duration::from_secs(20), || {
+            streams.iter().zip(before).all(|(s, then)| size(&bed, s) > then)
+        });
         let resumed = killed.elapsed();
         bed.wait_ready();
         let tap = format!("tap-r-{round}");
         bed.capture("r", "vip0", &tap, &[]);
         taps.push(bed.file(&format!("pcap/{tap}.pcap")));
-        bed.guest_ok(&format!(
-            "curl -sS --connect-timeout 5 --max-time 9 -o /dev/null http://{}/",
-            bed.host()
-        ));
+        bed.guest_ok(&format!("curl -sS --connect-timeout 5 --max-time 9 -o /dev/null http://{}/", bed.host()));
         attacker.send_at(2000, old.iter().map(|f| f.as_slice()));
-        bed.progress(&format!(
-            "kill {} of {KILLS}: streams went on after {} ms",
-            round + 1,
-            resumed.as_millis()
-        ));
+        bed.progress(&format!("kill {} of {KILLS}: streams went on after {} ms", round + 1, resumed.as_millis()));
     }
     bed.guest_ok("touch /tmp/stop");
-    assert_eq!(
-        bed.guest("cat /tmp/s0.err /tmp/s1.err").1,
-        "",
-        "the first connections lived through all of it"
-    );
+    assert_eq!(bed.guest("cat /tmp/s0.err /tmp/s1.err").1, "", "the first connections lived through all of it");
     bed.guest_ok("pkill curl; sleep 1");
     std::thread::sleep(Duration::from_secs(1));
 
+    assert_invariants(&bed);
     bed.progress("the whole capture, replayed");
     let everything = to_vip(&bed, usize::MAX);
     let before = delivered(&bed);
     let sent = attacker.send_at(5000, everything.iter().map(|f| f.as_slice()));
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(
-        delivered(&bed),
-        before,
-        "of {sent} replayed packets something was delivered"
-    );
+    assert_eq!(delivered(&bed), before, "of {sent} replayed packets something was delivered");
 
     for target in ["t1", "t2"] {
         taps.push(bed.capture_end(&format!("tap-{target}")));
     }
     let twice = delivered_twice(&taps.iter().map(PathBuf::as_path).collect::<Vec<&Path>>());
-    assert!(
-        twice.is_empty(),
-        "{} packets were delivered twice; the first: {:02x?}",
-        twice.len(),
-        twice[0]
-    );
+    assert!(twice.is_empty(), "{} packets were delivered twice; the first: {:02x?}", twice.len(), twice[0]);
     let sequence = &sequences(&bed.capture_end("n-cl"))[&TO_CLIENT];
-    bed.progress(&format!(
-        "{} packets to the client, the highest number {}",
-        sequence.packets, sequence.highest
-    ));
+    bed.progress(&format!("{} packets to the client, the highest number {}", sequence.packets, sequence.highest));
     sequence.assert_unique();
 }
 

@@ -56,21 +56,15 @@ impl Wire {
         match frame.what {
             What::Esp { spi: TO_VIP, .. } => self.to_vip += 1,
             What::Esp { spi: TO_CLIENT, .. } => *self.from_vip.entry(frame.from).or_default() += 1,
-            What::Arp { sender, .. } if claimed(sender.into()) => {
-                *self.claims.entry(frame.from).or_default() += 1
-            }
-            What::Nd {
-                source,
-                about,
-                advertisement,
-            } if claimed(source.into()) || advertisement && claimed(about.into()) => {
+            What::Arp { sender, .. } if claimed(sender.into()) => *self.claims.entry(frame.from).or_default() += 1,
+            What::Nd { source, about, advertisement }
+                if claimed(source.into()) || advertisement && claimed(about.into()) =>
+            {
                 *self.claims.entry(frame.from).or_default() += 1;
             }
-            What::Clear {
-                source,
-                destination,
-                ..
-            } if claimed(source) || claimed(destination) => self.clear.push(frame),
+            What::Clear { source, destination, .. } if claimed(source) || claimed(destination) => {
+                self.clear.push(frame)
+            }
             _ => {}
         }
     }
@@ -81,24 +75,11 @@ impl Wire {
     }
 }
 
-/// Dropped packets of a node by reason, those that were never 0 only.
+/// Dropped packets of a node by reason.
 pub fn drops(bed: &Bed, node: &str) -> BTreeMap<String, u64> {
-    let all = bed.query(node, "drop");
-    let mut by_reason = BTreeMap::new();
-    collect_drops(&all, &mut by_reason);
-    by_reason
-}
-
-/// Adds up every `{ "reason": …, "packets": … }`.
-fn collect_drops(value: &serde_json::Value, into: &mut BTreeMap<String, u64>) {
-    if let (Some(reason), Some(packets)) = (value["reason"].as_str(), value["packets"].as_u64()) {
-        *into.entry(reason.to_owned()).or_default() += packets;
-    }
-    match value {
-        serde_json::Value::Array(list) => list.iter().for_each(|v| collect_drops(v, into)),
-        serde_json::Value::Object(map) => map.values().for_each(|v| collect_drops(v, into)),
-        _ => {}
-    }
+    let rows = bed.query(node, "drop");
+    let row = |row: &serde_json::Value| Some((row["reason"].as_str()?.to_owned(), row["packets"].as_u64()?));
+    rows.as_array().expect("a row for each reason").iter().map(|r| row(r).expect("a reason and a number")).collect()
 }
 
 /// Dropped packets of the whole cluster by reason.
@@ -120,21 +101,9 @@ pub fn delivered(bed: &Bed) -> u64 {
 /// Packets that one appliance handed to its host.
 pub fn delivered_on(bed: &Bed, node: &str) -> u64 {
     let namespace = bed.namespace(node);
-    let arguments = [
-        "netns",
-        "exec",
-        &namespace,
-        "cat",
-        "/sys/class/net/vip0/statistics/rx_packets",
-    ];
-    let output = std::process::Command::new("ip")
-        .args(arguments)
-        .output()
-        .expect("ip can be run");
-    String::from_utf8_lossy(&output.stdout)
-        .trim()
-        .parse()
-        .unwrap_or(0)
+    let arguments = ["netns", "exec", &namespace, "cat", "/sys/class/net/vip0/statistics/rx_packets"];
+    let output = std::process::Command::new("ip").args(arguments).output().expect("ip can be run");
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0)
 }
 
 /// IP packets that a host got twice, byte for byte: a genuine retransmission differs in its IP id, numbers or time stamps. Segments with
@@ -145,8 +114,7 @@ pub fn delivered_twice(paths: &[&Path]) -> Vec<Vec<u8>> {
     for path in paths {
         for captured in Capture::open(path) {
             let packet = captured.get(14..).unwrap_or_default().to_vec();
-            let to_us = captured.get(12..14) == Some(&[8, 0])
-                && packet.get(16..20) == Some(&[10, 77, 0, 100]);
+            let to_us = captured.get(12..14) == Some(&[8, 0]) && packet.get(16..20) == Some(&[10, 77, 0, 100]);
             let reset = packet.get(33).is_some_and(|flags| flags & 4 != 0);
             if to_us && packet[9] == 6 && !reset && !seen.insert(packet.clone()) {
                 twice.push(packet);
@@ -156,25 +124,22 @@ pub fn delivered_twice(paths: &[&Path]) -> Vec<Vec<u8>> {
     twice
 }
 
-/// Every connection in the router's table, as objects.
-fn router_connections(bed: &Bed) -> Vec<serde_json::Value> {
-    let answer = bed.query("r", "conn");
-    let list = answer
-        .as_array()
-        .cloned()
-        .or_else(|| answer["connections"].as_array().cloned());
-    list.unwrap_or_else(|| panic!("`phalanx conn --json` lists no connections: {answer}"))
-}
-
 /// Entries of the router's connection table.
 pub fn connections(bed: &Bed) -> usize {
-    router_connections(bed).len()
+    bed.query("r", "conn").as_array().expect("a list").len()
 }
 
 /// Entries of the router's connection table that lead to a target.
 pub fn connections_of(bed: &Bed, target: &str) -> usize {
-    router_connections(bed)
-        .iter()
-        .filter(|c| c["target"] == target)
-        .count()
+    bed.query("r", "conn").as_array().expect("a list").iter().filter(|c| c["target"] == target).count()
+}
+
+/// Every node's own account of what must hold.
+pub fn assert_invariants(bed: &Bed) {
+    for node in NODES {
+        let status = bed.query(node, "status");
+        let invariants = status["invariants"].as_array().expect("a list");
+        let broken: Vec<_> = invariants.iter().filter(|i| i["violations"].as_u64() != Some(0)).collect();
+        assert!(broken.is_empty() && !invariants.is_empty(), "{node}: {broken:?}");
+    }
 }

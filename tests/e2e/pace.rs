@@ -23,20 +23,12 @@ pub fn serve(namespace: &str) {
 fn answer(mut stream: TcpStream) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut request = String::new();
-    BufReader::new(stream.try_clone().ok()?)
-        .read_line(&mut request)
-        .ok()?;
-    let numbers: Vec<u32> = request
-        .split(['/', ' '])
-        .filter_map(|n| n.parse().ok())
-        .collect();
+    BufReader::new(stream.try_clone().ok()?).read_line(&mut request).ok()?;
+    let numbers: Vec<u32> = request.split(['/', ' ']).filter_map(|n| n.parse().ok()).collect();
     let [rate, count, size] = numbers[..] else {
         return None;
     };
-    let head = format!(
-        "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n",
-        u64::from(count) * u64::from(size)
-    );
+    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", u64::from(count) * u64::from(size));
     stream.write_all(head.as_bytes()).ok()?;
     let body = vec![b'x'; size as usize];
     let start = Instant::now();

@@ -23,9 +23,7 @@ fn inside<T: Send>(namespace: &str, open: impl FnOnce() -> T + Send) -> T {
 
 /// A TCP listener on every address of a namespace.
 pub fn listen(namespace: &str, port: u16) -> TcpListener {
-    inside(namespace, || {
-        TcpListener::bind(("::", port)).expect("the port is free")
-    })
+    inside(namespace, || TcpListener::bind(("::", port)).expect("the port is free"))
 }
 
 /// Sends frames as they are.
@@ -43,13 +41,8 @@ impl RawSender {
                 .find_map(|i| i.address.and_then(|a| a.as_link_addr().copied()))
                 .expect("the interface exists");
             // Protocol 0: it sends and never receives.
-            let socket = socket(
-                AddressFamily::Packet,
-                SockType::Raw,
-                SockFlag::SOCK_CLOEXEC,
-                None,
-            )
-            .expect("a raw socket");
+            let socket =
+                socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).expect("a raw socket");
             bind(socket.as_raw_fd(), &address).expect("the interface is up");
             socket
         });
@@ -59,12 +52,7 @@ impl RawSender {
     /// Sends one frame.
     pub fn send(&self, frame: &[u8]) {
         let sent = send(self.socket.as_raw_fd(), frame, MsgFlags::empty());
-        assert_eq!(
-            sent,
-            Ok(frame.len()),
-            "a frame of {} bytes was not sent",
-            frame.len()
-        );
+        assert_eq!(sent, Ok(frame.len()), "a frame of {} bytes was not sent", frame.len());
     }
 
     /// Sends frames evenly at `rate` per second; answers how many.
@@ -72,8 +60,7 @@ impl RawSender {
         let start = Instant::now();
         let mut sent = 0u64;
         for frame in frames {
-            let due =
-                start + Duration::from_secs(1) * u32::try_from(sent).expect("fewer frames") / rate;
+            let due = start + Duration::from_secs(1) * u32::try_from(sent).expect("fewer frames") / rate;
             if let Some(early) = due.checked_duration_since(Instant::now()) {
                 std::thread::sleep(early);
             }

@@ -24,12 +24,7 @@ impl Capture {
         let mut file = BufReader::with_capacity(1 << 20, file);
         let mut header = [0u8; 24];
         file.read_exact(&mut header).expect("a pcap header");
-        assert_eq!(
-            header[..4],
-            0xa1b2_c3d4_u32.to_ne_bytes(),
-            "{}: not a pcap file",
-            path.display()
-        );
+        assert_eq!(header[..4], 0xa1b2_c3d4_u32.to_ne_bytes(), "{}: not a pcap file", path.display());
         Capture { file, offset: 24 }
     }
 
@@ -53,11 +48,7 @@ impl Iterator for Capture {
         match &read {
             Some(bytes) => self.offset += 16 + bytes.len() as u64,
             // tcpdump had not finished writing this one.
-            None => drop(
-                self.file
-                    .seek(SeekFrom::Start(self.offset))
-                    .expect("a file can be sought"),
-            ),
+            None => drop(self.file.seek(SeekFrom::Start(self.offset)).expect("a file can be sought")),
         }
         read
     }
@@ -67,30 +58,13 @@ impl Iterator for Capture {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// ARP: who sends it, who is asked for or told.
-    Arp {
-        sender: Ipv4Addr,
-        target: Ipv4Addr,
-        reply: bool,
-    },
+    Arp { sender: Ipv4Addr, target: Ipv4Addr, reply: bool },
     /// Neighbour solicitation or advertisement: the source of the packet and the address it is about.
-    Nd {
-        source: Ipv6Addr,
-        about: Ipv6Addr,
-        advertisement: bool,
-    },
+    Nd { source: Ipv6Addr, about: Ipv6Addr, advertisement: bool },
     /// ESP (RFC 4303).
-    Esp {
-        source: IpAddr,
-        destination: IpAddr,
-        spi: u32,
-        sequence: u32,
-    },
+    Esp { source: IpAddr, destination: IpAddr, spi: u32, sequence: u32 },
     /// Any other IP packet.
-    Clear {
-        source: IpAddr,
-        destination: IpAddr,
-        protocol: u8,
-    },
+    Clear { source: IpAddr, destination: IpAddr, protocol: u8 },
     /// Nothing of the above.
     Other { ethertype: u16 },
 }
@@ -107,12 +81,7 @@ pub struct Frame {
 impl Frame {
     /// Takes a frame apart; a frame too short for its headers is `Other`.
     pub fn parse(bytes: &[u8]) -> Frame {
-        let mac = |i: usize| -> Mac {
-            bytes
-                .get(i..i + 6)
-                .and_then(|b| b.try_into().ok())
-                .unwrap_or_default()
-        };
+        let mac = |i: usize| -> Mac { bytes.get(i..i + 6).and_then(|b| b.try_into().ok()).unwrap_or_default() };
         let ethertype = be16(bytes, 12).unwrap_or(0);
         let payload = bytes.get(14..).unwrap_or_default();
         let what = match ethertype {
@@ -121,10 +90,7 @@ impl Frame {
             0x86dd => ipv6(payload),
             _ => None,
         };
-        Frame {
-            from: mac(6),
-            what: what.unwrap_or(What::Other { ethertype }),
-        }
+        Frame { from: mac(6), what: what.unwrap_or(What::Other { ethertype }) }
     }
 
     /// SPI and low half of the sequence number, if it is ESP.
@@ -155,11 +121,7 @@ fn v6(b: &[u8], at: usize) -> Option<Ipv6Addr> {
 
 /// RFC 826 for Ethernet and IPv4.
 fn arp(b: &[u8]) -> Option<What> {
-    Some(What::Arp {
-        sender: v4(b, 14)?,
-        target: v4(b, 24)?,
-        reply: be16(b, 6)? == 2,
-    })
+    Some(What::Arp { sender: v4(b, 14)?, target: v4(b, 24)?, reply: be16(b, 6)? == 2 })
 }
 
 fn ipv4(b: &[u8]) -> Option<What> {
@@ -167,12 +129,7 @@ fn ipv4(b: &[u8]) -> Option<What> {
     let (source, destination) = (v4(b, 12)?.into(), v4(b, 16)?.into());
     // Only a first fragment has an upper-layer header to look at.
     let first = be16(b, 6)? & 0x1fff == 0;
-    upper(
-        b.get(9).copied()?,
-        if first { b.get(header..)? } else { &[] },
-        source,
-        destination,
-    )
+    upper(b.get(9).copied()?, if first { b.get(header..)? } else { &[] }, source, destination)
 }
 
 fn ipv6(b: &[u8]) -> Option<What> {
@@ -181,28 +138,17 @@ fn ipv6(b: &[u8]) -> Option<What> {
     let next = b.get(6).copied()?;
     // RFC 4861 §4.3, §4.4.
     if next == 58 && matches!(payload.first(), Some(135 | 136)) {
-        return Some(What::Nd {
-            source,
-            about: v6(payload, 8)?,
-            advertisement: payload[0] == 136,
-        });
+        return Some(What::Nd { source, about: v6(payload, 8)?, advertisement: payload[0] == 136 });
     }
     upper(next, payload, source.into(), destination.into())
 }
 
 fn upper(protocol: u8, payload: &[u8], source: IpAddr, destination: IpAddr) -> Option<What> {
     match protocol {
-        50 if payload.len() >= 8 => Some(What::Esp {
-            source,
-            destination,
-            spi: be32(payload, 0)?,
-            sequence: be32(payload, 4)?,
-        }),
-        _ => Some(What::Clear {
-            source,
-            destination,
-            protocol,
-        }),
+        50 if payload.len() >= 8 => {
+            Some(What::Esp { source, destination, spi: be32(payload, 0)?, sequence: be32(payload, 4)? })
+        }
+        _ => Some(What::Clear { source, destination, protocol }),
     }
 }
 
@@ -218,10 +164,7 @@ pub fn esp_offset(frame: &[u8]) -> usize {
 pub fn internet_checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0u32;
     for pair in bytes.chunks(2) {
-        sum += u32::from(u16::from_be_bytes([
-            pair[0],
-            pair.get(1).copied().unwrap_or(0),
-        ]));
+        sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
     }
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -249,13 +192,7 @@ pub fn fix_ipv4(frame: &mut [u8]) {
 }
 
 /// An Ethernet frame from the attacker with an IPv4 packet.
-fn ipv4_frame(
-    to: Mac,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    protocol: u8,
-    payload: &[u8],
-) -> Vec<u8> {
+fn ipv4_frame(to: Mac, source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(34 + payload.len());
     frame.extend(to);
     frame.extend(ATTACKER);
@@ -369,9 +306,6 @@ mod tests {
         frame[34..42].copy_from_slice(&[0, 0, 0x10, 1, 0, 0, 0, 7]);
         assert_eq!(Frame::parse(&frame).esp(), Some((0x1001, 7)));
         frame[14 + 9] = 6;
-        assert!(matches!(
-            Frame::parse(&frame).what,
-            What::Clear { protocol: 6, .. }
-        ));
+        assert!(matches!(Frame::parse(&frame).what, What::Clear { protocol: 6, .. }));
     }
 }
