@@ -1,0 +1,115 @@
+//! A security association. Its key travels only inside mutual TLS and is wiped on both sides as soon as it was copied (I8).
+
+use phalanx_ipsec::{Algorithm, Direction, Lifesize, Mode, SaParams, SecretKey};
+use phalanx_wire::{PeerId, SaId, Spi};
+
+use super::parts::{Bad, Part, address, from_address, from_selectors, needed, selectors, small, tunnel_name, vip};
+use crate::proto;
+use crate::proto::security_association::Mode as WireMode;
+
+pub(super) fn security_association(value: proto::SecurityAssociation) -> Part<SaParams> {
+    let algorithm = algorithm(value.algorithm)?;
+    // `Secret` wipes itself when it is dropped, here.
+    let key = SecretKey::new(algorithm, &needed(value.key, "key")?.key_and_salt)
+        .map_err(|e| Bad::new("key", e.to_string()))?;
+    let params = SaParams {
+        id: SaId(value.id),
+        direction: direction(value.direction)?,
+        vip: vip(value.vip)?,
+        peer: PeerId(value.peer),
+        tunnel: tunnel_name(&value.tunnel)?,
+        spi: Spi(value.spi),
+        mode: mode(value.mode)?,
+        local: address(&value.local, "local address")?,
+        remote: address(&value.remote, "remote address")?,
+        algorithm,
+        key,
+        esn: value.esn,
+        window: value.window,
+        selectors: selectors(value.selectors)?,
+        lifesize: Lifesize { soft: value.soft_bytes, hard: value.hard_bytes },
+        path_mtu: small(value.path_mtu, "path MTU")?,
+        copy_dscp: value.copy_dscp,
+        ecn: value.ecn,
+    };
+    params.check().map_err(|e| Bad::new("sa", e.to_string()))?;
+    Ok(params)
+}
+
+pub(super) fn from_security_association(value: &SaParams) -> Part<proto::SecurityAssociation> {
+    value.check().map_err(|e| Bad::new("sa", e.to_string()))?;
+    Ok(proto::SecurityAssociation {
+        id: value.id.0,
+        direction: from_direction(value.direction).into(),
+        vip: value.vip.0.into(),
+        peer: value.peer.0,
+        tunnel: value.tunnel.as_str().to_owned(),
+        spi: value.spi.0,
+        mode: Some(from_mode(value.mode)),
+        local: from_address(value.local),
+        remote: from_address(value.remote),
+        algorithm: from_algorithm(value.algorithm).into(),
+        key: Some(proto::Secret { key_and_salt: value.key.expose().to_vec() }),
+        esn: value.esn,
+        window: value.window,
+        selectors: from_selectors(&value.selectors),
+        soft_bytes: value.lifesize.soft,
+        hard_bytes: value.lifesize.hard,
+        path_mtu: value.path_mtu.into(),
+        copy_dscp: value.copy_dscp,
+        ecn: value.ecn,
+    })
+}
+
+fn algorithm(value: i32) -> Part<Algorithm> {
+    match proto::Algorithm::try_from(value) {
+        Ok(proto::Algorithm::Aes128Gcm16) => Ok(Algorithm::Aes128Gcm16),
+        Ok(proto::Algorithm::Aes256Gcm16) => Ok(Algorithm::Aes256Gcm16),
+        Ok(proto::Algorithm::Unspecified) | Err(_) => Err(unknown("algorithm", value)),
+    }
+}
+
+fn from_algorithm(value: Algorithm) -> proto::Algorithm {
+    match value {
+        Algorithm::Aes128Gcm16 => proto::Algorithm::Aes128Gcm16,
+        Algorithm::Aes256Gcm16 => proto::Algorithm::Aes256Gcm16,
+    }
+}
+
+fn direction(value: i32) -> Part<Direction> {
+    match proto::Direction::try_from(value) {
+        Ok(proto::Direction::Inbound) => Ok(Direction::Inbound),
+        Ok(proto::Direction::Outbound) => Ok(Direction::Outbound),
+        Ok(proto::Direction::Unspecified) | Err(_) => Err(unknown("direction", value)),
+    }
+}
+
+fn from_direction(value: Direction) -> proto::Direction {
+    match value {
+        Direction::Inbound => proto::Direction::Inbound,
+        Direction::Outbound => proto::Direction::Outbound,
+    }
+}
+
+fn mode(value: Option<WireMode>) -> Part<Mode> {
+    match needed(value, "mode")? {
+        WireMode::TransportMode(_) => Ok(Mode::Transport),
+        WireMode::TunnelMode(ends) => Ok(Mode::Tunnel {
+            local: address(&ends.local, "local end of the tunnel")?,
+            remote: address(&ends.remote, "remote end of the tunnel")?,
+        }),
+    }
+}
+
+fn from_mode(value: Mode) -> WireMode {
+    match value {
+        Mode::Transport => WireMode::TransportMode(proto::Transport {}),
+        Mode::Tunnel { local, remote } => {
+            WireMode::TunnelMode(proto::Tunnel { local: from_address(local), remote: from_address(remote) })
+        }
+    }
+}
+
+fn unknown(field: &'static str, value: i32) -> Bad {
+    Bad::new(field, format!("this version does not know number {value}"))
+}
