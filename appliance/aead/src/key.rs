@@ -74,37 +74,22 @@ pub struct Key(Schedule);
 // Boxing a variant would put a pointer chase into every packet.
 #[allow(clippy::large_enum_variant)]
 enum Schedule {
-    Aes128 {
-        gcm: AesGcm<Aes128Enc, U12>,
-        ctr: Aes128Enc,
-    },
-    Aes256 {
-        gcm: AesGcm<Aes256Enc, U12>,
-        ctr: Aes256Enc,
-    },
+    Aes128 { gcm: AesGcm<Aes128Enc, U12>, ctr: Aes128Enc },
+    Aes256 { gcm: AesGcm<Aes256Enc, U12>, ctr: Aes256Enc },
 }
 
 impl Key {
     /// Expands `key`, which is exactly [`Algorithm::key_len`] bytes, without the salt.
     pub fn new(algorithm: Algorithm, key: &[u8]) -> Result<Key, AeadError> {
-        let wrong = |_| AeadError::KeyLength {
-            algorithm,
-            len: key.len(),
-        };
+        let wrong = |_| AeadError::KeyLength { algorithm, len: key.len() };
         Ok(Key(match algorithm {
             Algorithm::Aes128Gcm16 => {
                 let ctr = Aes128Enc::new_from_slice(key).map_err(wrong)?;
-                Schedule::Aes128 {
-                    gcm: ctr.clone().into(),
-                    ctr,
-                }
+                Schedule::Aes128 { gcm: ctr.clone().into(), ctr }
             }
             Algorithm::Aes256Gcm16 => {
                 let ctr = Aes256Enc::new_from_slice(key).map_err(wrong)?;
-                Schedule::Aes256 {
-                    gcm: ctr.clone().into(),
-                    ctr,
-                }
+                Schedule::Aes256 { gcm: ctr.clone().into(), ctr }
             }
         }))
     }
@@ -117,41 +102,22 @@ impl Key {
         }
     }
 
-    pub(crate) fn seal(
-        &self,
-        nonce: &[u8; NONCE_LEN],
-        aad: &Aad,
-        text: &mut [u8],
-    ) -> [u8; TAG_LEN] {
+    pub(crate) fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8]) -> [u8; TAG_LEN] {
         let nonce = Array(*nonce);
         let tag = match &self.0 {
-            Schedule::Aes128 { gcm, .. } => {
-                gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into())
-            }
-            Schedule::Aes256 { gcm, .. } => {
-                gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into())
-            }
+            Schedule::Aes128 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into()),
+            Schedule::Aes256 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into()),
         };
         // The only error is a text of 64 GiB.
         tag.expect("a packet is shorter than 2^36 - 32 bytes").0
     }
 
     /// False leaves `text` as it was: ciphertext.
-    pub(crate) fn open(
-        &self,
-        nonce: &[u8; NONCE_LEN],
-        aad: &Aad,
-        text: &mut [u8],
-        tag: &[u8; TAG_LEN],
-    ) -> bool {
+    pub(crate) fn open(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8], tag: &[u8; TAG_LEN]) -> bool {
         let (nonce, tag) = (Array(*nonce), Array(*tag));
         match &self.0 {
-            Schedule::Aes128 { gcm, .. } => {
-                gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag)
-            }
-            Schedule::Aes256 { gcm, .. } => {
-                gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag)
-            }
+            Schedule::Aes128 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag),
+            Schedule::Aes256 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag),
         }
         .is_ok()
     }
@@ -164,12 +130,8 @@ impl Key {
         counter[NONCE_LEN..].copy_from_slice(&block.wrapping_add(2).to_be_bytes());
         let counter = Array(counter);
         match &self.0 {
-            Schedule::Aes128 { ctr, .. } => {
-                Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into())
-            }
-            Schedule::Aes256 { ctr, .. } => {
-                Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into())
-            }
+            Schedule::Aes128 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
+            Schedule::Aes256 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
         }
     }
 }
@@ -189,10 +151,7 @@ mod tests {
     #[test]
     fn a_key_of_the_wrong_length_is_refused_with_both_lengths_named() {
         let error = Key::new(Algorithm::Aes256Gcm16, &[7; 16]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "aes256-gcm16 takes a key of 32 bytes, not 16"
-        );
+        assert_eq!(error.to_string(), "aes256-gcm16 takes a key of 32 bytes, not 16");
     }
 
     #[test]

@@ -19,10 +19,7 @@ impl Aad {
     pub fn new(bytes: &[u8]) -> Aad {
         let mut block = [0; 16];
         block[..bytes.len()].copy_from_slice(bytes);
-        Aad {
-            block,
-            len: bytes.len() as u8,
-        }
+        Aad { block, len: bytes.len() as u8 }
     }
 
     /// The data that is authenticated.

@@ -119,7 +119,7 @@ impl Lease {
     /// own request, with the request's nonce and both incarnations as they were, and once for each reply (I1).
     #[must_use]
     pub fn from_wire(first: u64, len: u32) -> Lease {
-        let end = first.saturating_add(u64::from(len)).min(SEQUENCE_LIMIT).max(1);
+        let end = first.saturating_add(u64::from(len)).clamp(1, SEQUENCE_LIMIT);
         Lease { next: first.max(1).min(end), end }
     }
 

@@ -86,7 +86,11 @@ fn number(address: IpAddr) -> u128 {
 
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Prefix::host(self.address) { self.address.fmt(f) } else { write!(f, "{}/{}", self.address, self.len) }
+        if *self == Prefix::host(self.address) {
+            self.address.fmt(f)
+        } else {
+            write!(f, "{}/{}", self.address, self.len)
+        }
     }
 }
 

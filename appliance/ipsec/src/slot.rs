@@ -163,7 +163,11 @@ impl LeaseSlot {
             return None;
         }
         self.requested_at = Some(now);
-        Some(Want { want: self.ahead(2 * self.latency_us + RATE_US), done_below: self.done_below(), rate: self.rate.pps })
+        Some(Want {
+            want: self.ahead(2 * self.latency_us + RATE_US),
+            done_below: self.done_below(),
+            rate: self.rate.pps,
+        })
     }
 
     /// The numbers below this are used or thrown away.

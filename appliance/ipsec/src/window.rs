@@ -119,10 +119,18 @@ impl ReplayWindow {
     /// low half in the 2^32 numbers from the window's left edge on. `None` if there is none in the number space.
     #[must_use]
     pub fn infer(&self, low: u32) -> Option<u64> {
+        self.infer_above(low, 0)
+    }
+
+    /// As [`ReplayWindow::infer`], for a window that knows less than its caller: one that began empty after a restart,
+    /// while the peer's numbers are known to have reached `reached` (a durable ceiling, a floor).
+    #[must_use]
+    pub fn infer_above(&self, low: u32, reached: u64) -> Option<u64> {
         if !self.esn {
             return Some(u64::from(low));
         }
-        let (high, top) = ((self.edge >> 32) as u32, self.edge as u32);
+        let edge = self.edge.max(reached);
+        let (high, top) = ((edge >> 32) as u32, edge as u32);
         let high = if top >= self.size - 1 {
             // Case A: the window lies within one subspace.
             if low >= top - (self.size - 1) { Some(high) } else { high.checked_add(1) }
@@ -249,7 +257,7 @@ impl ReplayWindow {
     }
 
     fn word(&self, seq: u64) -> &AtomicU64 {
-        &self.shared.words[(seq / 64 & u64::from(self.mask)) as usize]
+        &self.shared.words[((seq / 64) & u64::from(self.mask)) as usize]
     }
 }
 

@@ -20,10 +20,12 @@ fn numbers(cell: &GrantCell, n: u32, times: u32) -> Vec<u64> {
 fn cores_never_share_a_number_and_never_get_one_beyond_the_end() {
     loom::model(|| {
         let cell = Arc::new(GrantCell::new(Grant::new(5, 10)));
-        let others: Vec<_> = [3, 4].map(|n| {
-            let cell = cell.clone();
-            thread::spawn(move || numbers(&cell, n, 1))
-        }).into();
+        let others: Vec<_> = [3, 4]
+            .map(|n| {
+                let cell = cell.clone();
+                thread::spawn(move || numbers(&cell, n, 1))
+            })
+            .into();
         let mut all = numbers(&cell, 2, 2);
         for other in others {
             all.extend(other.join().unwrap());

@@ -54,26 +54,12 @@ impl Model {
 }
 
 fn size() -> impl Strategy<Value = u32> {
-    prop_oneof![
-        Just(32u32),
-        Just(64),
-        Just(96),
-        Just(128),
-        Just(1024),
-        Just(65536),
-        (1u32..=2048).prop_map(|n| 32 * n),
-    ]
+    prop_oneof![Just(32u32), Just(64), Just(96), Just(128), Just(1024), Just(65536), (1u32..=2048).prop_map(|n| 32 * n),]
 }
 
 /// Where a run begins: at the start, before and behind the wraps of the low half, and anywhere.
 fn start() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        Just(0u64),
-        Just((1 << 32) - 40),
-        Just((1 << 33) - 3),
-        Just(7 << 32),
-        (0u64..1 << 40),
-    ]
+    prop_oneof![Just(0u64), Just((1 << 32) - 40), Just((1 << 33) - 3), Just(7 << 32), (0u64..1 << 40),]
 }
 
 /// Steps relative to the edge: near it, about a window behind, far ahead.
@@ -245,6 +231,18 @@ fn a_hint_leads_a_window_that_slept_through_a_wrap() {
     window.commit(seq).unwrap();
     assert_eq!(window.infer(12), Some((2 << 32) + 12));
     assert_eq!(ReplayWindow::new(64, false).infer_with_hint(11, 2), 11);
+}
+
+#[test]
+fn a_window_that_began_empty_is_led_by_what_is_known_of_the_peer() {
+    let mut window = ReplayWindow::new(64, true);
+    let reached = (3 << 32) + 5;
+    assert_eq!(window.infer(6), Some(6));
+    assert_eq!(window.infer_above(6, reached), Some(reached + 1));
+    assert_eq!(window.infer_above(u32::MAX, reached), Some((3 << 32) - 1));
+    assert_eq!(window.check(reached + 1), Ok(()));
+    window.commit((4 << 32) + 100).unwrap();
+    assert_eq!(window.infer_above(101, reached), Some((4 << 32) + 101), "what it knows itself is newer");
 }
 
 #[test]

@@ -198,13 +198,7 @@ fn write_trailer(out: &mut [u8], pad: usize, next_header: u8) {
 }
 
 /// RFC 4301 §5.1.2.
-fn write_outer(
-    hot: &Constants,
-    out: &mut [u8],
-    inner: &IpHeader,
-    layout: &Layout,
-    seq: u64,
-) -> Result<(), DropReason> {
+fn write_outer(hot: &Constants, out: &mut [u8], inner: &IpHeader, layout: &Layout, seq: u64) -> Result<(), DropReason> {
     // Inner IPv4 decides whether the outer packet may be fragmented; an IPv6 packet never is on its way.
     let dont_fragment = inner.dont_fragment;
     let fields = ip::Fields {

@@ -119,20 +119,7 @@ fn packet(v4: bool, src: IpAddr, dst: IpAddr) -> impl Strategy<Value = Packet> {
             None => (hop.into_iter().collect(), [stops, end].into_iter().flatten().collect()),
         };
         let flow_label = if v4 { 0 } else { flow_label };
-        Packet {
-            src,
-            dst,
-            class,
-            ttl,
-            dont_fragment,
-            id,
-            flow_label,
-            options,
-            before,
-            after,
-            protocol,
-            payload,
-        }
+        Packet { src, dst, class, ttl, dont_fragment, id, flow_label, options, before, after, protocol, payload }
     })
 }
 
