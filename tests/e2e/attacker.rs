@@ -1,10 +1,12 @@
 //! Must show 4: an attacker on the network, and what becomes of its packets.
 
 use crate::bed::{Bed, TO_VIP, Tunnel};
-use crate::looks::{all_drops, assert_invariants, connections, delivered, delivered_twice, network_mac};
+use crate::looks::{
+    all_drops, assert_invariants, connections, delivered, delivered_twice, link_mac, network_mac, number,
+};
 use crate::pace;
 use crate::raw::RawSender;
-use crate::wire::{Capture, Frame, What, clear_syn, esp_offset, fix_ipv4, forged_link_packet, readdress};
+use crate::wire::{Capture, ForgedLink, Frame, What, clear_syn, esp_offset, fix_ipv4, readdress};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -129,7 +131,10 @@ fn an_attacker_delivers_nothing_makes_no_state_and_costs_no_packet() {
         |s| clear_syn(network_mac(["r", "t1", "t2"][s.random(3)]), 80),
         &["clear-to-vip", "not-for-us"],
     );
-    scene.attack("forged link packets on the network", forge_link, &["link-forged", "not-for-us"]);
+    scene.attack("link packets on the network", link_from_network, &["link-forged", "not-for-us"]);
+    scene.sender = RawSender::open(&scene.bed.namespace("at"), "link0");
+    scene.attack("link packets from a stranger", link_from_stranger, &["link-forged"]);
+    scene.attack("link headers", link_headers, &["link-version", "link-vip", "link-epoch"]);
 
     assert_eq!(connections(&scene.bed), state, "no connection was made or lost");
     assert_eq!(scene.bed.guest("cat /tmp/s0.err /tmp/s1.err").1, "", "both streams go on");
@@ -187,7 +192,29 @@ fn renumber_syn(scene: &mut Scene, syn: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn forge_link(scene: &mut Scene) -> Vec<u8> {
+/// From the network, with the router's link address: only the link may bring such.
+fn link_from_network(scene: &mut Scene) -> Vec<u8> {
     let target = ["t1", "t2"][scene.random(2)];
-    forged_link_packet(network_mac(target), target, &scene.latest[14..])
+    let forged =
+        ForgedLink { to: network_mac(target), source: 1, target: number(target), version: 1, vip: 4, epoch: 1 };
+    forged.frame(&scene.latest[14..])
+}
+
+/// Onto the link, from an address that is no router's.
+fn link_from_stranger(scene: &mut Scene) -> Vec<u8> {
+    let target = ["t1", "t2"][scene.random(2)];
+    let forged = ForgedLink { to: link_mac(target), source: 66, target: number(target), version: 1, vip: 4, epoch: 1 };
+    forged.frame(&scene.latest[14..])
+}
+
+/// Onto the link and from the router's address, with a header that is wrong in one of three ways.
+fn link_headers(scene: &mut Scene) -> Vec<u8> {
+    let target = ["t1", "t2"][scene.random(2)];
+    let good = ForgedLink { to: link_mac(target), source: 1, target: number(target), version: 1, vip: 4, epoch: 1 };
+    let forged = match scene.random(3) {
+        0 => ForgedLink { version: 9, ..good },
+        1 => ForgedLink { vip: 999, ..good },
+        _ => ForgedLink { epoch: 0, ..good },
+    };
+    forged.frame(&scene.latest[14..])
 }

@@ -17,15 +17,29 @@ const PROTECTED: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x10)),
 ];
 
+/// The last part of a node's addresses on every network.
+pub fn number(node: &str) -> u8 {
+    match node {
+        "r" => 1,
+        "t1" => 11,
+        "t2" => 12,
+        other => panic!("no node {other}"),
+    }
+}
+
 /// MAC address of a node's network port.
 pub fn network_mac(node: &str) -> Mac {
-    let last = match node {
-        "r" => 0x01,
-        "t1" => 0x11,
-        "t2" => 0x12,
-        other => panic!("no node {other}"),
-    };
-    [0x02, 0x70, 0x77, 0x00, 0x01, last]
+    [0x02, 0x70, 0x77, 0x00, 0x01, digits(number(node))]
+}
+
+/// MAC address of a node's link port.
+pub fn link_mac(node: &str) -> Mac {
+    [0x02, 0x70, 0x78, 0x00, 0x00, digits(number(node))]
+}
+
+/// The bed writes decimal digits into its MAC addresses: 11 is 0x11.
+fn digits(number: u8) -> u8 {
+    number / 10 * 16 + number % 10
 }
 
 /// What a capture at the network bridge showed.

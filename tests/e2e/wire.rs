@@ -217,14 +217,34 @@ pub fn clear_syn(to: Mac, port: u16) -> Vec<u8> {
     ipv4_frame(to, source, vip, 6, &tcp)
 }
 
-/// GRE with a link header as a router would send it to a target, saying "already opened", but on the network instead of the link.
-pub fn forged_link_packet(to: Mac, target: &str, inner: &[u8]) -> Vec<u8> {
-    let destination = Ipv4Addr::new(10, 78, 0, if target == "t1" { 11 } else { 12 });
-    let mut gre = vec![0, 0, 0x88, 0xb5];
-    // Version 1, filtered and clear, VIP 4, epoch 1, no high half, core 0.
-    gre.extend([1, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
-    gre.extend(inner);
-    ipv4_frame(to, Ipv4Addr::new(10, 78, 0, 1), destination, 47, &gre)
+/// A link packet as a router would send it to a target, with what is false in it.
+pub struct ForgedLink {
+    /// The target's port that gets it.
+    pub to: Mac,
+    /// Who it claims to be from: .1 is the router.
+    pub source: u8,
+    /// The target's link address.
+    pub target: u8,
+    /// Version of the link header; 1 is spoken.
+    pub version: u8,
+    /// VIP; 4 is the one of IPv4.
+    pub vip: u16,
+    /// Epoch of its owner; epochs count from 1.
+    pub epoch: u64,
+}
+
+impl ForgedLink {
+    /// The frame, saying "already filtered, already opened".
+    pub fn frame(&self, inner: &[u8]) -> Vec<u8> {
+        let mut gre = vec![0, 0, 0x88, 0xb5, self.version, 3];
+        gre.extend(self.vip.to_be_bytes());
+        gre.extend(self.epoch.to_be_bytes());
+        // No high half of a sequence number, core 0.
+        gre.extend([0; 8]);
+        gre.extend(inner);
+        let link = |last| Ipv4Addr::new(10, 78, 0, last);
+        ipv4_frame(self.to, link(self.source), link(self.target), 47, &gre)
+    }
 }
 
 /// How the sequence numbers of one SA stood in a capture.
