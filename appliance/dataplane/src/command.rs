@@ -50,6 +50,8 @@ pub enum Command {
         /// After this moment none of them is used: the request's send time + what the sequencer allowed.
         expires: Instant,
     },
+    /// Throws away what is left of an outbound SA's numbers: the router that leased them is not the one there now.
+    DropLeases(SaId),
     /// The target says that this connection is established.
     Confirm(VipId, ConnKey),
     /// The target says that this connection is over. Send the window of its notice first.

@@ -90,19 +90,21 @@ impl Dataplane {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let limits = &config.limits;
-        let pool = Mempool::new(eal, &MempoolConfig {
-            name: format!("packets{number}"),
-            count: limits.packets,
-            cache: CACHE,
-            data_room: limits.frame,
-            ..MempoolConfig::default()
-        })?;
+        let pool = Mempool::new(
+            eal,
+            &MempoolConfig {
+                name: format!("packets{number}"),
+                count: limits.packets,
+                cache: CACHE,
+                data_room: limits.frame,
+                ..MempoolConfig::default()
+            },
+        )?;
         let (ports, mut queues) = start_ports(eal, config, &pool)?;
         let macs: Vec<Mac> = ports.iter().map(|port| Mac(port.mac())).collect();
         let world = Arc::new(World::new(config, &macs));
-        let rings: Result<Vec<_>, DpdkError> = (0..config.cores.len())
-            .map(|core| ring::mpsc(eal, &format!("core{number}.{core}"), limits.ring))
-            .collect();
+        let rings: Result<Vec<_>, DpdkError> =
+            (0..config.cores.len()).map(|core| ring::mpsc(eal, &format!("core{number}.{core}"), limits.ring)).collect();
         let (senders, receivers): (Vec<RingSender<Multi>>, Vec<RingReceiver>) = rings?.into_iter().unzip();
 
         let mut dataplane = Dataplane { running: Vec::new(), ports, pool, eal: eal.clone() };
@@ -131,7 +133,8 @@ impl Dataplane {
         let out = Outbox::new(config.ports.len(), config.cores.len(), stats.clone());
         let source = Pool(self.pool.clone());
         let engine = Engine::new(core_config, world.clone(), source, mail, out, [random_seed(), random_seed()])?;
-        let core = Core { engine, ports, ring, rings, orders: orders.clone(), idle: core_config.idle, stats: stats.clone() };
+        let core =
+            Core { engine, ports, ring, rings, orders: orders.clone(), idle: core_config.idle, stats: stats.clone() };
 
         let (id, cpu, eal) = (core_config.id, core_config.cpu, self.eal.clone());
         let (report, reported) = std::sync::mpsc::sync_channel(1);

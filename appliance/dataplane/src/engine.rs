@@ -215,7 +215,5 @@ impl<S: Source> Engine<S> {
 }
 
 fn is_nd(ip: &IpHeader, packet: &[u8]) -> bool {
-    ip.upper == protocol::ICMPV6
-        && ip.fragment.is_none()
-        && matches!(ip.upper_of(packet).first(), Some(133..=137)) // RFC 4861 §4
+    ip.upper == protocol::ICMPV6 && ip.fragment.is_none() && matches!(ip.upper_of(packet).first(), Some(133..=137)) // RFC 4861 §4
 }

@@ -14,9 +14,9 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod clock;
 pub mod command;
 pub mod config;
-mod clock;
 mod core;
 mod dataplane;
 mod engine;
@@ -37,6 +37,8 @@ mod station;
 pub mod stats;
 mod tables;
 mod tend;
+#[cfg(test)]
+mod tests;
 mod vips;
 mod world;
 

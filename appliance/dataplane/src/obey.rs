@@ -1,6 +1,6 @@
 //! Commands: what changes a core's tables between bursts.
 
-use phalanx_ipsec::{IpsecError, OutboundSa, Removed, InboundSa};
+use phalanx_ipsec::{InboundSa, IpsecError, OutboundSa, Removed};
 use phalanx_wire::{SaId, VipId};
 
 use crate::clock::Now;
@@ -27,6 +27,7 @@ impl<S: Source> Engine<S> {
             Command::SetTargets(id, set) => Some(self.set_targets(id, set)),
             Command::SetRouter(id, end) => Some(self.on_vip(id, |vip| vip.router = Some(end))),
             Command::Settled(id) => Some(self.on_vip(id, |vip| vip.settled = true)),
+            Command::DropLeases(id) => Some(self.drop_leases(id)),
             Command::Confirm(_, key) => Some(found(self.router.table.confirm(&key, now.ms()))),
             Command::EndConn(_, key) => Some(found(self.router.table.end(&key).is_some())),
             Command::RestoreConn(_, key, target) => {
@@ -200,6 +201,12 @@ impl<S: Source> Engine<S> {
         let taken = sa.lease.offer(now.us(), lease, now.us_at(expires));
         self.out.passed(if taken.is_ok() { Stage::Leases } else { Stage::LeasesRefused }, 1);
         self.release(at, now);
+    }
+
+    fn drop_leases(&mut self, id: SaId) -> Answer {
+        let at = self.tables.cache.find_outbound(id).ok_or(Refused::NoSuchSa)?;
+        self.tables.cache.outbound_mut(at).ok_or(Refused::NoSuchSa)?.lease.clear();
+        Ok(Outcome::Applied)
     }
 
     fn take_ceiling(&mut self, id: SaId, upto: u64, now: Now) {
