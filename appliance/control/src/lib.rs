@@ -6,4 +6,5 @@
 pub mod cli;
 pub mod config;
 pub mod host;
+pub mod node;
 pub mod status;

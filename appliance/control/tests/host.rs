@@ -197,7 +197,9 @@ fn a_vip_passes_by_the_tap_only_through_life_death_and_the_next_life() {
     let mut stream = accept(&listener);
     stream.write_all(b"hello").unwrap();
     // Another wire, forced: no.
-    sh(&format!("ping -c1 -W1 -I mgmt -I {VIP} 10.79.0.2; ping -c1 -W1 -I {VIP} 10.79.0.2; ping -6 -c1 -W1 -I {VIP6} fd79::2"));
+    sh(&format!(
+        "ping -c1 -W1 -I mgmt -I {VIP} 10.79.0.2; ping -c1 -W1 -I {VIP} 10.79.0.2; ping -6 -c1 -W1 -I {VIP6} fd79::2"
+    ));
     assert_eq!(leaked(&peer), 0, "packets from the VIP on another wire");
 
     // The process is killed: its TAP goes, everything else stays.

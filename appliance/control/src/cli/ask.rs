@@ -38,8 +38,9 @@ async fn once(socket: &Path, what: What, how: &Ask) -> Result<String, Failure> {
         text.push('\n');
         return Ok(text);
     }
-    let answer = Answer::parse(what, &json)
-        .map_err(|e| Failure::new(format!("the node's answer is of another version ({e}); --json shows it as it is")))?;
+    let answer = Answer::parse(what, &json).map_err(|e| {
+        Failure::new(format!("the node's answer is of another version ({e}); --json shows it as it is"))
+    })?;
     Ok(table::render(&answer, how.all, std::io::stdout().is_terminal()))
 }
 

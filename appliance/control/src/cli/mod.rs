@@ -141,7 +141,7 @@ fn command(version: &'static str) -> clap::Command {
 
 fn dispatch(command: Command, version: &'static str) -> Outcome {
     match command {
-        Command::Run { config } => node::run(&config),
+        Command::Run { config } => node::run(&config, version),
         Command::Check { file } => node::check(&file),
         Command::Status(how) => ask::ask(What::Status, &how),
         Command::Sa(how) => ask::ask(What::Sa, &how),
@@ -165,7 +165,8 @@ fn manual(dir: Option<PathBuf>, version: &'static str) -> Outcome {
     match dir {
         Some(dir) => {
             std::fs::create_dir_all(&dir).map_err(|e| Failure::new(format!("cannot make {}: {e}", dir.display())))?;
-            clap_mangen::generate_to(command, &dir).map_err(|e| Failure::new(format!("cannot write to {}: {e}", dir.display())))
+            clap_mangen::generate_to(command, &dir)
+                .map_err(|e| Failure::new(format!("cannot write to {}: {e}", dir.display())))
         }
         None => clap_mangen::Man::new(command).render(&mut std::io::stdout()).map_err(Failure::new),
     }

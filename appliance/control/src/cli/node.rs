@@ -6,15 +6,10 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 /// `phalanx run`
-pub(super) fn run(file: &Path) -> Outcome {
+pub(super) fn run(file: &Path, version: &'static str) -> Outcome {
     let config = load(file)?;
     log();
-    start(config).map_err(|error| Failure::new(chain(&*error)))
-}
-
-fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let _ = config;
-    Err("this build has no node".into()) // crate::node::run(config).map_err(Into::into)
+    crate::node::run(config, version).map_err(|error| Failure::new(chain(&error)))
 }
 
 /// `phalanx check`
@@ -26,7 +21,8 @@ pub(super) fn check(file: &Path) -> Outcome {
         (config.ports.len(), "port"),
         (config.cores.len(), "core"),
     ];
-    let words: Vec<String> = words.iter().map(|(n, what)| format!("{n} {what}{}", if *n == 1 { "" } else { "s" })).collect();
+    let words: Vec<String> =
+        words.iter().map(|(n, what)| format!("{n} {what}{}", if *n == 1 { "" } else { "s" })).collect();
     print(&format!("{}: node {}: {}\n", file.display(), config.node.name, words.join(", ")));
     Ok(())
 }
@@ -34,7 +30,15 @@ pub(super) fn check(file: &Path) -> Outcome {
 /// `phalanx store create`
 pub(super) fn create_store(file: &Path) -> Outcome {
     let config = load(file)?;
-    Err(Failure::new(format!("this build has no store for {}", config.node.name)))
+    if config.vips.is_empty() {
+        return Err(Failure::new("this node owns no VIP and needs no store: its routers keep what must survive"));
+    }
+    let path = crate::node::store_path(&config);
+    std::fs::create_dir_all(&config.node.state_dir)
+        .map_err(|error| Failure::new(format!("{}: {error}", config.node.state_dir.display())))?;
+    phalanx_fabric::Embedded::create(&path).map_err(|error| Failure::new(chain(&error)))?;
+    print(&format!("{}: created\n", path.display()));
+    Ok(())
 }
 
 /// The configuration; what is wrong or remarkable is shown on standard error.

@@ -103,8 +103,10 @@ fn status(s: &Status, terminal: bool) -> String {
     section(cores, s.cores.is_empty());
     let mut ports = table(&["port", "role", "device", "core", "link", "mtu", "rx", "tx", "missed", "refused"]);
     for p in &s.ports {
-        let head = [Cell::new(&p.name), Cell::new(&p.role), Cell::new(&p.device), Cell::new(p.core), flag(p.up, "up", "down")];
-        let counts = [number(p.mtu.into()), number(p.rx_packets), number(p.tx_packets), bad(p.rx_missed), bad(p.tx_refused)];
+        let head =
+            [Cell::new(&p.name), Cell::new(&p.role), Cell::new(&p.device), Cell::new(p.core), flag(p.up, "up", "down")];
+        let counts =
+            [number(p.mtu.into()), number(p.rx_packets), number(p.tx_packets), bad(p.rx_missed), bad(p.tx_refused)];
         ports.add_row(head.into_iter().chain(counts));
     }
     section(ports, s.ports.is_empty());
@@ -125,8 +127,22 @@ fn status(s: &Status, terminal: bool) -> String {
 
 fn sas(rows: &[SaRow]) -> Table {
     let mut t = table(&[
-        "vip", "tunnel", "peer", "way", "spi", "mode", "algorithm", "esn", "packets", "bytes", "edge", "window", "bad icv",
-        "replayed", "soft", "hard",
+        "vip",
+        "tunnel",
+        "peer",
+        "way",
+        "spi",
+        "mode",
+        "algorithm",
+        "esn",
+        "packets",
+        "bytes",
+        "edge",
+        "window",
+        "bad icv",
+        "replayed",
+        "soft",
+        "hard",
     ]);
     for r in rows {
         let percent = |limit| match r.used(limit) {
@@ -192,7 +208,8 @@ fn vips(rows: &[VipRow]) -> Table {
 }
 
 fn targets(rows: &[TargetRow]) -> Table {
-    let mut t = table(&["target", "state", "ready", "vips", "connections", "blocks", "link", "last seen", "incarnation"]);
+    let mut t =
+        table(&["target", "state", "ready", "vips", "connections", "blocks", "link", "last seen", "incarnation"]);
     for r in rows {
         t.add_row([
             Cell::new(&r.name),
@@ -269,7 +286,12 @@ mod tests {
 
     #[test]
     fn an_sa_shows_who_did_what_of_it() {
-        let share = |holder: &str, packets| SaShare { holder: holder.into(), packets, bytes: 10 * packets, ..SaShare::default() };
+        let share = |holder: &str, packets| SaShare {
+            holder: holder.into(),
+            packets,
+            bytes: 10 * packets,
+            ..SaShare::default()
+        };
         let row = SaRow {
             vip: "web".into(),
             tunnel: "client".into(),
@@ -296,7 +318,10 @@ mod tests {
             ..Status::default()
         };
         let text = render(&Answer::Status(Box::new(status)), false, false);
-        assert!(text.contains("warning: look here") && text.contains("I1") && text.contains("no nonce twice"), "{text}");
+        assert!(
+            text.contains("warning: look here") && text.contains("I1") && text.contains("no nonce twice"),
+            "{text}"
+        );
     }
 
     #[test]

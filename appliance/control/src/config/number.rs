@@ -40,7 +40,11 @@ impl FromStr for NodeName {
             && !s.starts_with('-')
             && !s.ends_with('-')
             && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if ok { Ok(NodeName(s.to_owned())) } else { Err("a node's name is 1 to 63 of a-z, 0-9 and inner `-`".to_owned()) }
+        if ok {
+            Ok(NodeName(s.to_owned()))
+        } else {
+            Err("a node's name is 1 to 63 of a-z, 0-9 and inner `-`".to_owned())
+        }
     }
 }
 
@@ -102,13 +106,18 @@ impl FromStr for Device {
         }
         let mut parts = s.split(',');
         let driver = parts.next().unwrap_or("").trim_end_matches(|c: char| c.is_ascii_digit());
-        if !driver.starts_with("net_") || driver.len() < 6 || !driver.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        if !driver.starts_with("net_")
+            || driver.len() < 6
+            || !driver.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        {
             let example = "`0000:01:00.0`, `net_af_packet,iface=eth1` or `net_tap,iface=px0`";
             return Err(format!("is neither a PCI address nor a DPDK virtual device: {example}"));
         }
         let mut args = Vec::new();
         for part in parts {
-            let Some((key, value)) = part.split_once('=') else { return Err(format!("the argument `{part}` has no `=`")) };
+            let Some((key, value)) = part.split_once('=') else {
+                return Err(format!("the argument `{part}` has no `=`"));
+            };
             if key.is_empty() || value.is_empty() || part.contains(char::is_whitespace) {
                 return Err(format!("the argument `{part}` must read `key=value`, without blanks"));
             }

@@ -111,7 +111,11 @@ impl<'a, 'i> Fields<'a, 'i> {
 
     fn parsed_value<T: FromStr<Err: Display>>(&self, key: &str, value: &Spanned<DeValue<'i>>) -> Option<At<T>> {
         let Some(text) = value.get_ref().as_str() else {
-            self.wrong(value.span(), key, format!("must be a string in quotes, not {}", article(value.get_ref().type_str())));
+            self.wrong(
+                value.span(),
+                key,
+                format!("must be a string in quotes, not {}", article(value.get_ref().type_str())),
+            );
             return None;
         };
         match text.parse() {
@@ -177,8 +181,9 @@ impl<'a, 'i> Fields<'a, 'i> {
         if let Some(found) = word.and_then(|w| choices.iter().find(|c| c.0 == w)) {
             return Some(At::new(found.1, value.span()));
         }
-        let mut problem = Problem::error(format!("{}: `{key}` must be one of {}", self.what, super::text::list(names())))
-            .at(value.span(), "");
+        let mut problem =
+            Problem::error(format!("{}: `{key}` must be one of {}", self.what, super::text::list(names())))
+                .at(value.span(), "");
         if let Some(near) = word.and_then(|w| super::text::nearest(w, names())) {
             problem = problem.help(format!("did you mean `{near}`?"));
         }

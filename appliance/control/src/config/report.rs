@@ -114,7 +114,8 @@ impl Report {
             for (i, (span, label)) in problem.places.iter().enumerate() {
                 let kind = if i == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
                 let annotation = kind.span(self.clip(span));
-                snippet = snippet.annotation(if label.is_empty() { annotation } else { annotation.label(label.as_str()) });
+                snippet =
+                    snippet.annotation(if label.is_empty() { annotation } else { annotation.label(label.as_str()) });
             }
             group = group.element(snippet);
         }

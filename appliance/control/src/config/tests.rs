@@ -250,11 +250,7 @@ fn spis_keys_and_limits_have_their_bounds() {
     let cases: &[(&str, &str, &str)] = &[
         ("spi = 0x1001", "spi = 255", "55: an `spi` is 256 to 4294967295"),
         ("window = 64", "window = 65537", "55: a replay `window` is 32 to 65536 packets"),
-        (
-            KEY_IN,
-            "0001",
-            "55: the key has 2 bytes; aes128-gcm16 wants 20 (16 of key and 4 of salt: 40 hex digits)",
-        ),
+        (KEY_IN, "0001", "55: the key has 2 bytes; aes128-gcm16 wants 20 (16 of key and 4 of salt: 40 hex digits)"),
         (KEY_IN, "000g", "55: `key` holds a character that is no hex digit"),
         (
             "hard_bytes = 1000000",
@@ -263,7 +259,11 @@ fn spis_keys_and_limits_have_their_bounds() {
         ),
         ("hard_bytes = 1000000", "hard_bytes = 0", "57: `hard_bytes` is 0: the SA could carry nothing"),
         ("hard_bytes = 1000000", "path_mtu = 9000", "57: the path MTU 9000 is above the network port's 1500"),
-        ("hard_bytes = 1000000", "algorithm = \"des\"", "57: [[sa]]: `algorithm`: must be `aes-128-gcm-16` or `aes-256-gcm-16`"),
+        (
+            "hard_bytes = 1000000",
+            "algorithm = \"des\"",
+            "57: [[sa]]: `algorithm`: must be `aes-128-gcm-16` or `aes-256-gcm-16`",
+        ),
     ];
     for (from, to, line) in cases {
         expect(ROUTER, &[(from, to)], &[line]);
@@ -275,7 +275,11 @@ fn vips_do_not_overlap_with_each_other_or_with_anything_of_ours() {
     let vip = |address: &str| format!("{ROUTER}\n[[vip]]\nname = \"w2\"\nowner = \"r1\"\naddress = \"{address}\"\n");
     expect(&vip("10.77.0.100/32"), &[], &["68: two VIPs have the address 10.77.0.100"]);
     expect(&vip("10.77.0.1/24"), &[], &["68: 10.77.0.1 is this port's own address and cannot be a VIP"]);
-    expect(&vip("10.77.0.255/24"), &[], &["68: 10.77.0.255 is the network's own or its broadcast address, not a host's"]);
+    expect(
+        &vip("10.77.0.255/24"),
+        &[],
+        &["68: 10.77.0.255 is the network's own or its broadcast address, not a host's"],
+    );
     expect(
         &vip("10.78.0.12/24"),
         &[],
@@ -286,7 +290,11 @@ fn vips_do_not_overlap_with_each_other_or_with_anything_of_ours() {
         ],
     );
     expect(&vip("fd77::100/64"), &[], &["68: no network port has an IPv6 address, so nobody reaches this VIP"]);
-    expect(&vip("10.77.0.101"), &[], &["68: [[vip]]: `address` lacks its prefix length (for example \"10.77.0.101/24\")"]);
+    expect(
+        &vip("10.77.0.101"),
+        &[],
+        &["68: [[vip]]: `address` lacks its prefix length (for example \"10.77.0.101/24\")"],
+    );
 }
 
 #[test]
@@ -301,22 +309,30 @@ fn a_vip_outside_the_subnets_is_a_warning_that_stays_with_the_configuration() {
 fn backups_need_etcd_and_etcd_is_not_in_this_version() {
     let backup = ("owner = \"r1\"", "owner = \"r1\"\nbackups = [{ node = \"t1\", rank = 5 }]");
     let help = "this version has the embedded one only, so a VIP stays with its owner: leave `backups` out";
-    expect(ROUTER, &[backup], &[&format!("47: backups need a coupling facility that outlives the owner: etcd ({help})")]);
+    expect(
+        ROUTER,
+        &[backup],
+        &[&format!("47: backups need a coupling facility that outlives the owner: etcd ({help})")],
+    );
     let etcd = ("name = \"demo\"", "name = \"demo\"\ncoupling = { etcd = [\"https://10.79.0.1:2379\"] }");
     let help = "use `coupling = \"embedded\"`: it lives on the router, and VIPs then have no backups";
     let line = format!("6: etcd as coupling facility is not in this version ({help})");
     expect(ROUTER, &[etcd, backup], &[&line]);
-    expect(ROUTER, &[etcd, ("owner = \"r1\"", "owner = \"r1\"\nbackups = [{ node = \"t9\", rank = 255 }]")], &[
-        &line,
-        "48: there is no node `t9` (did you mean `t1`?)",
-        "48: a backup's `rank` is 1 to 254",
-    ]);
+    expect(
+        ROUTER,
+        &[etcd, ("owner = \"r1\"", "owner = \"r1\"\nbackups = [{ node = \"t9\", rank = 255 }]")],
+        &[&line, "48: there is no node `t9` (did you mean `t1`?)", "48: a backup's `rank` is 1 to 254"],
+    );
 }
 
 #[test]
 fn a_name_that_does_not_exist_gets_a_suggestion() {
     let cases: &[(&str, &str, &str)] = &[
-        ("ports = [\"net\", \"link\"", "ports = [\"net\", \"lnik\"", "40: there is no port `lnik` (did you mean `link`?)"),
+        (
+            "ports = [\"net\", \"link\"",
+            "ports = [\"net\", \"lnik\"",
+            "40: there is no port `lnik` (did you mean `link`?)",
+        ),
         ("targets = [\"t1\", \"t2\"]", "targets = [\"t1\", \"t3\"]", "47: there is no node `t3` (did you mean `t1`?)"),
         ("tunnel = \"client\"", "tunnel = \"klient\"", "62: there is no SA `klient` (did you mean `client`?)"),
         ("vip = \"web\"\npeer", "vip = \"wep\"\npeer", "51: there is no VIP `wep` (did you mean `web`?)"),
@@ -331,7 +347,11 @@ fn a_name_that_does_not_exist_gets_a_suggestion() {
 #[test]
 fn a_port_belongs_to_exactly_one_core() {
     let second = "idle = \"sleep\"\n[[core]]\ncpu = 1\nroles = [\"router\"]\nports = [\"net\"]";
-    expect(ROUTER, &[("idle = \"sleep\"", second)], &["45: port `net` is used by two cores; it belongs to exactly one"]);
+    expect(
+        ROUTER,
+        &[("idle = \"sleep\"", second)],
+        &["45: port `net` is used by two cores; it belongs to exactly one"],
+    );
     let none = ("ports = [\"net\", \"link\", \"app\"]", "ports = [\"net\", \"link\"]");
     expect(ROUTER, &[none], &["33: no core polls port `app` (add it to a core: `ports = [\"app\"]`)"]);
     expect(ROUTER, &[("iface=eth2", "iface=eth1")], &["28: two ports have the same device"]);
@@ -353,10 +373,14 @@ fn a_router_needs_its_three_ports_and_a_core_that_steers() {
     let line = "2: this node is a router and has no [[core]] with roles = [\"router\"]";
     let more = "39: this role has nothing to do: the node is nobody's target";
     expect(ROUTER, &[("roles = [\"router\"]", "roles = [\"target\"]")], &[line, more]);
-    expect(TARGET, &[("roles = [\"target\"]", "roles = [\"router\"]")], &[
-        "2: this node is a target and has no [[core]] with roles = [\"target\"]",
-        "27: this role has nothing to do: the node owns no VIP",
-    ]);
+    expect(
+        TARGET,
+        &[("roles = [\"target\"]", "roles = [\"router\"]")],
+        &[
+            "2: this node is a target and has no [[core]] with roles = [\"target\"]",
+            "27: this role has nothing to do: the node owns no VIP",
+        ],
+    );
 }
 
 #[test]
@@ -375,25 +399,40 @@ fn selectors_must_fit_the_sa_and_the_filter_the_selectors() {
     let found = wrong(ROUTER, &[local]);
     let line = format!("px.toml:54: `local` 10.1.0.0/16 holds no VIP: nothing that comes through fits ({vip_help})");
     assert!(found.contains(&line), "{found:#?}");
-    expect(ROUTER, &[("mode = \"tunnel\"", "mode = \"transport\"")], &[
-        "54: in transport mode `remote` is 10.77.0.10 itself, not 10.99.0.10/32 (leave it out, or use mode = \"tunnel\")",
-    ]);
-    expect(ROUTER, &[("mode = \"tunnel\"\nremote = \"10.99.0.10\"", "mode = \"tunnel\"\nremote = \"fd99::10\"")], &[
-        "54: local 10.77.0.100/32 and remote fd99::10/128 are of different families",
-    ]);
-    expect(ROUTER, &[("tunnel = \"client\"\nremote = \"10.99.0.10\"", "tunnel = \"client\"\nremote = \"10.98.0.0/16\"")], &[
-        "62: nothing this filter matches fits the selectors of `client`",
-    ]);
-    expect(ROUTER, &[("mode = \"tunnel\"\nremote = \"10.99.0.10\"", "mode = \"tunnel\"\nremote = \"10.99.0.10/24\"")], &[
-        "54: `remote`: 10.99.0.10/24 has bits behind its prefix length (`10.99.0.0/24` is the block, `10.99.0.10` the one address)",
-    ]);
+    expect(
+        ROUTER,
+        &[("mode = \"tunnel\"", "mode = \"transport\"")],
+        &[
+            "54: in transport mode `remote` is 10.77.0.10 itself, not 10.99.0.10/32 (leave it out, or use mode = \"tunnel\")",
+        ],
+    );
+    expect(
+        ROUTER,
+        &[("mode = \"tunnel\"\nremote = \"10.99.0.10\"", "mode = \"tunnel\"\nremote = \"fd99::10\"")],
+        &["54: local 10.77.0.100/32 and remote fd99::10/128 are of different families"],
+    );
+    expect(
+        ROUTER,
+        &[("tunnel = \"client\"\nremote = \"10.99.0.10\"", "tunnel = \"client\"\nremote = \"10.98.0.0/16\"")],
+        &["62: nothing this filter matches fits the selectors of `client`"],
+    );
+    expect(
+        ROUTER,
+        &[("mode = \"tunnel\"\nremote = \"10.99.0.10\"", "mode = \"tunnel\"\nremote = \"10.99.0.10/24\"")],
+        &[
+            "54: `remote`: 10.99.0.10/24 has bits behind its prefix length (`10.99.0.0/24` is the block, `10.99.0.10` the one address)",
+        ],
+    );
 }
 
 #[test]
 fn a_permit_in_front_of_a_tunnel_is_warned_of() {
     let permit = ("[[filter]]", "[[filter]]\naction = \"permit\"\nvip = \"web\"\n[[filter]]");
     expect(ROUTER, &[permit], &["59: this permits in clear what tunnel `client` is there to protect"]);
-    let permit = ("[[filter]]", "[[filter]]\naction = \"permit\"\nvip = \"web\"\nprotocol = \"icmp\"\nlocal_ports = 80\n[[filter]]");
+    let permit = (
+        "[[filter]]",
+        "[[filter]]\naction = \"permit\"\nvip = \"web\"\nprotocol = \"icmp\"\nlocal_ports = 80\n[[filter]]",
+    );
     expect(ROUTER, &[permit], &["63: this protocol has no ports"]);
 }
 
@@ -430,15 +469,22 @@ fn the_network_and_the_link_are_apart_and_next_hops_are_near() {
 #[test]
 fn ports_are_distributed_once_and_to_nodes_that_can_be_reached() {
     let twice = "distribute = [{ ports = [80], targets = [\"t1\"] }, { ports = \"all\", targets = \"all\" }, ";
-    expect(ROUTER, &[("distribute = [{ ports = [80, \"8000-8999\"], ", &format!("{twice}{{ ports = [90], "))], &[
-        "47: these ports are distributed already",
-        "47: these ports are distributed already",
-    ]);
+    expect(
+        ROUTER,
+        &[("distribute = [{ ports = [80, \"8000-8999\"], ", &format!("{twice}{{ ports = [90], "))],
+        &["47: these ports are distributed already", "47: these ports are distributed already"],
+    );
     expect(ROUTER, &[("[\"t1\", \"t2\"]", "[\"t1\", \"t1\"]")], &["47: target `t1` is named twice"]);
-    expect(ROUTER, &[("name = \"t2\"\nlink = [\"10.78.0.12\"]", "name = \"t2\"")], &["16: target `t2` has no `link` address"]);
-    expect(ROUTER, &[("\"8000-8999\"", "\"8999-8000\"")], &[
-        "47: `distribute`: `ports`: the range `8999-8000` ends before it begins",
-    ]);
+    expect(
+        ROUTER,
+        &[("name = \"t2\"\nlink = [\"10.78.0.12\"]", "name = \"t2\"")],
+        &["16: target `t2` has no `link` address"],
+    );
+    expect(
+        ROUTER,
+        &[("\"8000-8999\"", "\"8999-8000\"")],
+        &["47: `distribute`: `ports`: the range `8999-8000` ends before it begins"],
+    );
 }
 
 #[test]
@@ -501,13 +547,17 @@ fn keys_in_a_file_that_others_may_read_are_warned_of() {
 #[test]
 fn a_file_that_cannot_be_read_is_an_error_with_its_name() {
     let report = load(Path::new("/nonexistent/px.toml")).unwrap_err();
-    let expected = "error: cannot read the configuration: No such file or directory (os error 2)\n--> /nonexistent/px.toml\n\n";
+    let expected =
+        "error: cannot read the configuration: No such file or directory (os error 2)\n--> /nonexistent/px.toml\n\n";
     assert_eq!(report.render(false), expected);
 }
 
 #[test]
 fn an_empty_file_lacks_its_two_tables() {
-    assert_eq!(run("").unwrap_err().lines(), ["px.toml:1: the file: `node` is missing", "px.toml:1: the file: `cluster` is missing"]);
+    assert_eq!(
+        run("").unwrap_err().lines(),
+        ["px.toml:1: the file: `node` is missing", "px.toml:1: the file: `cluster` is missing"]
+    );
 }
 
 proptest::proptest! {

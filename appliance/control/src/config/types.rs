@@ -1,8 +1,8 @@
 //! The checked configuration. Fields are public: a value of these types came out of the checker.
 
 use super::KeyText;
-pub use phalanx_aead::Algorithm;
 use ipnet::IpNet;
+pub use phalanx_aead::Algorithm;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 

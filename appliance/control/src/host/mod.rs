@@ -182,8 +182,7 @@ impl HostIsolation {
 /// A network or link port has no address of the host's: its addresses are the data plane's.
 fn withdrawn(port: &str) -> Result<(), HostError> {
     let addresses = ip::output(&["-o", "addr", "show", "dev", port, "scope", "global"])?;
-    let found: Vec<String> =
-        addresses.lines().filter_map(|l| l.split_whitespace().nth(3).map(str::to_owned)).collect();
+    let found: Vec<String> = addresses.lines().filter_map(|l| l.split_whitespace().nth(3).map(str::to_owned)).collect();
     if found.is_empty() {
         return Ok(());
     }

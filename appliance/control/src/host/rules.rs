@@ -36,7 +36,10 @@ pub(super) fn ruleset(plan: &HostPlan, vips: &[IpAddr]) -> String {
         let _ = writeln!(out, "table netdev {name} {{");
         for (i, port) in plan.software_ports.iter().enumerate() {
             // The data plane's socket gets its copy before this hook, the host's stack would after it.
-            let _ = writeln!(out, "  chain in_{i} {{ type filter hook ingress device \"{port}\" priority -500; policy drop; }}");
+            let _ = writeln!(
+                out,
+                "  chain in_{i} {{ type filter hook ingress device \"{port}\" priority -500; policy drop; }}"
+            );
         }
         out.push_str("}\n");
     }
@@ -80,7 +83,8 @@ fn enter(plan: &HostPlan, vips: &[IpAddr]) -> Vec<String> {
 /// Nothing of the host by the data plane's ports; from a VIP by the TAP only; no word of ND about a VIP.
 fn leave(plan: &HostPlan, vips: &[IpAddr]) -> Vec<String> {
     let ports = plan.software_ports.iter().map(|p| format!("oifname \"{p}\" drop"));
-    let sources = vips.iter().map(|v| format!("{} saddr {v} oifname != {{ \"{}\", \"lo\" }} drop", family(v), plan.tap));
+    let sources =
+        vips.iter().map(|v| format!("{} saddr {v} oifname != {{ \"{}\", \"lo\" }} drop", family(v), plan.tap));
     // RFC 4861 §4.4: the target of an advertisement is 8 bytes into the message. (`icmpv6 taddr` needs a newer nft.)
     let claims = vips.iter().filter_map(|v| match v {
         IpAddr::V6(v6) => Some(format!("icmpv6 type nd-neighbor-advert @th,64,128 {:#034x} drop", v6.to_bits())),
@@ -211,7 +215,10 @@ table arp phalanx_r_1 {
     fn packets_from_a_vip_go_to_the_tap_or_nowhere() {
         let closed = close_routes(&plan(), "fd77::100".parse().unwrap());
         let t = route_table("r-1");
-        assert_eq!(closed.make[0].join(" "), format!("-6 route replace unreachable default table {t} metric 4000000000"));
+        assert_eq!(
+            closed.make[0].join(" "),
+            format!("-6 route replace unreachable default table {t} metric 4000000000")
+        );
         assert_eq!(closed.make[1].join(" "), format!("-6 rule add pref 77 from fd77::100/128 lookup {t}"));
         assert_eq!(closed.undo[0].join(" "), format!("-6 rule del pref 77 from fd77::100/128 lookup {t}"));
         let open = open_route(&plan(), "10.77.0.100".parse().unwrap());

@@ -31,7 +31,9 @@ pub enum HostError {
         said: String,
     },
     /// A port of ours is used by the host.
-    #[error("{port} still has addresses of this host ({addresses}); the port belongs to the data plane: ip addr flush dev {port}")]
+    #[error(
+        "{port} still has addresses of this host ({addresses}); the port belongs to the data plane: ip addr flush dev {port}"
+    )]
     PortInUse {
         /// The interface.
         port: String,
@@ -39,7 +41,9 @@ pub enum HostError {
         addresses: String,
     },
     /// Sockets that could still send from a VIP.
-    #[error("{left} sockets of {vip} cannot be ended (kernel without INET_DIAG_DESTROY?); the host stays closed for {vip}")]
+    #[error(
+        "{left} sockets of {vip} cannot be ended (kernel without INET_DIAG_DESTROY?); the host stays closed for {vip}"
+    )]
     SocketsRemain {
         /// Their address.
         vip: IpAddr,
@@ -126,7 +130,8 @@ pub(super) mod ip {
     pub fn quiet(args: &[&str]) -> Result<(), HostError> {
         let output = run("ip", "iproute2", args, None)?;
         let said = said(&output);
-        let gone = ["No such", "Cannot find device", "Cannot assign requested address", "does not exist", "Address not found"];
+        let gone =
+            ["No such", "Cannot find device", "Cannot assign requested address", "does not exist", "Address not found"];
         if gone.iter().any(|g| said.contains(g)) { Ok(()) } else { good(format!("ip {}", args.join(" ")), &output) }
     }
 }

@@ -34,8 +34,7 @@ pub enum What {
 
 impl What {
     /// Everything there is.
-    pub const ALL: [What; 7] =
-        [What::Status, What::Sa, What::Conn, What::Vip, What::Target, What::Lease, What::Drop];
+    pub const ALL: [What; 7] = [What::Status, What::Sa, What::Conn, What::Vip, What::Target, What::Lease, What::Drop];
 
     /// Its name in paths and commands.
     pub const fn name(self) -> &'static str {

@@ -42,8 +42,7 @@ pub(in crate::config) struct PortDraft {
 impl PortDraft {
     pub fn read(mut f: Fields<'_, '_>) -> PortDraft {
         f.demand("role");
-        let roles =
-            [("network", PortRole::Network), ("link", PortRole::Link), ("application", PortRole::Application)];
+        let roles = [("network", PortRole::Network), ("link", PortRole::Link), ("application", PortRole::Application)];
         let draft = PortDraft {
             span: f.span.clone(),
             name: f.required_parsed::<Name>("name").map(|n| n.map(|n| n.0)),

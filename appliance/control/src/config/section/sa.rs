@@ -84,19 +84,24 @@ impl SaDraft {
 
     /// Both directions, where they are given.
     pub fn halves(&self) -> impl Iterator<Item = (&'static str, &HalfDraft)> {
-        [("inbound", &self.inbound), ("outbound", &self.outbound)].into_iter().filter_map(|(n, h)| Some((n, h.as_ref()?)))
+        [("inbound", &self.inbound), ("outbound", &self.outbound)]
+            .into_iter()
+            .filter_map(|(n, h)| Some((n, h.as_ref()?)))
     }
 }
 
 impl HalfDraft {
     fn read(mut f: Fields<'_, '_>, folder: &Path) -> HalfDraft {
         let (key, key_inline) = key(&mut f, folder);
-        let draft = HalfDraft { span: f.span.clone(), spi: f.required("spi"), key, key_inline, window: f.optional("window") };
+        let draft =
+            HalfDraft { span: f.span.clone(), spi: f.required("spi"), key, key_inline, window: f.optional("window") };
         if let Some(spi) = &draft.spi
             && spi.value < 256
         {
             // RFC 4303 §2.1: 1 to 255 are reserved, 0 is for local use.
-            f.sink().push(Problem::error("an `spi` is 256 to 4294967295").at(spi.span.clone(), "reserved by RFC 4303 §2.1"));
+            f.sink().push(
+                Problem::error("an `spi` is 256 to 4294967295").at(spi.span.clone(), "reserved by RFC 4303 §2.1"),
+            );
         }
         if let Some(window) = &draft.window
             && !WINDOWS.contains(&window.value)
@@ -119,7 +124,9 @@ fn key(f: &mut Fields<'_, '_>, folder: &Path) -> (Option<At<KeyText>>, bool) {
         (Some(value), None) => {
             let Some(text) = value.get_ref().as_str() else {
                 let found = article(value.get_ref().type_str());
-                f.sink().push(Problem::error(format!("`key` must be hex digits in quotes, not {found}")).at(value.span(), ""));
+                f.sink().push(
+                    Problem::error(format!("`key` must be hex digits in quotes, not {found}")).at(value.span(), ""),
+                );
                 return (None, true);
             };
             match KeyText::from_hex(text) {
@@ -226,8 +233,7 @@ pub(in crate::config) enum ActionDraft {
 impl FilterDraft {
     pub fn read(mut f: Fields<'_, '_>) -> FilterDraft {
         f.demand("action");
-        let actions =
-            [("permit", ActionDraft::Permit), ("deny", ActionDraft::Deny), ("protect", ActionDraft::Protect)];
+        let actions = [("permit", ActionDraft::Permit), ("deny", ActionDraft::Deny), ("protect", ActionDraft::Protect)];
         let draft = FilterDraft {
             span: f.span.clone(),
             action: f.choice("action", &actions),

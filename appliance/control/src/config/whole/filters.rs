@@ -44,7 +44,9 @@ fn tunnel<'a>(draft: &'a Draft, filter: &FilterDraft, sink: &Sink) -> Option<&'a
         return None;
     };
     if action.value != ActionDraft::Protect {
-        sink.push(Problem::error("only `protect` has a `tunnel`").at(name.span.clone(), "").at(action.span.clone(), "action"));
+        sink.push(
+            Problem::error("only `protect` has a `tunnel`").at(name.span.clone(), "").at(action.span.clone(), "action"),
+        );
         return None;
     }
     if !known(name, draft.sas.iter().filter_map(|s| text(&s.name)), "SA", sink) {
@@ -71,7 +73,9 @@ fn fits(filter: &FilterDraft, selectors: &Selectors, sa: &SaDraft, vip: IpAddr, 
     if !overlap(selectors, &carried) {
         let name = text(&sa.name).unwrap_or_default();
         let problem = Problem::error(format!("nothing this filter matches fits the selectors of `{name}`"));
-        let problem = problem.at(place(&filter.tunnel, &filter.span), "").at(place(&sa.selectors.remote, &sa.span), "its selectors");
+        let problem = problem
+            .at(place(&filter.tunnel, &filter.span), "")
+            .at(place(&sa.selectors.remote, &sa.span), "its selectors");
         sink.push(problem);
     }
 }

@@ -10,7 +10,8 @@ use phalanx_wire::link;
 pub(super) fn check(draft: &Draft, sink: &Sink) {
     unique_names(draft.ports.iter().map(|p| p.name.as_ref()), "ports", sink);
     let devices = draft.ports.iter().filter_map(|p| p.device.as_ref());
-    let devices = devices.map(|d| (d.value.netdev().map_or_else(|| format!("{:?}", d.value), str::to_owned), d.span.clone()));
+    let devices =
+        devices.map(|d| (d.value.netdev().map_or_else(|| format!("{:?}", d.value), str::to_owned), d.span.clone()));
     unique(devices, |_| "two ports have the same device".to_owned(), sink);
     let addresses = draft.ports.iter().flat_map(|p| &p.addresses).map(|a| (a.value.addr(), a.span.clone()));
     unique(addresses, |a| format!("two ports have the address {a}"), sink);
@@ -28,14 +29,17 @@ fn addresses_of(port: &PortDraft, sink: &Sink) {
     if role.value == PortRole::Application {
         let spans = port.addresses.iter().map(|a| &a.span).chain(port.next_hops.iter().map(|n| &n.span));
         if let Some(span) = spans.min_by_key(|s| s.start) {
-            let problem = Problem::error("an application port has no addresses and next hops of its own").at(span.clone(), "");
+            let problem =
+                Problem::error("an application port has no addresses and next hops of its own").at(span.clone(), "");
             sink.push(problem.help("the VIPs this node serves are put on it when it runs"));
         }
         return;
     }
     if port.addresses.is_empty() {
         let problem = Problem::error("this port has no address").at(place(&port.name, &port.span), "");
-        sink.push(problem.help("`addresses = [\"10.77.0.1/24\"]`: its own, never a VIP; it resolves next hops with it"));
+        sink.push(
+            problem.help("`addresses = [\"10.77.0.1/24\"]`: its own, never a VIP; it resolves next hops with it"),
+        );
     }
     for address in &port.addresses {
         let ip = address.value.addr();
@@ -100,7 +104,8 @@ fn link_mtu(draft: &Draft, sink: &Sink) {
         let needed = usize::from(network_mtu) + overhead;
         let Some(mtu) = port.mtu() else { continue };
         if usize::from(mtu) < needed {
-            let message = format!("the link's MTU {mtu} cannot carry the network's {network_mtu} and {overhead} of header");
+            let message =
+                format!("the link's MTU {mtu} cannot carry the network's {network_mtu} and {overhead} of header");
             let problem = Problem::error(message)
                 .at(place(&port.mtu, &port.span), format!("must be at least {needed}"))
                 .at(place(&network.mtu, &network.span), "network port");
@@ -120,7 +125,11 @@ fn cores(draft: &Draft, sink: &Sink) {
         for port in &core.ports {
             known(port, names.clone(), "port", sink);
         }
-        unique(core.roles.iter().map(|r| (r.value as u8, r.span.clone())), |_| "this role is given twice".to_owned(), sink);
+        unique(
+            core.roles.iter().map(|r| (r.value as u8, r.span.clone())),
+            |_| "this role is given twice".to_owned(),
+            sink,
+        );
         if core.idler {
             let problem = Problem::error("a core must have a role").at(place(&core.cpu, &core.span), "");
             sink.push(problem.help("`roles = [\"router\"]`, `[\"target\"]` or both"));

@@ -29,7 +29,9 @@ fn unique<K: Hash + Eq>(items: impl Iterator<Item = (K, Span)>, message: impl Fn
     let mut first: HashMap<K, Span> = HashMap::new();
     for (key, span) in items {
         match first.get(&key) {
-            Some(before) => sink.push(Problem::error(message(&key)).at(span, "again here").at(before.clone(), "first here")),
+            Some(before) => {
+                sink.push(Problem::error(message(&key)).at(span, "again here").at(before.clone(), "first here"))
+            }
             None => {
                 first.insert(key, span);
             }

@@ -77,7 +77,11 @@ pub(super) fn check(draft: &Draft, sink: &Sink) {
 /// The routers this node obeys.
 fn routers(draft: &Draft, sink: &Sink) {
     let c = &draft.cluster;
-    unique(c.routers.iter().map(|r| (r.value.as_str(), r.span.clone())), |r| format!("router `{r}` is named twice"), sink);
+    unique(
+        c.routers.iter().map(|r| (r.value.as_str(), r.span.clone())),
+        |r| format!("router `{r}` is named twice"),
+        sink,
+    );
     for router in &c.routers {
         if Some(router.value.as_str()) == draft.me() {
             let problem = Problem::error("a node is no target of itself by `routers`").at(router.span.clone(), "");
@@ -148,7 +152,11 @@ fn work(draft: &Draft, sink: &Sink) {
     let (router, target) = (draft.is_router(), draft.is_target());
     if !router && !target && draft.vips.is_empty() && draft.me().is_some() {
         let problem = Problem::error("this node has nothing to do: it owns no [[vip]] and obeys no router");
-        sink.push(problem.at(at, "").help("a router has [[vip]]s with itself as owner, a target names its routers in [cluster] routers"));
+        sink.push(
+            problem
+                .at(at, "")
+                .help("a router has [[vip]]s with itself as owner, a target names its routers in [cluster] routers"),
+        );
         return;
     }
     let need = |missing: bool, who: &str, what: &str| {
@@ -170,7 +178,12 @@ fn work(draft: &Draft, sink: &Sink) {
     need(target && !core(CoreRole::Target), "target", "[[core]] with roles = [\"target\"]");
     let unsure = draft.vips.iter().any(|v| v.owner.is_none());
     let idle = |role, is: bool, what: &str| {
-        let spans = draft.cores.iter().flat_map(|c| &c.roles).filter(|r| !is && !unsure && r.value == role).map(|r| r.span.clone());
+        let spans = draft
+            .cores
+            .iter()
+            .flat_map(|c| &c.roles)
+            .filter(|r| !is && !unsure && r.value == role)
+            .map(|r| r.span.clone());
         for span in spans.collect::<Vec<Span>>() {
             sink.push(Problem::warning(format!("this role has nothing to do: {what}")).at(span, ""));
         }

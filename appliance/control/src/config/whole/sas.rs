@@ -26,7 +26,8 @@ pub(super) fn check(draft: &Draft, sink: &Sink) {
     one_way(&usable, sink);
     let most = draft.limits.sas.as_ref().map_or(1_024, |l| l.value) as usize;
     if 2 * draft.sas.len() > most {
-        let problem = Problem::error(format!("{} SAs, both directions counted, and [limits] sas = {most}", 2 * draft.sas.len()));
+        let problem =
+            Problem::error(format!("{} SAs, both directions counted, and [limits] sas = {most}", 2 * draft.sas.len()));
         sink.push(problem.at(draft.sas[most / 2].span.clone(), "one too many").help("raise `sas` in [limits]"));
     }
 }
@@ -99,7 +100,8 @@ fn peer(draft: &Draft, sa: &SaDraft, vip: &VipDraft, sink: &Sink) {
     let (Some(peer), Some(address)) = (&sa.peer, &vip.address) else { return };
     let error = |message: String| Problem::error(message).at(peer.span.clone(), "");
     if peer.value.is_ipv4() != address.value.addr().is_ipv4() {
-        let problem = error(format!("the peer {} and the VIP {} are of different families", peer.value, address.value.addr()));
+        let problem =
+            error(format!("the peer {} and the VIP {} are of different families", peer.value, address.value.addr()));
         sink.push(problem.at(address.span.clone(), "the VIP"));
     }
     let ours = draft.vips.iter().filter_map(|v| v.address.as_ref());
@@ -114,7 +116,9 @@ fn peer(draft: &Draft, sa: &SaDraft, vip: &VipDraft, sink: &Sink) {
     let largest = draft.ports.iter().filter(|p| p.is(PortRole::Network)).filter_map(|p| p.mtu()).max();
     let mtu = sa.path_mtu.as_ref().map_or(1500, |m| m.value);
     if mtu < floor {
-        sink.push(Problem::error(format!("a path's MTU is at least {floor} here")).at(place(&sa.path_mtu, &sa.span), ""));
+        sink.push(
+            Problem::error(format!("a path's MTU is at least {floor} here")).at(place(&sa.path_mtu, &sa.span), ""),
+        );
     }
     if let Some(largest) = largest.filter(|l| mtu > *l) {
         let problem = Problem::error(format!("the path MTU {mtu} is above the network port's {largest}"));
@@ -146,7 +150,8 @@ fn selectors_of(draft: &Draft, sa: &SaDraft, vip: &VipDraft, sink: &Sink) -> Opt
         SaMode::Tunnel => {
             let vips = || draft.vips.iter().filter_map(|v| v.address.as_ref()).map(|a| a.value.addr());
             if !vips().any(|ip: IpAddr| whole.local.contains(&ip)) {
-                let problem = Problem::error(format!("`local` {} holds no VIP: nothing that comes through fits", whole.local));
+                let problem =
+                    Problem::error(format!("`local` {} holds no VIP: nothing that comes through fits", whole.local));
                 sink.push(problem.at(at(&sa.selectors.local), "").help(format!("the VIP of this SA is {address}")));
                 return None;
             }
@@ -161,7 +166,8 @@ fn one_way(usable: &[(&SaDraft, Selectors)], sink: &Sink) {
         let before = usable[..i].iter().find(|(b, s)| text(&b.vip) == text(&sa.vip) && overlap(s, selectors));
         let Some((before, _)) = before else { continue };
         let (Some(name), Some(first)) = (&sa.name, &before.name) else { continue };
-        let message = format!("selectors of `{}` and `{}` overlap: what fits both leaves by `{1}`", name.value, first.value);
+        let message =
+            format!("selectors of `{}` and `{}` overlap: what fits both leaves by `{1}`", name.value, first.value);
         sink.push(Problem::warning(message).at(name.span.clone(), "").at(first.span.clone(), "comes first"));
     }
 }

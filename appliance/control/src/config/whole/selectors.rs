@@ -29,11 +29,14 @@ pub(super) fn sound(draft: &SelectorsDraft, whole: &Selectors, table: &Span, sin
         if block.value.addr() != block.value.network() {
             let problem = Problem::error(format!("`{name}`: {} has bits behind its prefix length", block.value));
             let (net, host) = (block.value.trunc(), block.value.addr());
-            sink.push(problem.at(block.span.clone(), "").help(format!("`{net}` is the block, `{host}` the one address")));
+            sink.push(
+                problem.at(block.span.clone(), "").help(format!("`{net}` is the block, `{host}` the one address")),
+            );
         }
     }
     if whole.local.addr().is_ipv4() != whole.remote.addr().is_ipv4() {
-        let problem = Problem::error(format!("local {} and remote {} are of different families", whole.local, whole.remote));
+        let problem =
+            Problem::error(format!("local {} and remote {} are of different families", whole.local, whole.remote));
         sink.push(problem.at(place(&draft.remote, &place(&draft.local, table)), ""));
         sound = false;
     }

@@ -40,8 +40,12 @@ fn numbers(draft: &Draft, sink: &Sink) {
 fn owner(draft: &Draft, vip: &VipDraft, sink: &Sink) {
     let (Some(owner), Some(me)) = (&vip.owner, draft.me()) else { return };
     if known(owner, draft.node_names(), "node", sink) && owner.value != me {
-        let problem = Problem::error(format!("`{}` owns this VIP, not this node", owner.value)).at(owner.span.clone(), "");
-        let help = format!("define it in {0}'s configuration; a target learns it from there: `routers = [\"{0}\"]`", owner.value);
+        let problem =
+            Problem::error(format!("`{}` owns this VIP, not this node", owner.value)).at(owner.span.clone(), "");
+        let help = format!(
+            "define it in {0}'s configuration; a target learns it from there: `routers = [\"{0}\"]`",
+            owner.value
+        );
         sink.push(problem.help(help));
     }
 }
@@ -79,7 +83,11 @@ fn distribution(draft: &Draft, vip: &VipDraft, sink: &Sink) {
             taken.push(range);
         }
         let TargetsDraft::Named(names) = &entry.targets else { continue };
-        unique(names.iter().map(|n| (n.value.as_str(), n.span.clone())), |n| format!("target `{n}` is named twice"), sink);
+        unique(
+            names.iter().map(|n| (n.value.as_str(), n.span.clone())),
+            |n| format!("target `{n}` is named twice"),
+            sink,
+        );
         for name in names {
             if !known(name, draft.node_names(), "node", sink) || Some(name.value.as_str()) == draft.me() {
                 continue;
@@ -118,7 +126,9 @@ fn address_of(draft: &Draft, vip: &At<IpNet>, sink: &Sink) {
     }
     let nodes = draft.cluster.nodes.iter();
     for link in nodes.flat_map(|n| &n.links).filter(|l| l.value == ip) {
-        sink.push(error(format!("{ip} is a node's link address and cannot be a VIP")).at(link.span.clone(), "link address"));
+        sink.push(
+            error(format!("{ip} is a node's link address and cannot be a VIP")).at(link.span.clone(), "link address"),
+        );
     }
     let family: Vec<_> = draft.ports.iter().filter(|p| p.is(PortRole::Network)).flat_map(|p| &p.addresses).collect();
     let links = draft.ports.iter().filter(|p| p.is(PortRole::Link)).flat_map(|p| &p.addresses);
@@ -136,7 +146,8 @@ fn reachable(draft: &Draft, vip: &At<IpNet>, own: &[&At<IpNet>], sink: &Sink) {
     let version = if ip.is_ipv4() { 4 } else { 6 };
     let Some(near) = own.iter().find(|a| a.value.addr().is_ipv4() == ip.is_ipv4()) else {
         let first = draft.ports.iter().find(|p| p.is(PortRole::Network)).map_or(0..0, |p| place(&p.name, &p.span));
-        let problem = Problem::error(format!("no network port has an IPv{version} address, so nobody reaches this VIP"));
+        let problem =
+            Problem::error(format!("no network port has an IPv{version} address, so nobody reaches this VIP"));
         sink.push(problem.at(vip.span.clone(), "").at(first, "network port"));
         return;
     };
