@@ -100,7 +100,7 @@ fn identify(db: &Database) -> Result<Option<Identity>, redb::Error> {
     let transaction = db.begin_write()?;
     let identity = {
         let mut meta = transaction.open_table(META)?;
-        let mut value = |name| meta.get(name).map(|v| v.map(|v| v.value()));
+        let value = |name| meta.get(name).map(|v| v.map(|v| v.value()));
         let (format, incarnation, generation) = (value("format")?, value("incarnation")?, value("generation")?);
         let (Some(FORMAT), Some(incarnation), Some(before)) = (format, incarnation, generation) else {
             drop(meta);
