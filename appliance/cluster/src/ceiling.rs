@@ -16,6 +16,7 @@ pub struct Ceiling {
     durable: u64,
     edges: u64,
     asked: Option<u64>,
+    at: u64,
     recent_from: u64,
     recent_at: u64,
 }
@@ -24,13 +25,7 @@ impl Ceiling {
     /// With what the coupling facility holds: 0 for a new SA.
     #[must_use]
     pub fn new(durable: u64) -> Self {
-        Self {
-            durable,
-            edges: 0,
-            asked: None,
-            recent_from: durable,
-            recent_at: 0,
-        }
+        Self { durable, edges: 0, asked: None, at: durable, recent_from: durable, recent_at: 0 }
     }
 
     /// A target's window has this edge.
@@ -59,12 +54,10 @@ impl Ceiling {
         }
         let to = at.saturating_add((2 * recent.min(HEADROOM_MAX)).clamp(HEADROOM, HEADROOM_MAX));
         // Half of the headroom is still there: it can wait.
-        if to <= self.durable.max(self.asked.unwrap_or(0))
-            || at.saturating_add(HEADROOM / 2) <= self.durable
-        {
+        if to <= self.durable.max(self.asked.unwrap_or(0)) || at.saturating_add(HEADROOM / 2) <= self.durable {
             return None;
         }
-        self.asked = Some(to);
+        (self.asked, self.at) = (Some(to), at);
         Some(to)
     }
 
@@ -79,9 +72,10 @@ impl Ceiling {
         })
     }
 
-    /// The store did not answer: the next wish asks again.
-    pub fn failed(&mut self) {
+    /// The store did not answer: the next wish asks again. At which number the router was.
+    pub fn failed(&mut self) -> u64 {
         self.asked = None;
+        self.at
     }
 }
 
@@ -104,11 +98,7 @@ mod tests {
         let mut ceiling = Ceiling::new(0);
         assert_eq!(ceiling.want(10_000, 10), Some(30_000));
         assert_eq!(ceiling.raised(30_000), Some(30_000));
-        assert_eq!(
-            ceiling.want(u64::MAX - 3, 2_000_000),
-            Some(u64::MAX),
-            "it never wraps"
-        );
+        assert_eq!(ceiling.want(u64::MAX - 3, 2_000_000), Some(u64::MAX), "it never wraps");
     }
 
     #[test]

@@ -81,24 +81,16 @@ pub trait CouplingFacility: Send + Sync {
     fn read(&self, key: &str) -> impl Future<Output = Result<u64, CouplingError>> + Send;
 
     /// Writes a record.
-    fn put(
-        &self,
-        key: &str,
-        value: &[u8],
-    ) -> impl Future<Output = Result<(), CouplingError>> + Send;
+    fn put(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), CouplingError>> + Send;
 
     /// Reads a record.
-    fn get(&self, key: &str)
-    -> impl Future<Output = Result<Option<Vec<u8>>, CouplingError>> + Send;
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, CouplingError>> + Send;
 
     /// Deletes a record and the counter of that name; whether there was one.
     fn delete(&self, key: &str) -> impl Future<Output = Result<bool, CouplingError>> + Send;
 
     /// All records whose key starts with `prefix`, in order of their keys.
-    fn list(
-        &self,
-        prefix: &str,
-    ) -> impl Future<Output = Result<Vec<(String, Vec<u8>)>, CouplingError>> + Send;
+    fn list(&self, prefix: &str) -> impl Future<Output = Result<Vec<(String, Vec<u8>)>, CouplingError>> + Send;
 
     /// Replaces the record `expected` (`None`: absent) by `new` (`None`: delete). False: it was something else.
     fn cas(
@@ -126,11 +118,7 @@ pub fn check_key(key: &str) -> Result<(), CouplingError> {
 /// # Errors
 /// [`CouplingError::BadRequest`] for a record longer than [`RECORD_MAX`].
 pub fn check_record(value: &[u8]) -> Result<(), CouplingError> {
-    if value.len() > RECORD_MAX {
-        Err(CouplingError::BadRequest("a record longer than 1 MiB"))
-    } else {
-        Ok(())
-    }
+    if value.len() > RECORD_MAX { Err(CouplingError::BadRequest("a record longer than 1 MiB")) } else { Ok(()) }
 }
 
 /// What `fetch_add` hands out of a counter that stands at `value`: the rule, for every engine.
@@ -157,21 +145,12 @@ impl InMemory {
     /// An empty store.
     #[must_use]
     pub fn new(incarnation: u64) -> Self {
-        Self {
-            incarnation,
-            state: Mutex::default(),
-        }
+        Self { incarnation, state: Mutex::default() }
     }
 
-    fn with<T>(
-        &self,
-        key: &str,
-        change: impl FnOnce(&mut Tables) -> T,
-    ) -> Result<T, CouplingError> {
+    fn with<T>(&self, key: &str, change: impl FnOnce(&mut Tables) -> T) -> Result<T, CouplingError> {
         check_key(key)?;
-        Ok(change(
-            &mut self.state.lock().unwrap_or_else(PoisonError::into_inner),
-        ))
+        Ok(change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
@@ -203,9 +182,7 @@ impl CouplingFacility for InMemory {
 
     async fn put(&self, key: &str, value: &[u8]) -> Result<(), CouplingError> {
         check_record(value)?;
-        self.with(key, |tables| {
-            drop(tables.records.insert(key.to_owned(), value.to_vec()))
-        })
+        self.with(key, |tables| drop(tables.records.insert(key.to_owned(), value.to_vec())))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CouplingError> {
@@ -221,21 +198,11 @@ impl CouplingFacility for InMemory {
 
     async fn list(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, CouplingError> {
         let tables = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = tables
-            .records
-            .iter()
-            .filter(|(key, _)| key.starts_with(prefix));
-        Ok(found
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect())
+        let found = tables.records.iter().filter(|(key, _)| key.starts_with(prefix));
+        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    async fn cas(
-        &self,
-        key: &str,
-        expected: Option<&[u8]>,
-        new: Option<&[u8]>,
-    ) -> Result<bool, CouplingError> {
+    async fn cas(&self, key: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool, CouplingError> {
         new.map_or(Ok(()), check_record)?;
         self.with(key, |tables| {
             if tables.records.get(key).map(Vec::as_slice) != expected {

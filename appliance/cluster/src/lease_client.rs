@@ -70,10 +70,7 @@ impl LeaseClient {
     /// A client that tries again after `retry_us`, then after twice that, and so on.
     #[must_use]
     pub fn new(retry_us: u64) -> Self {
-        Self {
-            retry_us,
-            ..Self::default()
-        }
+        Self { retry_us, ..Self::default() }
     }
 
     /// A core wants numbers; what it said before is replaced, its open try stands. Send what [`Self::due`] gives.
@@ -81,14 +78,7 @@ impl LeaseClient {
         match self.asking.get_mut(&(sa, core)) {
             Some(asking) => asking.want = want,
             None => {
-                self.asking.insert(
-                    (sa, core),
-                    Asking {
-                        want,
-                        sent: None,
-                        tries: 0,
-                    },
-                );
+                self.asking.insert((sa, core), Asking { want, sent: None, tries: 0 });
                 self.due.insert((now, sa, core));
             }
         }
@@ -104,8 +94,7 @@ impl LeaseClient {
         loop {
             let &(at, sa, core) = self.due.first().filter(|(at, _, _)| *at <= now)?;
             self.due.remove(&(at, sa, core));
-            let (Some(asking), Some(epoch)) = (self.asking.get_mut(&(sa, core)), epoch_of(sa))
-            else {
+            let (Some(asking), Some(epoch)) = (self.asking.get_mut(&(sa, core)), epoch_of(sa)) else {
                 self.asking.remove(&(sa, core));
                 continue;
             };
@@ -113,11 +102,7 @@ impl LeaseClient {
             asking.sent = Some((self.nonce, now));
             let wait = self.retry_us << asking.tries.min(BACKOFF_MAX);
             asking.tries += 1;
-            let Want {
-                want,
-                done_below,
-                rate_pps,
-            } = asking.want;
+            let Want { want, done_below, rate_pps } = asking.want;
             if want == 0 {
                 // It has no answer.
                 self.asking.remove(&(sa, core));
@@ -146,13 +131,7 @@ impl LeaseClient {
     }
 
     /// An answer came over the authenticated channel.
-    pub fn accept(
-        &mut self,
-        reply: &LeaseReply,
-        session: Session,
-        epoch: Option<Epoch>,
-        now: u64,
-    ) -> Accepted {
+    pub fn accept(&mut self, reply: &LeaseReply, session: Session, epoch: Option<Epoch>, now: u64) -> Accepted {
         let key = (reply.sa, reply.core);
         let Some(asking) = self.asking.get(&key) else {
             return Accepted::Ignored("it was not asked for");
@@ -227,9 +206,7 @@ impl LeaseClient {
 
     /// The highest number ever had of each SA here; 0: none.
     pub fn highest(&self) -> impl Iterator<Item = (SaId, u64)> {
-        self.had_below
-            .iter()
-            .map(|(sa, below)| (*sa, below.saturating_sub(1)))
+        self.had_below.iter().map(|(sa, below)| (*sa, below.saturating_sub(1)))
     }
 
     /// How long requests for this SA take, µs.
@@ -255,8 +232,6 @@ impl LeaseClient {
         let sample = u32::try_from(sample).unwrap_or(u32::MAX).max(1);
         let known = self.latency.entry(key).or_insert(sample);
         // An exponential mean, as RFC 6298 §2 does for round trips.
-        *known = u32::try_from((u64::from(*known) * 7 + u64::from(sample)) / 8)
-            .unwrap_or(u32::MAX)
-            .max(1);
+        *known = u32::try_from((u64::from(*known) * 7 + u64::from(sample)) / 8).unwrap_or(u32::MAX).max(1);
     }
 }

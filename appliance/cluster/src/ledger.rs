@@ -38,17 +38,12 @@ struct Account {
 
 impl Account {
     fn total(&self) -> Use {
-        self.current
-            .values()
-            .fold(self.settled, |sum, (_, used)| add(sum, *used))
+        self.current.values().fold(self.settled, |sum, (_, used)| add(sum, *used))
     }
 }
 
 fn add(a: Use, b: Use) -> Use {
-    Use {
-        packets: a.packets.saturating_add(b.packets),
-        bytes: a.bytes.saturating_add(b.bytes),
-    }
+    Use { packets: a.packets.saturating_add(b.packets), bytes: a.bytes.saturating_add(b.bytes) }
 }
 
 /// The sums of all SAs.
@@ -60,13 +55,7 @@ pub struct Ledger {
 impl Ledger {
     /// Starts an SA; `before` is what was used before this ledger knew it.
     pub fn add(&mut self, sa: SaId, soft: u64, hard: u64, before: Use) {
-        let account = Account {
-            soft,
-            hard,
-            told: None,
-            settled: before,
-            current: BTreeMap::new(),
-        };
+        let account = Account { soft, hard, told: None, settled: before, current: BTreeMap::new() };
         self.accounts.entry(sa).or_insert(account);
     }
 
@@ -78,10 +67,7 @@ impl Ledger {
     /// A node's report. Numbers of one boot only grow, so an older report changes nothing.
     pub fn report(&mut self, node: u16, incarnation: u64, sa: SaId, used: Use) -> Option<Crossed> {
         let account = self.accounts.get_mut(&sa)?;
-        let entry = account
-            .current
-            .entry(node)
-            .or_insert((incarnation, Use::default()));
+        let entry = account.current.entry(node).or_insert((incarnation, Use::default()));
         if entry.0 != incarnation {
             account.settled = add(account.settled, entry.1);
             *entry = (incarnation, Use::default());
@@ -116,10 +102,7 @@ mod tests {
     const SA: SaId = SaId(7);
 
     fn used(bytes: u64) -> Use {
-        Use {
-            packets: bytes / 100,
-            bytes,
-        }
+        Use { packets: bytes / 100, bytes }
     }
 
     fn ledger() -> Ledger {

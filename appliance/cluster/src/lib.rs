@@ -24,13 +24,13 @@ pub use coupling::{CouplingError, CouplingFacility, InMemory, keys};
 pub use error::ClusterError;
 pub use lease_client::Want;
 pub use messages::{
-    ConnRecord, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, NodeName,
-    Notice, RankedFilter, SaReport, ToRouter, ToTarget, VERSION, VipDef, WindowRecord,
+    ConnRecord, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, NodeName, Notice, RankedFilter,
+    SaReport, ToRouter, ToTarget, VERSION, VipDef, WindowRecord,
 };
 pub use outputs::{
-    Connection, Missing, ReportPolicy, RouterConfig, RouterOutput, RouterTimes, SaPair,
-    TargetConfig, TargetOutput, TargetPlan, VipPlan,
+    Connection, Missing, ReportPolicy, RouterConfig, RouterOutput, RouterTimes, SaPair, TargetConfig, TargetOutput,
+    TargetPlan, VipPlan,
 };
 pub use router::{MemberState, MemberStatus, PairPhase, PairStatus, RouterCluster};
-pub use sequencer::{Prediction, SequenceStatus, Sequencer, SequencerConfig};
+pub use sequencer::{GrantWanted, Prediction, SequenceStatus, Sequencer, SequencerConfig};
 pub use target::TargetCluster;

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use phalanx_ipsec::{Lease, SaParams};
 use phalanx_wire::{CoreId, Epoch, Flow, PeerId, SaId, TargetId, VipId};
 
-use crate::messages::{
-    LeaseRefusal, NodeName, RankedFilter, ToRouter, ToTarget, VipDef, WindowRecord,
-};
+use crate::messages::{LeaseRefusal, NodeName, RankedFilter, ToRouter, ToTarget, VipDef, WindowRecord};
 use crate::sequencer::{GrantWanted, SequencerConfig};
 
 /// A target of the configuration: a core of a node (`core` given) or a whole node.
@@ -45,12 +43,7 @@ pub struct RouterTimes {
 
 impl Default for RouterTimes {
     fn default() -> Self {
-        Self {
-            settle_us: 3_000_000,
-            ack_us: 2_000_000,
-            retry_us: 5_000_000,
-            pairs_max: 65_536,
-        }
+        Self { settle_us: 3_000_000, ack_us: 2_000_000, retry_us: 5_000_000, pairs_max: 65_536 }
     }
 }
 
@@ -271,11 +264,7 @@ pub struct ReportPolicy {
 
 impl Default for ReportPolicy {
     fn default() -> Self {
-        Self {
-            share_permille: 50,
-            packets: 100_000,
-            interval_us: 1_000_000,
-        }
+        Self { share_permille: 50, packets: 100_000, interval_us: 1_000_000 }
     }
 }
 

@@ -13,12 +13,11 @@ use phalanx_wire::{SaId, TargetId, VipId};
 use crate::ceiling::Ceiling;
 use crate::error::ClusterError;
 use crate::ledger::{Crossed, Ledger, Use};
-use crate::messages::{
-    ConnRecord, Gathered, Hello, Notice, SaReport, ToRouter, ToTarget, VERSION, WindowRecord,
-};
-use crate::outputs::{Connection, RouterConfig, RouterOutput, RouterTimes, VipPlan};
+use crate::messages::{Hello, SaReport, ToRouter, ToTarget, VERSION, WindowRecord};
+use crate::outputs::{RouterConfig, RouterOutput, RouterTimes, VipPlan};
 use crate::sequencer::Sequencer;
 
+mod gather;
 mod leases;
 mod member;
 mod pairs;
@@ -50,6 +49,9 @@ pub struct RouterCluster {
     /// From an outbound SA to its pair.
     outbound: BTreeMap<SaId, SaId>,
     ceilings: BTreeMap<SaId, Ceiling>,
+    /// Ceilings that the store did not take: at which number, and when to ask again.
+    ceilings_failed: BTreeMap<SaId, u64>,
+    ceilings_retry: Option<u64>,
     sequencer: Sequencer,
     ledger: Ledger,
     last_request: u64,
@@ -66,28 +68,13 @@ impl RouterCluster {
     pub fn new(config: RouterConfig, now: u64) -> Self {
         let mut members: Vec<Member> = Vec::new();
         for plan in config.targets {
-            let at = members
-                .iter()
-                .position(|member| member.node == plan.node)
-                .unwrap_or(members.len());
+            let at = members.iter().position(|member| member.node == plan.node).unwrap_or(members.len());
             if at == members.len() {
                 members.push(Member::new(plan.node));
             }
             members[at].ids.push((plan.core, plan.id));
         }
-        let vips = config
-            .vips
-            .into_iter()
-            .map(|plan| {
-                (
-                    plan.def.vip,
-                    Vip {
-                        plan,
-                        settled: false,
-                    },
-                )
-            })
-            .collect();
+        let vips = config.vips.into_iter().map(|plan| (plan.def.vip, Vip { plan, settled: false })).collect();
         let mut router = Self {
             node: config.node,
             incarnation: config.incarnation,
@@ -98,6 +85,8 @@ impl RouterCluster {
             pairs: BTreeMap::new(),
             outbound: BTreeMap::new(),
             ceilings: BTreeMap::new(),
+            ceilings_failed: BTreeMap::new(),
+            ceilings_retry: None,
             sequencer: Sequencer::new(config.sequencer),
             ledger: Ledger::default(),
             last_request: 0,
@@ -148,16 +137,11 @@ impl RouterCluster {
             ToRouter::Hello(_) => state == MemberState::Connected,
             ToRouter::Gathered(_) => state == MemberState::Gathering,
             ToRouter::Beat => true,
-            ToRouter::Draining { .. } | ToRouter::Listening { .. } => {
-                state >= MemberState::Gathering
-            }
+            ToRouter::Draining { .. } | ToRouter::Listening { .. } => state >= MemberState::Gathering,
             _ => state >= MemberState::Joining,
         };
         if !in_turn {
-            return Err(ClusterError::OutOfTurn {
-                node: node.to_owned(),
-                what: message.name(),
-            });
+            return Err(ClusterError::OutOfTurn { node: node.to_owned(), what: message.name() });
         }
         match message {
             ToRouter::Hello(hello) => self.hello(at, hello)?,
@@ -167,9 +151,7 @@ impl RouterCluster {
             ToRouter::Report(reports) => self.reports(at, reports),
             ToRouter::Notice(notice) => self.notice(at, notice),
             ToRouter::Listening { vip, ports } => {
-                self.members[at]
-                    .listening
-                    .insert(vip, ports.into_iter().collect());
+                self.members[at].listening.insert(vip, ports.into_iter().collect());
                 self.outputs.push_back(RouterOutput::EligibleChanged(vip));
             }
             ToRouter::Draining { vips } => self.draining(at, vips),
@@ -184,21 +166,15 @@ impl RouterCluster {
         self.sequencer.expire(now);
         self.settle(now);
         self.overdue(now);
+        self.retry_ceilings(now);
         self.pump(now);
     }
 
     /// When to call [`Self::tick`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let settle = self
-            .vips
-            .values()
-            .any(|vip| !vip.settled)
-            .then_some(self.settle_at);
-        [settle, self.sequencer.next_deadline(), self.acks_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let settle = self.vips.values().any(|vip| !vip.settled).then_some(self.settle_at);
+        [settle, self.sequencer.next_deadline(), self.acks_deadline(), self.ceilings_retry].into_iter().flatten().min()
     }
 
     /// The targets that may be selected for a new connection to this VIP (and port, when it is known; R25).
@@ -211,14 +187,8 @@ impl RouterCluster {
             (Some(port), Some(ports)) => ports.contains(&port),
             _ => true,
         };
-        let good = |member: &&Member| {
-            member.state == MemberState::Ready && !member.drains(vip) && listens(member)
-        };
-        let ids = self
-            .members
-            .iter()
-            .filter(good)
-            .flat_map(|member| member.ids.iter().map(|(_, id)| *id));
+        let good = |member: &&Member| member.state == MemberState::Ready && !member.drains(vip) && listens(member);
+        let ids = self.members.iter().filter(good).flat_map(|member| member.ids.iter().map(|(_, id)| *id));
         ids.filter(|id| entry.plan.targets.contains(id)).collect()
     }
 
@@ -231,10 +201,7 @@ impl RouterCluster {
             state: member.state,
             incarnation: member.incarnation,
             outstanding: member.outstanding.len(),
-            error: member
-                .outstanding
-                .values()
-                .find_map(|open| open.failed.as_ref().map(|(_, why)| why.clone())),
+            error: member.outstanding.values().find_map(|open| open.failed.as_ref().map(|(_, why)| why.clone())),
             draining: member.draining_all || !member.draining.is_empty(),
             link_mtu: member.link_mtu,
             cores: member.cores.clone(),
@@ -260,59 +227,34 @@ impl RouterCluster {
     }
 
     fn send(&mut self, at: usize, message: ToTarget) {
-        self.outputs.push_back(RouterOutput::Send {
-            node: self.members[at].node.clone(),
-            message,
-        });
+        self.outputs.push_back(RouterOutput::Send { node: self.members[at].node.clone(), message });
     }
 
     /// The VIPs that this node is a target of.
     fn vips_of(&self, at: usize) -> Vec<VipId> {
         let ids = &self.members[at].ids;
-        let served = |vip: &&Vip| {
-            vip.plan
-                .targets
-                .iter()
-                .any(|target| ids.iter().any(|(_, id)| id == target))
-        };
-        self.vips
-            .values()
-            .filter(served)
-            .map(|vip| vip.plan.def.vip)
-            .collect()
+        let served = |vip: &&Vip| vip.plan.targets.iter().any(|target| ids.iter().any(|(_, id)| id == target));
+        self.vips.values().filter(served).map(|vip| vip.plan.def.vip).collect()
     }
 
     fn serves(&self, at: usize, vip: VipId) -> bool {
         let Some(vip) = self.vips.get(&vip) else {
             return false;
         };
-        vip.plan
-            .targets
-            .iter()
-            .any(|target| self.members[at].ids.iter().any(|(_, id)| id == target))
+        vip.plan.targets.iter().any(|target| self.members[at].ids.iter().any(|(_, id)| id == target))
     }
 
     fn hello(&mut self, at: usize, hello: Hello) -> Result<(), ClusterError> {
         let node = self.members[at].node.clone();
         let refused = if hello.version != VERSION {
-            Err(ClusterError::Version {
-                node: node.to_string(),
-                ours: VERSION,
-                theirs: hello.version,
-            })
+            Err(ClusterError::Version { node: node.to_string(), ours: VERSION, theirs: hello.version })
         } else if *hello.node != *node {
-            Err(ClusterError::Name {
-                certificate: node.to_string(),
-                message: hello.node,
-            })
+            Err(ClusterError::Name { certificate: node.to_string(), message: hello.node })
         } else {
             Ok(())
         };
         if let Err(error) = refused {
-            self.outputs.push_back(RouterOutput::Disconnect {
-                node,
-                reason: error.to_string(),
-            });
+            self.outputs.push_back(RouterOutput::Disconnect { node, reason: error.to_string() });
             return Err(error);
         }
         let member = &mut self.members[at];
@@ -323,10 +265,7 @@ impl RouterCluster {
         member.link_mtu = hello.link_mtu;
         member.cores = hello.cores;
         member.state = MemberState::Gathering;
-        let epochs = self
-            .vips_of(at)
-            .into_iter()
-            .filter_map(|vip| Some((vip, self.vips.get(&vip)?.plan.def.epoch)));
+        let epochs = self.vips_of(at).into_iter().filter_map(|vip| Some((vip, self.vips.get(&vip)?.plan.def.epoch)));
         let welcome = ToTarget::Welcome {
             version: VERSION,
             node: self.node.to_string(),
@@ -340,151 +279,37 @@ impl RouterCluster {
         Ok(())
     }
 
-    /// Windows before connections, connections before anything is installed or settled.
-    fn gathered(&mut self, at: usize, part: Gathered, now: u64) {
-        for (vip, epoch) in &part.vips {
-            if let Some(ours) = self
-                .vips
-                .get(vip)
-                .filter(|ours| ours.plan.def.epoch < *epoch)
-            {
-                let (node, ours) = (&self.members[at].node, ours.plan.def.epoch);
-                let warning = format!(
-                    "{node} obeys epoch {epoch} of VIP {vip}, this router's is {ours}: another owns it"
-                );
-                self.outputs.push_back(RouterOutput::Warn(warning));
-            }
-        }
-        let told = part
-            .windows
-            .iter()
-            .map(|record| record.sa)
-            .chain(part.highest_out.iter().map(|(sa, _)| *sa));
-        self.members[at].told.extend(told);
-        self.members[at]
-            .told_vips
-            .extend(part.vips.iter().map(|(vip, _)| *vip));
-        self.merge(at, part.windows);
-        for (sa, highest) in part.highest_out {
-            self.note_seen(sa, highest);
-        }
-        let restored = self.connections(at, &part.connections);
-        if !restored.is_empty() {
-            self.outputs
-                .push_back(RouterOutput::RestoreConnections(restored));
-        }
-        if part.last {
-            self.members[at].state = MemberState::Joining;
-            self.members[at].gathered_once = true;
-            self.install_all(at, now);
-            self.settle(now);
-        }
-    }
-
-    /// Windows of this router's own SAs, from targets that hold them.
-    fn merge(&mut self, at: usize, windows: Vec<WindowRecord>) {
-        let mut good = Vec::with_capacity(windows.len());
-        for record in windows {
-            let Some(pair) = self.pairs.get(&record.sa) else {
-                continue;
-            };
-            if !self.serves(at, pair.vip()) {
-                continue;
-            }
-            if let Some(ceiling) = self.ceilings.get_mut(&record.sa) {
-                ceiling.note_edge(record.snapshot.edge);
-            }
-            good.push(record);
-        }
-        if !good.is_empty() {
-            self.outputs.push_back(RouterOutput::MergeWindows(good));
-        }
-    }
-
-    /// Records of connections that this node can have.
-    fn connections(&self, at: usize, records: &[ConnRecord]) -> Vec<Connection> {
-        let mine = records.iter().filter(|record| self.serves(at, record.vip));
-        let known = |record: &ConnRecord| {
-            Some(Connection {
-                vip: record.vip,
-                peer: record.peer,
-                flow: record.flow,
-                target: self.members[at].target_on(record.core)?,
-                established: record.established,
-            })
-        };
-        mine.filter_map(known).collect()
-    }
-
     fn reports(&mut self, at: usize, reports: Vec<SaReport>) {
         let incarnation = self.members[at].incarnation;
         let mut windows = Vec::new();
         for report in reports {
-            let used = Use {
-                packets: report.packets,
-                bytes: report.bytes,
-            };
-            match self
-                .ledger
-                .report(Self::index(at), incarnation, report.sa, used)
-            {
-                Some(Crossed::Soft) => self
-                    .outputs
-                    .push_back(RouterOutput::LifesizeSoft(report.sa)),
-                Some(Crossed::Hard) => self
-                    .outputs
-                    .push_back(RouterOutput::LifesizeHard(report.sa)),
+            let used = Use { packets: report.packets, bytes: report.bytes };
+            match self.ledger.report(Self::index(at), incarnation, report.sa, used) {
+                Some(Crossed::Soft) => self.outputs.push_back(RouterOutput::LifesizeSoft(report.sa)),
+                Some(Crossed::Hard) => self.outputs.push_back(RouterOutput::LifesizeHard(report.sa)),
                 None => {}
             }
-            windows.extend(report.window.map(|snapshot| WindowRecord {
-                sa: report.sa,
-                snapshot,
-            }));
+            windows.extend(report.window.map(|snapshot| WindowRecord { sa: report.sa, snapshot }));
         }
         self.merge(at, windows);
     }
 
     /// What the router's own cores used, cumulative since its boot.
     pub fn local_use(&mut self, sa: SaId, used: Use) {
-        match self
-            .ledger
-            .report(crate::sequencer::Holder::LOCAL, self.incarnation, sa, used)
-        {
+        match self.ledger.report(crate::sequencer::Holder::LOCAL, self.incarnation, sa, used) {
             Some(Crossed::Soft) => self.outputs.push_back(RouterOutput::LifesizeSoft(sa)),
             Some(Crossed::Hard) => self.outputs.push_back(RouterOutput::LifesizeHard(sa)),
             None => {}
         }
     }
 
-    /// The windows are merged *before* an entry goes (DESIGN, "Inbound replay"): the order of the outputs.
-    fn notice(&mut self, at: usize, notice: Notice) {
-        let id = notice.id;
-        // A repetition was acted on already; only its acknowledgement was lost.
-        if id > self.members[at].last_notice {
-            self.members[at].last_notice = id;
-            self.merge(at, notice.windows);
-            let opened = self.connections(at, &notice.opened);
-            self.outputs
-                .extend(opened.into_iter().map(RouterOutput::ConnOpened));
-            let closed = self.connections(at, &notice.closed);
-            self.outputs
-                .extend(closed.into_iter().map(RouterOutput::ConnClosed));
-        }
-        self.send(at, ToTarget::NoticeAck { id });
-    }
-
     fn draining(&mut self, at: usize, vips: Vec<VipId>) {
         if vips.is_empty() {
             self.members[at].draining_all = true;
         }
-        let changed = if vips.is_empty() {
-            self.vips_of(at)
-        } else {
-            vips
-        };
+        let changed = if vips.is_empty() { self.vips_of(at) } else { vips };
         self.members[at].draining.extend(changed.iter().copied());
-        self.outputs
-            .extend(changed.into_iter().map(RouterOutput::EligibleChanged));
+        self.outputs.extend(changed.into_iter().map(RouterOutput::EligibleChanged));
     }
 
     fn lost(&mut self, at: usize, reason: &str, now: u64) {
@@ -496,44 +321,13 @@ impl RouterCluster {
         self.sequencer.holder_gone(Self::index(at));
         if was_up {
             for (_, target) in self.members[at].ids.clone() {
-                self.outputs.push_back(RouterOutput::TargetDown {
-                    target,
-                    reason: reason.to_owned(),
-                });
+                self.outputs.push_back(RouterOutput::TargetDown { target, reason: reason.to_owned() });
             }
             let vips: BTreeSet<VipId> = self.vips_of(at).into_iter().collect();
-            self.outputs
-                .extend(vips.into_iter().map(RouterOutput::EligibleChanged));
+            self.outputs.extend(vips.into_iter().map(RouterOutput::EligibleChanged));
         }
         // It is not waited for any more.
         self.review_pairs(now);
         self.pump(now);
-    }
-
-    /// A VIP is settled when all its targets were gathered, or the time is over. Then floors and ceilings are set.
-    fn settle(&mut self, now: u64) {
-        let open: Vec<VipId> = self
-            .vips
-            .values()
-            .filter(|vip| !vip.settled)
-            .map(|vip| vip.plan.def.vip)
-            .collect();
-        for vip in open {
-            let mut missing = Vec::new();
-            for at in 0..self.members.len() {
-                if self.serves(at, vip) && !self.members[at].gathered_once {
-                    missing.push(self.members[at].node.clone());
-                }
-            }
-            if !missing.is_empty() && now < self.settle_at {
-                continue;
-            }
-            if let Some(entry) = self.vips.get_mut(&vip) {
-                entry.settled = true;
-            }
-            self.arm_all(vip, now);
-            self.outputs
-                .push_back(RouterOutput::Settled { vip, missing });
-        }
     }
 }

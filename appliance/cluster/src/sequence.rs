@@ -8,9 +8,7 @@ use phalanx_ipsec::{Grant, Lease, SEQUENCE_LIMIT};
 
 use crate::coupling::CouplingError;
 use crate::messages::LeaseRefusal;
-use crate::sequencer::{
-    GrantOutcome, Holder, Reply, Request, SequenceStatus, SequencerConfig, block_size, predict,
-};
+use crate::sequencer::{GrantOutcome, Holder, Reply, Request, SequenceStatus, SequencerConfig, block_size, predict};
 
 /// Exclusive end of the numbers of an SA without 64-bit numbers (RFC 4303 §3.3.3).
 const LIMIT_32: u64 = 1 << 32;
@@ -110,36 +108,17 @@ impl Sequence {
             latency_us: request.latency_us,
         };
         self.holders.insert(request.holder, state);
-        for block in self
-            .live
-            .iter_mut()
-            .filter(|block| block.holder == request.holder)
-        {
+        for block in self.live.iter_mut().filter(|block| block.holder == request.holder) {
             block.first = block.first.max(request.done_below.min(block.end));
         }
         if request.want == 0 {
-            self.waiting
-                .retain(|waiting| waiting.request.holder != request.holder);
+            self.waiting.retain(|waiting| waiting.request.holder != request.holder);
             return true;
         }
         // One waiting request per holder: a newer one replaces the older, in its place.
-        match self
-            .waiting
-            .iter_mut()
-            .find(|waiting| waiting.request.holder == request.holder)
-        {
-            Some(waiting) => {
-                *waiting = Waiting {
-                    request,
-                    at: now,
-                    since: waiting.since,
-                }
-            }
-            None => self.waiting.push_back(Waiting {
-                request,
-                at: now,
-                since: now,
-            }),
+        match self.waiting.iter_mut().find(|waiting| waiting.request.holder == request.holder) {
+            Some(waiting) => *waiting = Waiting { request, at: now, since: waiting.since },
+            None => self.waiting.push_back(Waiting { request, at: now, since: now }),
         }
         true
     }
@@ -183,11 +162,7 @@ impl Sequence {
 
     /// A node holds or held `number`. True if that shows that the store is behind (I1).
     pub(crate) fn note_seen(&mut self, number: u64) -> bool {
-        let ours = if self.granted_once {
-            self.handed_below
-        } else {
-            u64::MAX
-        };
+        let ours = if self.granted_once { self.handed_below } else { u64::MAX };
         let not_ours = self.granted_once && number >= self.next().unwrap_or(ours).max(ours);
         if !self.granted_once {
             self.seen = self.seen.max(number);
@@ -200,14 +175,8 @@ impl Sequence {
     }
 
     /// Answers whoever can be answered now.
-    pub(crate) fn serve(
-        &mut self,
-        now: u64,
-        config: &SequencerConfig,
-        mut reply: impl FnMut(Request, u64, Answer),
-    ) {
-        self.live
-            .retain(|block| block.first < block.end && now < block.expires);
+    pub(crate) fn serve(&mut self, now: u64, config: &SequencerConfig, mut reply: impl FnMut(Request, u64, Answer)) {
+        self.live.retain(|block| block.first < block.end && now < block.expires);
         while let Some(front) = self.waiting.front() {
             let (request, at) = (front.request, front.at);
             let answer = if self.behind {
@@ -229,12 +198,7 @@ impl Sequence {
     }
 
     /// Requests that waited too long. Those that the store keeps waiting are told so.
-    pub(crate) fn expire(
-        &mut self,
-        now: u64,
-        config: &SequencerConfig,
-        mut reply: impl FnMut(Request, u64, Answer),
-    ) {
+    pub(crate) fn expire(&mut self, now: u64, config: &SequencerConfig, mut reply: impl FnMut(Request, u64, Answer)) {
         let starving = self.grants.is_empty();
         while let Some(front) = self.waiting.front() {
             if now < front.since + config.waiting_us {
@@ -248,82 +212,46 @@ impl Sequence {
         }
         let forget = config.active_us * FORGET_AFTER;
         let live = &self.live;
-        self.holders.retain(|holder, state| {
-            now < state.asked_at + forget || live.iter().any(|block| block.holder == *holder)
-        });
+        self.holders
+            .retain(|holder, state| now < state.asked_at + forget || live.iter().any(|block| block.holder == *holder));
     }
 
     /// The node is gone: nobody waits there. Its blocks stay live until they age out, for its packets may be under way.
     pub(crate) fn holder_gone(&mut self, node: u16) {
-        self.waiting
-            .retain(|waiting| waiting.request.holder.node != node);
+        self.waiting.retain(|waiting| waiting.request.holder.node != node);
         self.holders.retain(|holder, _| holder.node != node);
     }
 
     /// The next grant to ask for: the first at once, then as soon as half of the last one is used.
-    pub(crate) fn grant_wanted(
-        &mut self,
-        now: u64,
-        config: &SequencerConfig,
-    ) -> Option<(Arc<str>, u64, u64)> {
-        if self.asked
-            || self.no_more
-            || self.behind
-            || now < self.ask_at
-            || self.remaining() > self.ask_size / 2
-        {
+    pub(crate) fn grant_wanted(&mut self, now: u64, config: &SequencerConfig) -> Option<(Arc<str>, u64, u64)> {
+        if self.asked || self.no_more || self.behind || now < self.ask_at || self.remaining() > self.ask_size / 2 {
             return None;
         }
-        let span = self
-            .rate_pps(now, config)
-            .saturating_mul(config.grant_span_us)
-            / 1_000_000;
-        self.ask_size = span
-            .clamp(config.grant_min, config.grant_max)
-            .next_power_of_two();
+        let span = self.rate_pps(now, config).saturating_mul(config.grant_span_us) / 1_000_000;
+        self.ask_size = span.clamp(config.grant_min, config.grant_max).next_power_of_two();
         self.asked = true;
         Some((Arc::clone(&self.key), self.ask_size, self.limit))
     }
 
     /// When to call `serve`, `expire` or `grant_wanted` again without being asked.
     pub(crate) fn deadline(&self, config: &SequencerConfig) -> Option<u64> {
-        let retry = (!self.asked
-            && self.ask_at > 0
-            && self.grants.is_empty()
-            && !self.no_more
-            && !self.behind)
+        let retry = (!self.asked && self.ask_at > 0 && self.grants.is_empty() && !self.no_more && !self.behind)
             .then_some(self.ask_at);
         let front = self.waiting.front().map(|front| {
-            let expiry = self
-                .live
-                .iter()
-                .map(|block| block.expires)
-                .min()
-                .unwrap_or(u64::MAX);
+            let expiry = self.live.iter().map(|block| block.expires).min().unwrap_or(u64::MAX);
             // While quiet, nothing else can help.
-            expiry
-                .max(self.quiet_until)
-                .min(front.since + config.waiting_us)
+            expiry.max(self.quiet_until).min(front.since + config.waiting_us)
         });
         [retry, front].into_iter().flatten().min()
     }
 
     pub(crate) fn status(&self, now: u64, config: &SequencerConfig) -> SequenceStatus {
         let active = self.active(now, config);
-        let latency = self
-            .holders
-            .values()
-            .map(|state| state.latency_us)
-            .max()
-            .unwrap_or(0);
+        let latency = self.holders.values().map(|state| state.latency_us).max().unwrap_or(0);
         SequenceStatus {
             next: self.next(),
             granted: self.remaining(),
-            live: self
-                .live
-                .iter()
-                .filter(|block| block.first < block.end && now < block.expires)
-                .count(),
+            live: self.live.iter().filter(|block| block.first < block.end && now < block.expires).count(),
             waiting: self.waiting.len(),
             blocks: self.blocks,
             exhausted: self.no_more && self.grants.is_empty(),
@@ -346,19 +274,12 @@ impl Sequence {
     }
 
     fn active(&self, now: u64, config: &SequencerConfig) -> u32 {
-        let active = self
-            .holders
-            .values()
-            .filter(|state| now < state.asked_at + config.active_us)
-            .count();
+        let active = self.holders.values().filter(|state| now < state.asked_at + config.active_us).count();
         u32::try_from(active).unwrap_or(u32::MAX)
     }
 
     fn rate_pps(&self, now: u64, config: &SequencerConfig) -> u64 {
-        let active = self
-            .holders
-            .values()
-            .filter(|state| now < state.asked_at + config.active_us);
+        let active = self.holders.values().filter(|state| now < state.asked_at + config.active_us);
         active.map(|state| u64::from(state.rate_pps)).sum()
     }
 
@@ -377,13 +298,7 @@ impl Sequence {
         (room >= want.div_ceil(2).max(1)).then(|| room.min(want))
     }
 
-    fn hand_out(
-        &mut self,
-        n: u64,
-        request: &Request,
-        now: u64,
-        config: &SequencerConfig,
-    ) -> Option<(Lease, u32)> {
+    fn hand_out(&mut self, n: u64, request: &Request, now: u64, config: &SequencerConfig) -> Option<(Lease, u32)> {
         let grant = self.grants.front_mut()?;
         let lease = grant.take(u32::try_from(n).unwrap_or(u32::MAX))?;
         if grant.remaining() == 0 {
@@ -393,12 +308,7 @@ impl Sequence {
         self.handed_below = lease.end();
         self.blocks += 1;
         let expires = now + valid + config.transit_slack_us;
-        self.live.push_back(Block {
-            first: lease.first(),
-            end: lease.end(),
-            holder: request.holder,
-            expires,
-        });
+        self.live.push_back(Block { first: lease.first(), end: lease.end(), holder: request.holder, expires });
         Some((lease, u32::try_from(valid).unwrap_or(u32::MAX)))
     }
 

@@ -36,10 +36,7 @@ impl Holder {
     /// A core of the router itself.
     #[must_use]
     pub fn local(core: CoreId) -> Self {
-        Self {
-            node: Self::LOCAL,
-            core,
-        }
+        Self { node: Self::LOCAL, core }
     }
 }
 
@@ -82,7 +79,7 @@ impl Default for SequencerConfig {
             grant_span_us: 10_000_000,
             valid_min_us: 2_000,
             valid_max_us: 20_000,
-            valid_cap_us: 50_000,
+            valid_cap_us: 200_000,
             transit_slack_us: 5_000,
             waiting_us: 100_000,
             active_us: 1_000_000,
@@ -196,21 +193,10 @@ pub fn block_size(window: u32, holders: u32) -> u32 {
 #[must_use]
 pub fn predict(window: u32, holders: u32, latency_us: u32, measured_pps: u64) -> Prediction {
     let holders = holders.max(1);
-    let latency_us = if latency_us == 0 {
-        LATENCY_UNKNOWN_US
-    } else {
-        latency_us
-    };
+    let latency_us = if latency_us == 0 { LATENCY_UNKNOWN_US } else { latency_us };
     let block = block_size(window, holders);
     let fits_pps = u64::from(block) * u64::from(holders) * 1_000_000 / u64::from(latency_us);
-    Prediction {
-        window,
-        holders,
-        block,
-        latency_us,
-        fits_pps,
-        measured_pps,
-    }
+    Prediction { window, holders, block, latency_us, fits_pps, measured_pps }
 }
 
 /// State of one SA, for `status`.
@@ -263,23 +249,11 @@ impl Sequencer {
     ///
     /// # Errors
     /// [`ClusterError::Limit`].
-    pub fn add(
-        &mut self,
-        sa: SaId,
-        key: Arc<str>,
-        esn: bool,
-        window: u32,
-        now: u64,
-    ) -> Result<(), ClusterError> {
+    pub fn add(&mut self, sa: SaId, key: Arc<str>, esn: bool, window: u32, now: u64) -> Result<(), ClusterError> {
         if self.sequences.len() >= self.config.sas_max {
-            return Err(ClusterError::Limit {
-                what: "outbound SAs",
-                limit: self.config.sas_max,
-            });
+            return Err(ClusterError::Limit { what: "outbound SAs", limit: self.config.sas_max });
         }
-        self.sequences
-            .entry(sa)
-            .or_insert_with(|| Sequence::new(key, esn, window));
+        self.sequences.entry(sa).or_insert_with(|| Sequence::new(key, esn, window));
         self.turn(sa, now);
         Ok(())
     }
@@ -296,8 +270,7 @@ impl Sequencer {
     pub fn request(&mut self, request: Request, now: u64) {
         let sa = request.sa;
         let Some(sequence) = self.sequences.get_mut(&sa) else {
-            self.replies
-                .push_back(reply_to(request, 0, Err(LeaseRefusal::NoSuchSa)));
+            self.replies.push_back(reply_to(request, 0, Err(LeaseRefusal::NoSuchSa)));
             return;
         };
         if sequence.request(request, now, &self.config) {
@@ -306,12 +279,7 @@ impl Sequencer {
     }
 
     /// The coupling facility's answer to a [`GrantWanted`].
-    pub fn grant(
-        &mut self,
-        sa: SaId,
-        result: Result<Range<u64>, CouplingError>,
-        now: u64,
-    ) -> GrantOutcome {
+    pub fn grant(&mut self, sa: SaId, result: Result<Range<u64>, CouplingError>, now: u64) -> GrantOutcome {
         let Some(sequence) = self.sequences.get_mut(&sa) else {
             return GrantOutcome::Unwanted;
         };
@@ -322,9 +290,7 @@ impl Sequencer {
 
     /// A node says that it held this number of an SA. True if that shows the store to be behind (I1): the SA is refused.
     pub fn note_seen(&mut self, sa: SaId, number: u64) -> bool {
-        self.sequences
-            .get_mut(&sa)
-            .is_some_and(|sequence| sequence.note_seen(number))
+        self.sequences.get_mut(&sa).is_some_and(|sequence| sequence.note_seen(number))
     }
 
     /// A node is gone: its requests are forgotten, its blocks live on until they age out.
@@ -371,9 +337,7 @@ impl Sequencer {
     /// An SA's state.
     #[must_use]
     pub fn status(&self, sa: SaId, now: u64) -> Option<SequenceStatus> {
-        self.sequences
-            .get(&sa)
-            .map(|sequence| sequence.status(now, &self.config))
+        self.sequences.get(&sa).map(|sequence| sequence.status(now, &self.config))
     }
 
     /// Everything that may follow a change of one SA.
@@ -382,12 +346,10 @@ impl Sequencer {
             return;
         };
         let replies = &mut self.replies;
-        sequence.serve(now, &self.config, |request, waited, answer| {
-            replies.push_back(reply_to(request, waited, answer))
-        });
-        sequence.expire(now, &self.config, |request, waited, answer| {
-            replies.push_back(reply_to(request, waited, answer))
-        });
+        sequence
+            .serve(now, &self.config, |request, waited, answer| replies.push_back(reply_to(request, waited, answer)));
+        sequence
+            .expire(now, &self.config, |request, waited, answer| replies.push_back(reply_to(request, waited, answer)));
         if let Some((key, n, limit)) = sequence.grant_wanted(now, &self.config) {
             self.wanted.push_back(GrantWanted { sa, key, n, limit });
         }

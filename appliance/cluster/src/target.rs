@@ -13,19 +13,16 @@ use phalanx_wire::{CoreId, Epoch, SaId, VipId};
 use crate::error::ClusterError;
 use crate::lease_client::{Accepted, LeaseClient, Session, Want};
 use crate::messages::{
-    ConnRecord, Gathered, Hello, Notice, RankedFilter, SaReport, ToRouter, ToTarget, VERSION,
-    VipDef, WindowRecord,
+    ConnRecord, Hello, Notice, RankedFilter, SaReport, ToRouter, ToTarget, VERSION, VipDef, WindowRecord,
 };
 use crate::outputs::{ReportPolicy, TargetConfig, TargetOutput};
 
-/// Connections in one part of what is told to a router.
-const PART_CONNECTIONS: usize = 4096;
-/// Windows in one part; each has up to 8 KiB.
-const PART_WINDOWS: usize = 64;
 /// Reports in one message.
 const PART_REPORTS: usize = 64;
 /// Notices that wait for the end of gathering; more of them and gathering starts anew.
 const NOTICES_MAX: usize = 16_384;
+
+mod held;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -153,27 +150,15 @@ impl TargetCluster {
             _ => self.state == State::Attached,
         };
         if !in_turn {
-            return Err(ClusterError::OutOfTurn {
-                node: self.config.router.to_string(),
-                what: message.name(),
-            });
+            return Err(ClusterError::OutOfTurn { node: self.config.router.to_string(), what: message.name() });
         }
         match message {
-            ToTarget::Welcome {
-                version,
-                node,
-                incarnation,
-                epochs,
-            } => {
+            ToTarget::Welcome { version, node, incarnation, epochs } => {
                 self.welcome(version, node, incarnation, &epochs)?;
             }
             ToTarget::InstallVip { request, vip } => self.install_vip(request, vip),
             ToTarget::RemoveVip { request, vip } => self.remove_vip(request, vip),
-            ToTarget::InstallSa {
-                request,
-                sa,
-                filters,
-            } => self.install_sa(request, sa, filters),
+            ToTarget::InstallSa { request, sa, filters } => self.install_sa(request, sa, filters),
             ToTarget::RemoveSa { request, sa } => self.remove_sa(request, sa),
             ToTarget::LeaseReply(reply) => self.lease_reply(&reply, now),
             ToTarget::NoticeAck { id } => self.acked_notice = self.acked_notice.max(id),
@@ -184,13 +169,7 @@ impl TargetCluster {
     }
 
     /// The cores told what they hold, after [`TargetOutput::Gather`] with the same token.
-    pub fn gathered(
-        &mut self,
-        token: u64,
-        connections: Vec<ConnRecord>,
-        windows: Vec<WindowRecord>,
-        now: u64,
-    ) {
+    pub fn gathered(&mut self, token: u64, connections: Vec<ConnRecord>, windows: Vec<WindowRecord>, now: u64) {
         if self.state != State::Gathering(token) {
             return;
         }
@@ -208,47 +187,11 @@ impl TargetCluster {
         self.send_leases(now);
     }
 
-    /// The cores did what an output asked, or why not.
-    pub fn core_done(&mut self, request: u64, result: Result<(), String>) {
-        let Some((job, asked)) = self.jobs.remove(&request) else {
-            return;
-        };
-        match (job, &result) {
-            (Job::InstallVip(vip), Ok(())) => {
-                if let Some(held) = self.vips.get_mut(&vip) {
-                    held.confirmed = true;
-                }
-            }
-            (Job::InstallVip(vip), Err(_)) => drop(self.vips.remove(&vip)),
-            (Job::InstallSa(sa), Ok(())) => {
-                if let Some(held) = self.sas.get_mut(&sa) {
-                    held.confirmed = true;
-                }
-            }
-            (Job::InstallSa(sa), Err(_)) => {
-                self.sas.remove(&sa);
-                self.leases.remove(sa);
-            }
-            (Job::Remove, _) => {}
-        }
-        if let Some(request) = asked {
-            self.send(ToRouter::Ack {
-                request,
-                error: result.err(),
-            });
-        }
-    }
-
     /// A core wants numbers of an outbound SA, or (`want` 0) says what it is done with.
     pub fn lease_wanted(&mut self, core: CoreId, sa: SaId, want: Want, now: u64) {
-        if self
-            .sas
-            .get(&sa)
-            .is_none_or(|held| held.params.direction != Direction::Outbound)
-        {
+        if self.sas.get(&sa).is_none_or(|held| held.params.direction != Direction::Outbound) {
             let refusal = crate::messages::LeaseRefusal::NoSuchSa;
-            self.outputs
-                .push_back(TargetOutput::LeaseRefused { core, sa, refusal });
+            self.outputs.push_back(TargetOutput::LeaseRefused { core, sa, refusal });
             return;
         }
         self.leases.wanted(core, sa, want, now);
@@ -256,23 +199,13 @@ impl TargetCluster {
     }
 
     /// Connections came or went; for those that went, their SAs' windows up to now.
-    pub fn notice(
-        &mut self,
-        opened: Vec<ConnRecord>,
-        closed: Vec<ConnRecord>,
-        windows: Vec<WindowRecord>,
-    ) {
+    pub fn notice(&mut self, opened: Vec<ConnRecord>, closed: Vec<ConnRecord>, windows: Vec<WindowRecord>) {
         // Without a session there is nothing to say: what is here when one begins is told then.
         if !matches!(self.state, State::Gathering(_) | State::Attached) {
             return;
         }
         self.last_notice += 1;
-        let notice = Notice {
-            id: self.last_notice,
-            opened,
-            closed,
-            windows,
-        };
+        let notice = Notice { id: self.last_notice, opened, closed, windows };
         if self.state == State::Attached {
             self.send(ToRouter::Notice(notice));
         } else if self.notices.len() < NOTICES_MAX {
@@ -294,15 +227,9 @@ impl TargetCluster {
         let Some(held) = self.sas.get(&sa).filter(|_| self.state == State::Attached) else {
             return false;
         };
-        let ReportPolicy {
-            share_permille,
-            packets: many,
-            interval_us,
-        } = self.config.reports;
-        let (new_packets, new_bytes) = (
-            packets.saturating_sub(held.reported.packets),
-            bytes.saturating_sub(held.reported.bytes),
-        );
+        let ReportPolicy { share_permille, packets: many, interval_us } = self.config.reports;
+        let (new_packets, new_bytes) =
+            (packets.saturating_sub(held.reported.packets), bytes.saturating_sub(held.reported.bytes));
         let share = held.params.lifesize.hard / 1000 * u64::from(share_permille);
         let old = now >= held.reported.at + interval_us;
         new_packets > 0 && (new_bytes >= share.max(1) || new_packets >= many || old)
@@ -315,11 +242,7 @@ impl TargetCluster {
         }
         for report in &reports {
             if let Some(held) = self.sas.get_mut(&report.sa) {
-                held.reported = Reported {
-                    packets: report.packets,
-                    bytes: report.bytes,
-                    at: now,
-                };
+                held.reported = Reported { packets: report.packets, bytes: report.bytes, at: now };
             }
         }
         let mut reports = reports.into_iter().peekable();
@@ -359,9 +282,7 @@ impl TargetCluster {
     /// When to call [`Self::tick`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.leases
-            .next_deadline()
-            .filter(|_| self.state == State::Attached)
+        self.leases.next_deadline().filter(|_| self.state == State::Attached)
     }
 
     /// The router is there and knows what we hold.
@@ -391,13 +312,8 @@ impl TargetCluster {
     }
 
     fn session(&self) -> Option<Session> {
-        let router_incarnation = self
-            .router_incarnation
-            .filter(|_| self.state == State::Attached)?;
-        Some(Session {
-            incarnation: self.config.incarnation,
-            router_incarnation,
-        })
+        let router_incarnation = self.router_incarnation.filter(|_| self.state == State::Attached)?;
+        Some(Session { incarnation: self.config.incarnation, router_incarnation })
     }
 
     fn epoch_of(&self, sa: SaId) -> Option<Epoch> {
@@ -411,8 +327,7 @@ impl TargetCluster {
         let (sas, epochs) = (&self.sas, &self.epochs);
         let epoch_of = |sa: SaId| epochs.get(&sas.get(&sa)?.params.vip).copied();
         while let Some(request) = self.leases.due(session, epoch_of, now) {
-            self.outputs
-                .push_back(TargetOutput::Send(ToRouter::LeaseRequest(request)));
+            self.outputs.push_back(TargetOutput::Send(ToRouter::LeaseRequest(request)));
         }
     }
 
@@ -424,28 +339,15 @@ impl TargetCluster {
         epochs: &[(VipId, Epoch)],
     ) -> Result<(), ClusterError> {
         if version != VERSION {
-            return Err(ClusterError::Version {
-                node,
-                ours: VERSION,
-                theirs: version,
-            });
+            return Err(ClusterError::Version { node, ours: VERSION, theirs: version });
         }
         if *node != *self.config.router {
-            return Err(ClusterError::Name {
-                certificate: self.config.router.to_string(),
-                message: node,
-            });
+            return Err(ClusterError::Name { certificate: self.config.router.to_string(), message: node });
         }
-        let restarted = self
-            .router_incarnation
-            .replace(incarnation)
-            .is_some_and(|known| known != incarnation);
+        let restarted = self.router_incarnation.replace(incarnation).is_some_and(|known| known != incarnation);
         if restarted {
             // Before a number of the new one is sent (DESIGN, "Outbound sequence numbers").
-            let outbound = self
-                .sas
-                .values()
-                .filter(|held| held.params.direction == Direction::Outbound);
+            let outbound = self.sas.values().filter(|held| held.params.direction == Direction::Outbound);
             let sas = outbound.map(|held| held.params.id).collect();
             self.outputs.push_back(TargetOutput::DropLeases(sas));
         }
@@ -455,10 +357,7 @@ impl TargetCluster {
         for (vip, epoch) in epochs {
             self.see_epoch(*vip, *epoch);
         }
-        self.outputs.push_back(TargetOutput::RouterUp {
-            incarnation,
-            restarted,
-        });
+        self.outputs.push_back(TargetOutput::RouterUp { incarnation, restarted });
         self.gather();
         Ok(())
     }
@@ -467,9 +366,7 @@ impl TargetCluster {
         self.notices.clear();
         self.last_job += 1;
         self.state = State::Gathering(self.last_job);
-        self.outputs.push_back(TargetOutput::Gather {
-            token: self.last_job,
-        });
+        self.outputs.push_back(TargetOutput::Gather { token: self.last_job });
     }
 
     /// False: it is lower than one seen (I6).
@@ -480,152 +377,9 @@ impl TargetCluster {
         }
         self.epochs.insert(vip, epoch);
         if known != Some(epoch) {
-            self.outputs
-                .push_back(TargetOutput::EpochSeen { vip, epoch });
+            self.outputs.push_back(TargetOutput::EpochSeen { vip, epoch });
         }
         true
-    }
-
-    fn tell_held(&mut self, connections: Vec<ConnRecord>, windows: Vec<WindowRecord>) {
-        let (vips, sas) = (&self.vips, &self.sas);
-        let mut connections = connections
-            .into_iter()
-            .filter(|record| vips.contains_key(&record.vip))
-            .peekable();
-        let mut windows = windows
-            .into_iter()
-            .filter(|record| sas.contains_key(&record.sa))
-            .peekable();
-        let epoch = |vip: &VipId| (*vip, self.epochs.get(vip).copied().unwrap_or(Epoch(0)));
-        let mut part = Gathered {
-            vips: self.vips.keys().map(epoch).collect(),
-            highest_out: self.leases.highest().collect(),
-            ..Gathered::default()
-        };
-        let mut parts = Vec::new();
-        loop {
-            part.connections = connections.by_ref().take(PART_CONNECTIONS).collect();
-            part.windows = windows.by_ref().take(PART_WINDOWS).collect();
-            part.last = connections.peek().is_none() && windows.peek().is_none();
-            let last = part.last;
-            parts.push(std::mem::take(&mut part));
-            if last {
-                break;
-            }
-        }
-        self.outputs.extend(
-            parts
-                .into_iter()
-                .map(|part| TargetOutput::Send(ToRouter::Gathered(part))),
-        );
-    }
-
-    fn job(&mut self, job: Job, request: u64) -> u64 {
-        self.last_job += 1;
-        self.jobs.insert(self.last_job, (job, Some(request)));
-        self.last_job
-    }
-
-    fn ack(&mut self, request: u64, error: Option<String>) {
-        self.send(ToRouter::Ack { request, error });
-    }
-
-    fn install_vip(&mut self, request: u64, def: VipDef) {
-        let vip = def.vip;
-        if !self.see_epoch(vip, def.epoch) {
-            let known = self.epochs.get(&vip).copied().unwrap_or_default();
-            let error = format!("VIP {vip}: epoch {} is over, {known} was seen", def.epoch);
-            return self.ack(request, Some(error));
-        }
-        if self
-            .vips
-            .get(&vip)
-            .is_some_and(|held| held.confirmed && held.def == def)
-        {
-            return self.ack(request, None);
-        }
-        self.vips.insert(
-            vip,
-            HeldVip {
-                def: def.clone(),
-                confirmed: false,
-            },
-        );
-        let request = self.job(Job::InstallVip(vip), request);
-        self.outputs
-            .push_back(TargetOutput::InstallVip { request, vip: def });
-    }
-
-    fn remove_vip(&mut self, request: u64, vip: VipId) {
-        let gone = self.sas.values().filter(|held| held.params.vip == vip);
-        let gone: Vec<SaId> = gone.map(|held| held.params.id).collect();
-        for sa in &gone {
-            self.sas.remove(sa);
-            self.leases.remove(*sa);
-        }
-        if self.vips.remove(&vip).is_none() && gone.is_empty() {
-            return self.ack(request, None);
-        }
-        let request = self.job(Job::Remove, request);
-        self.outputs.push_back(TargetOutput::RemoveVip {
-            request,
-            vip,
-            sas: gone,
-        });
-    }
-
-    fn install_sa(&mut self, request: u64, params: Arc<SaParams>, filters: Vec<RankedFilter>) {
-        let sa = params.id;
-        if !self.vips.contains_key(&params.vip) {
-            return self.ack(
-                request,
-                Some(format!("SA {sa}: VIP {} is not served here", params.vip)),
-            );
-        }
-        if self.sas.len() >= self.config.sas_max && !self.sas.contains_key(&sa) {
-            return self.ack(
-                request,
-                Some(format!(
-                    "SA {sa}: the limit of {} SAs is reached",
-                    self.config.sas_max
-                )),
-            );
-        }
-        // What is held as it is keeps its window and costs nothing.
-        let same =
-            |held: &HeldSa| held.confirmed && held.params == params && held.filters == filters;
-        if self.sas.get(&sa).is_some_and(same) {
-            return self.ack(request, None);
-        }
-        if params.direction == Direction::Outbound {
-            self.leases.add(sa);
-        }
-        let (reported, confirmed) = (Reported::default(), false);
-        self.sas.insert(
-            sa,
-            HeldSa {
-                params: Arc::clone(&params),
-                filters: filters.clone(),
-                confirmed,
-                reported,
-            },
-        );
-        let request = self.job(Job::InstallSa(sa), request);
-        self.outputs.push_back(TargetOutput::InstallSa {
-            request,
-            sa: params,
-            filters,
-        });
-    }
-
-    fn remove_sa(&mut self, request: u64, sa: SaId) {
-        self.leases.remove(sa);
-        if self.sas.remove(&sa).is_none() {
-            return self.ack(request, None);
-        }
-        let request = self.job(Job::Remove, request);
-        self.outputs
-            .push_back(TargetOutput::RemoveSa { request, sa });
     }
 
     fn lease_reply(&mut self, reply: &crate::messages::LeaseReply, now: u64) {
@@ -635,17 +389,9 @@ impl TargetCluster {
         let (sa, core) = (reply.sa, reply.core);
         match self.leases.accept(reply, session, self.epoch_of(sa), now) {
             Accepted::Lease(lease, valid_until) => {
-                self.outputs.push_back(TargetOutput::Lease {
-                    core,
-                    sa,
-                    lease,
-                    valid_until,
-                });
+                self.outputs.push_back(TargetOutput::Lease { core, sa, lease, valid_until });
             }
-            Accepted::Refused(refusal) => {
-                self.outputs
-                    .push_back(TargetOutput::LeaseRefused { core, sa, refusal })
-            }
+            Accepted::Refused(refusal) => self.outputs.push_back(TargetOutput::LeaseRefused { core, sa, refusal }),
             Accepted::Ignored(_) => {}
         }
     }

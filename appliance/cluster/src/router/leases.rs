@@ -12,27 +12,17 @@ use crate::messages::{LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, ToTarg
 use crate::outputs::RouterOutput;
 use crate::sequencer::{GrantOutcome, Holder, Reply, Request, SequenceStatus};
 
+/// A ceiling that the coupling facility did not take is offered again after this.
+const CEILING_RETRY_US: u64 = 500_000;
+
 impl RouterCluster {
     /// One of the router's own cores wants numbers: `LocalLease` or `LocalRefused` follows, perhaps later.
     pub fn local_lease_wanted(&mut self, core: CoreId, sa: SaId, want: Want, now: u64) {
-        let Want {
-            want,
-            done_below,
-            rate_pps,
-        } = want;
+        let Want { want, done_below, rate_pps } = want;
         let (holder, incarnation) = (Holder::local(core), self.incarnation);
         self.last_request += 1;
         let nonce = self.last_request;
-        let request = Request {
-            sa,
-            holder,
-            nonce,
-            incarnation,
-            want,
-            done_below,
-            rate_pps,
-            latency_us: 0,
-        };
+        let request = Request { sa, holder, nonce, incarnation, want, done_below, rate_pps, latency_us: 0 };
         self.sequencer.request(request, now);
         self.pump(now);
     }
@@ -40,16 +30,12 @@ impl RouterCluster {
     /// The coupling facility's answer to [`RouterOutput::GrantWanted`].
     pub fn granted(&mut self, sa: SaId, result: Result<Range<u64>, CouplingError>, now: u64) {
         if let Err(error) = &result {
-            self.outputs.push_back(RouterOutput::Warn(format!(
-                "no sequence numbers for SA {sa}: {error}"
-            )));
+            self.outputs.push_back(RouterOutput::Warn(format!("no sequence numbers for SA {sa}: {error}")));
         }
         match self.sequencer.grant(sa, result, now) {
             GrantOutcome::StoreBehind => self.warn_behind(sa),
             GrantOutcome::Exhausted => {
-                let warning = format!(
-                    "SA {sa}: no sequence numbers are left in the coupling facility, it will stop"
-                );
+                let warning = format!("SA {sa}: no sequence numbers are left in the coupling facility, it will stop");
                 self.outputs.push_back(RouterOutput::Warn(warning));
             }
             GrantOutcome::Taken | GrantOutcome::Unwanted => {}
@@ -60,19 +46,14 @@ impl RouterCluster {
 
     /// A router core accepted number `at` itself and wants its ceiling raised.
     pub fn ceiling_wanted(&mut self, sa: SaId, at: u64, now: u64) {
-        let Some(to) = self
-            .ceilings
-            .get_mut(&sa)
-            .and_then(|ceiling| ceiling.want(at, now))
-        else {
+        let Some(to) = self.ceilings.get_mut(&sa).and_then(|ceiling| ceiling.want(at, now)) else {
             return;
         };
         let Some(pair) = self.pairs.get(&sa) else {
             return;
         };
         let key = Arc::from(keys::ceiling(&pair.spec.inbound.key.fingerprint()));
-        self.outputs
-            .push_back(RouterOutput::RaiseCeiling { sa, key, to });
+        self.outputs.push_back(RouterOutput::RaiseCeiling { sa, key, to });
     }
 
     /// The coupling facility's answer to [`RouterOutput::RaiseCeiling`].
@@ -87,11 +68,26 @@ impl RouterCluster {
                 }
             }
             Err(error) => {
-                ceiling.failed();
-                self.outputs.push_back(RouterOutput::Warn(format!(
-                    "the ceiling of SA {sa} was not raised: {error}"
-                )));
+                let at = ceiling.failed();
+                self.ceilings_failed.insert(sa, at);
+                // The next tick sets the time: this call has none.
+                self.ceilings_retry.get_or_insert(0);
+                self.outputs.push_back(RouterOutput::Warn(format!("the ceiling of SA {sa} was not raised: {error}")));
             }
+        }
+    }
+
+    /// What the store did not take is asked for again after a while.
+    pub(super) fn retry_ceilings(&mut self, now: u64) {
+        match self.ceilings_retry {
+            Some(0) => self.ceilings_retry = Some(now + CEILING_RETRY_US),
+            Some(at) if at <= now => {
+                self.ceilings_retry = None;
+                for (sa, at) in std::mem::take(&mut self.ceilings_failed) {
+                    self.ceiling_wanted(sa, at, now);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -102,18 +98,11 @@ impl RouterCluster {
     }
 
     pub(super) fn lease_request(&mut self, at: usize, request: &LeaseRequest, now: u64) {
-        let vip = self
-            .outbound
-            .get(&request.sa)
-            .and_then(|pair| self.pairs.get(pair))
-            .map(|pair| pair.vip());
-        let epoch = vip
-            .and_then(|vip| self.vips.get(&vip))
-            .map(|vip| vip.plan.def.epoch);
+        let vip = self.outbound.get(&request.sa).and_then(|pair| self.pairs.get(pair)).map(|pair| pair.vip());
+        let epoch = vip.and_then(|vip| self.vips.get(&vip)).map(|vip| vip.plan.def.epoch);
         let refusal = if !vip.is_some_and(|vip| self.serves(at, vip)) {
             Some(LeaseRefusal::NoSuchSa)
-        } else if request.incarnation != self.members[at].incarnation
-            || request.router_incarnation != self.incarnation
+        } else if request.incarnation != self.members[at].incarnation || request.router_incarnation != self.incarnation
         {
             Some(LeaseRefusal::WrongIncarnation)
         } else if Some(request.epoch) != epoch {
@@ -136,10 +125,7 @@ impl RouterCluster {
         }
         let request = Request {
             sa: request.sa,
-            holder: Holder {
-                node: Self::index(at),
-                core: request.core,
-            },
+            holder: Holder { node: Self::index(at), core: request.core },
             nonce: request.nonce,
             incarnation: request.incarnation,
             want: request.want,
@@ -171,21 +157,16 @@ impl RouterCluster {
         };
         let (floor, durable) = (ceiling.floor(), ceiling.durable());
         if floor > 0 {
-            self.outputs
-                .push_back(RouterOutput::RaiseFloor { sa, floor });
+            self.outputs.push_back(RouterOutput::RaiseFloor { sa, floor });
         }
         if durable > floor {
-            self.outputs
-                .push_back(RouterOutput::Ceiling { sa, upto: durable });
+            self.outputs.push_back(RouterOutput::Ceiling { sa, upto: durable });
         }
         self.ceiling_wanted(sa, floor, now);
     }
 
     pub(super) fn arm_all(&mut self, vip: VipId, now: u64) {
-        let armed = self
-            .pairs
-            .values()
-            .filter(|pair| pair.vip() == vip && pair.local_done());
+        let armed = self.pairs.values().filter(|pair| pair.vip() == vip && pair.local_done());
         let sas: Vec<SaId> = armed.map(|pair| pair.spec.inbound.id).collect();
         for sa in sas {
             self.arm(sa, now);
@@ -209,35 +190,21 @@ impl RouterCluster {
     fn local_reply(&mut self, reply: Reply, now: u64) {
         let (core, sa) = (reply.holder.core, reply.sa);
         self.outputs.push_back(match reply.result {
-            Ok((lease, valid)) => RouterOutput::LocalLease {
-                core,
-                sa,
-                lease,
-                valid_until: now + u64::from(valid),
-            },
+            Ok((lease, valid)) => RouterOutput::LocalLease { core, sa, lease, valid_until: now + u64::from(valid) },
             Err(refusal) => RouterOutput::LocalRefused { core, sa, refusal },
         });
     }
 
     fn remote_reply(&mut self, reply: Reply) {
         let at = usize::from(reply.holder.node);
-        let vip = self
-            .outbound
-            .get(&reply.sa)
-            .and_then(|pair| self.pairs.get(pair))
-            .map(|pair| pair.vip());
+        let vip = self.outbound.get(&reply.sa).and_then(|pair| self.pairs.get(pair)).map(|pair| pair.vip());
         let Some(vip) = vip.and_then(|vip| self.vips.get(&vip)) else {
             return;
         };
         // The lease ends here and lives on as numbers in exactly one message (I1).
         let result = reply.result.map(|(lease, valid_for_us)| {
             let (first, len) = lease.into_wire();
-            LeaseBlock {
-                first,
-                len,
-                valid_for_us,
-                waited_us: reply.waited_us,
-            }
+            LeaseBlock { first, len, valid_for_us, waited_us: reply.waited_us }
         });
         let message = LeaseReply {
             sa: reply.sa,

@@ -101,9 +101,7 @@ impl Member {
     /// The target that lives on this core of the node.
     pub(super) fn target_on(&self, core: CoreId) -> Option<TargetId> {
         let exact = self.ids.iter().find(|(on, _)| *on == Some(core));
-        exact
-            .or_else(|| self.ids.iter().find(|(on, _)| on.is_none()))
-            .map(|(_, id)| *id)
+        exact.or_else(|| self.ids.iter().find(|(on, _)| on.is_none())).map(|(_, id)| *id)
     }
 
     /// It is told of new SAs.
@@ -135,11 +133,7 @@ impl Member {
     /// Why it does not hold something of this kind, if so.
     pub(super) fn why_missing(&self, concerns: impl Fn(What) -> bool) -> Option<String> {
         let open = self.outstanding.values().find(|open| concerns(open.what))?;
-        Some(
-            open.failed
-                .as_ref()
-                .map_or_else(|| "no answer".to_owned(), |(_, error)| error.clone()),
-        )
+        Some(open.failed.as_ref().map_or_else(|| "no answer".to_owned(), |(_, error)| error.clone()))
     }
 }
 

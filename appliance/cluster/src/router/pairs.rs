@@ -86,11 +86,7 @@ impl Pair {
     }
 
     pub(super) fn params(&self, sa: SaId) -> &Arc<SaParams> {
-        if sa == self.spec.outbound.id {
-            &self.spec.outbound
-        } else {
-            &self.spec.inbound
-        }
+        if sa == self.spec.outbound.id { &self.spec.outbound } else { &self.spec.inbound }
     }
 
     fn ids(&self) -> [SaId; 2] {
@@ -128,11 +124,7 @@ impl RouterCluster {
         if let Some(pair) = self.pairs.get(&inbound) {
             let same = pair.phase != PairPhase::Removing
                 && (&pair.spec.inbound, &pair.spec.outbound) == (&spec.inbound, &spec.outbound);
-            return if same {
-                Ok(())
-            } else {
-                Err(ClusterError::SaExists(inbound))
-            };
+            return if same { Ok(()) } else { Err(ClusterError::SaExists(inbound)) };
         }
         if self.outbound.contains_key(&outbound) || self.pairs.contains_key(&outbound) {
             return Err(ClusterError::SaExists(outbound));
@@ -141,28 +133,17 @@ impl RouterCluster {
             return Err(ClusterError::UnknownVip(spec.inbound.vip));
         }
         if self.pairs.len() >= self.times.pairs_max {
-            return Err(ClusterError::Limit {
-                what: "pairs of SAs",
-                limit: self.times.pairs_max,
-            });
+            return Err(ClusterError::Limit { what: "pairs of SAs", limit: self.times.pairs_max });
         }
         // I1: the counter belongs to the key, not to the SA.
         let key = Arc::from(keys::outbound_counter(&spec.outbound.key.fingerprint()));
-        self.sequencer
-            .add(outbound, key, spec.outbound.esn, spec.outbound.window, now)?;
+        self.sequencer.add(outbound, key, spec.outbound.esn, spec.outbound.window, now)?;
         for sa in [&spec.inbound, &spec.outbound] {
-            self.ledger
-                .add(sa.id, sa.lifesize.soft, sa.lifesize.hard, Use::default());
+            self.ledger.add(sa.id, sa.lifesize.soft, sa.lifesize.hard, Use::default());
         }
         self.ceilings.insert(inbound, Ceiling::new(spec.ceiling));
         self.outbound.insert(outbound, inbound);
-        let pair = Pair {
-            spec,
-            phase: PairPhase::Placing,
-            began: now,
-            local: BTreeSet::new(),
-            local_error: None,
-        };
+        let pair = Pair { spec, phase: PairPhase::Placing, began: now, local: BTreeSet::new(), local_error: None };
         self.pairs.insert(inbound, pair);
         self.placed(outbound, now);
         self.pump(now);
@@ -195,8 +176,7 @@ impl RouterCluster {
         if was > PairPhase::Placing {
             for sa in ids {
                 let request = self.local_request(id);
-                self.outputs
-                    .push_back(RouterOutput::RemoveLocal { request, sa });
+                self.outputs.push_back(RouterOutput::RemoveLocal { request, sa });
             }
         }
         self.due.insert((now + self.times.ack_us, id));
@@ -214,9 +194,7 @@ impl RouterCluster {
         };
         pair.local.remove(&request);
         if let Err(error) = result {
-            self.outputs.push_back(RouterOutput::Warn(format!(
-                "SA pair {id} on this router's own cores: {error}"
-            )));
+            self.outputs.push_back(RouterOutput::Warn(format!("SA pair {id} on this router's own cores: {error}")));
             pair.local_error = Some(error);
         }
         if pair.phase == PairPhase::Local && pair.local.is_empty() {
@@ -250,10 +228,7 @@ impl RouterCluster {
     }
 
     pub(super) fn pair_of(&self, sa: SaId) -> Option<SaId> {
-        self.outbound
-            .get(&sa)
-            .copied()
-            .or_else(|| self.pairs.contains_key(&sa).then_some(sa))
+        self.outbound.get(&sa).copied().or_else(|| self.pairs.contains_key(&sa).then_some(sa))
     }
 
     /// The outbound counter may be in the coupling facility now: then the router's own cores come first (R2, R3).
@@ -264,35 +239,22 @@ impl RouterCluster {
         if !self.sequencer.placed(outbound) {
             return;
         }
-        let Some(pair) = self
-            .pairs
-            .get_mut(&id)
-            .filter(|pair| pair.phase == PairPhase::Placing)
-        else {
+        let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.phase == PairPhase::Placing) else {
             return;
         };
         (pair.phase, pair.began) = (PairPhase::Local, now);
-        let (inbound, outbound) = (
-            Arc::clone(&pair.spec.inbound),
-            Arc::clone(&pair.spec.outbound),
-        );
+        let (inbound, outbound) = (Arc::clone(&pair.spec.inbound), Arc::clone(&pair.spec.outbound));
         let filters = pair.spec.filters.clone();
         for (sa, filters) in [(inbound, Vec::new()), (outbound, filters)] {
             let request = self.local_request(id);
-            self.outputs.push_back(RouterOutput::InstallLocal {
-                request,
-                sa,
-                filters,
-            });
+            self.outputs.push_back(RouterOutput::InstallLocal { request, sa, filters });
         }
     }
 
     /// Tells one node to forget these SAs, whatever it was asked about them before.
     pub(super) fn forget_at(&mut self, at: usize, sas: &[SaId], now: u64) {
         let stale = |what: What| sas.iter().any(|sa| what == What::InstallSa(*sa));
-        self.members[at]
-            .outstanding
-            .retain(|_, open| !stale(open.what));
+        self.members[at].outstanding.retain(|_, open| !stale(open.what));
         for sa in sas {
             self.ask(at, What::RemoveSa(*sa), now);
         }
@@ -303,10 +265,7 @@ impl RouterCluster {
         let Some(pair) = self.pairs.get(&id) else {
             return;
         };
-        if !matches!(
-            pair.phase,
-            PairPhase::Local | PairPhase::Spreading | PairPhase::Removing
-        ) {
+        if !matches!(pair.phase, PairPhase::Local | PairPhase::Spreading | PairPhase::Removing) {
             return;
         }
         let due = pair.began + self.times.ack_us;
@@ -321,23 +280,21 @@ impl RouterCluster {
             if let Some(pair) = self.pairs.get_mut(&id) {
                 pair.phase = PairPhase::Ready;
             }
-            self.outputs
-                .push_back(RouterOutput::SaReady { sa: id, missing });
+            self.outputs.push_back(RouterOutput::SaReady { sa: id, missing });
             return;
         }
         if let Some(pair) = self.pairs.remove(&id) {
             self.outbound.remove(&pair.spec.outbound.id);
             self.sequencer.remove(pair.spec.outbound.id);
             self.ceilings.remove(&id);
-            for request in pair.local.iter().copied() {
-                self.local.remove(&request);
+            for request in &pair.local {
+                self.local.remove(request);
             }
             for sa in pair.ids() {
                 self.ledger.remove(sa);
             }
         }
-        self.outputs
-            .push_back(RouterOutput::SaGone { sa: id, missing });
+        self.outputs.push_back(RouterOutput::SaGone { sa: id, missing });
     }
 
     /// A node left or joined: whoever waited for it looks again.
@@ -359,20 +316,12 @@ impl RouterCluster {
             (None, false) => Some("no answer from its cores".to_owned()),
             (None, true) => None,
         };
-        let own = local.map(|why| Missing {
-            node: NodeName::clone(&self.node),
-            why,
-        });
+        let own = local.map(|why| Missing { node: NodeName::clone(&self.node), why });
         let others = self
             .members
             .iter()
             .filter(|member| member.live())
-            .filter_map(|member| {
-                Some(Missing {
-                    node: member.node.clone(),
-                    why: member.why_missing(concerns)?,
-                })
-            });
+            .filter_map(|member| Some(Missing { node: member.node.clone(), why: member.why_missing(concerns)? }));
         own.into_iter().chain(others).collect()
     }
 

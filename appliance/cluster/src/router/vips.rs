@@ -15,9 +15,7 @@ impl RouterCluster {
     /// Defines a VIP or changes its definition or targets; its live targets are told, and so are those that were.
     pub fn set_vip(&mut self, plan: VipPlan, now: u64) {
         let vip = plan.def.vip;
-        let before: Vec<bool> = (0..self.members.len())
-            .map(|at| self.serves(at, vip))
-            .collect();
+        let before: Vec<bool> = (0..self.members.len()).map(|at| self.serves(at, vip)).collect();
         let settled = self.vips.get(&vip).is_some_and(|known| known.settled);
         self.vips.insert(vip, Vip { plan, settled });
         for (at, served) in before.into_iter().enumerate() {
@@ -47,20 +45,14 @@ impl RouterCluster {
         if !self.vips.contains_key(&vip) {
             return Err(ClusterError::UnknownVip(vip));
         }
-        let pairs: Vec<SaId> = self
-            .pairs
-            .values()
-            .filter(|pair| pair.vip() == vip)
-            .map(|p| p.spec.inbound.id)
-            .collect();
+        let pairs: Vec<SaId> =
+            self.pairs.values().filter(|pair| pair.vip() == vip).map(|p| p.spec.inbound.id).collect();
         for sa in pairs {
             self.remove_sa(sa, now)?;
         }
         for at in 0..self.members.len() {
             if self.members[at].live() && self.serves(at, vip) {
-                self.members[at]
-                    .outstanding
-                    .retain(|_, open| open.what != What::InstallVip(vip));
+                self.members[at].outstanding.retain(|_, open| open.what != What::InstallVip(vip));
                 self.ask(at, What::RemoveVip(vip), now);
             }
         }
@@ -76,37 +68,19 @@ impl RouterCluster {
         let Some(message) = self.message(request, what) else {
             return;
         };
-        self.members[at].outstanding.insert(
-            request,
-            Outstanding {
-                what,
-                since: now,
-                failed: None,
-            },
-        );
+        self.members[at].outstanding.insert(request, Outstanding { what, since: now, failed: None });
         self.send(at, message);
     }
 
     fn message(&self, request: u64, what: What) -> Option<ToTarget> {
         Some(match what {
-            What::InstallVip(vip) => ToTarget::InstallVip {
-                request,
-                vip: self.vips.get(&vip)?.plan.def.clone(),
-            },
+            What::InstallVip(vip) => ToTarget::InstallVip { request, vip: self.vips.get(&vip)?.plan.def.clone() },
             What::RemoveVip(vip) => ToTarget::RemoveVip { request, vip },
             What::RemoveSa(sa) => ToTarget::RemoveSa { request, sa },
             What::InstallSa(sa) => {
                 let pair = self.pairs.get(&self.pair_of(sa)?)?;
-                let filters = if sa == pair.spec.outbound.id {
-                    pair.spec.filters.clone()
-                } else {
-                    Vec::new()
-                };
-                ToTarget::InstallSa {
-                    request,
-                    sa: Arc::clone(pair.params(sa)),
-                    filters,
-                }
+                let filters = if sa == pair.spec.outbound.id { pair.spec.filters.clone() } else { Vec::new() };
+                ToTarget::InstallSa { request, sa: Arc::clone(pair.params(sa)), filters }
             }
         })
     }
@@ -114,20 +88,13 @@ impl RouterCluster {
     /// A node was gathered: it gets all it should hold, and loses all it should not.
     pub(super) fn install_all(&mut self, at: usize, now: u64) {
         let vips = self.vips_of(at);
-        let stale_vips: Vec<VipId> = self.members[at]
-            .told_vips
-            .iter()
-            .filter(|vip| !vips.contains(vip))
-            .copied()
-            .collect();
+        let stale_vips: Vec<VipId> =
+            self.members[at].told_vips.iter().filter(|vip| !vips.contains(vip)).copied().collect();
         for vip in stale_vips {
             self.ask(at, What::RemoveVip(vip), now);
         }
         let told = std::mem::take(&mut self.members[at].told);
-        let stale: Vec<SaId> = told
-            .into_iter()
-            .filter(|sa| !self.should_hold(at, *sa))
-            .collect();
+        let stale: Vec<SaId> = told.into_iter().filter(|sa| !self.should_hold(at, *sa)).collect();
         self.forget_at(at, &stale, now);
         for vip in vips {
             self.ask(at, What::InstallVip(vip), now);
@@ -143,23 +110,14 @@ impl RouterCluster {
 
     fn install_sas(&mut self, at: usize, vip: Option<VipId>, now: u64) {
         let wanted = self.pairs.values().filter(|pair| pair.spreads());
-        let wanted = wanted
-            .filter(|pair| vip.is_none_or(|vip| pair.vip() == vip) && self.serves(at, pair.vip()));
-        let sas: Vec<SaId> = wanted
-            .flat_map(|pair| [pair.spec.inbound.id, pair.spec.outbound.id])
-            .collect();
+        let wanted = wanted.filter(|pair| vip.is_none_or(|vip| pair.vip() == vip) && self.serves(at, pair.vip()));
+        let sas: Vec<SaId> = wanted.flat_map(|pair| [pair.spec.inbound.id, pair.spec.outbound.id]).collect();
         for sa in sas {
             self.ask(at, What::InstallSa(sa), now);
         }
     }
 
-    pub(super) fn acknowledged(
-        &mut self,
-        at: usize,
-        request: u64,
-        error: Option<String>,
-        now: u64,
-    ) {
+    pub(super) fn acknowledged(&mut self, at: usize, request: u64, error: Option<String>, now: u64) {
         // An answer to what was taken back meanwhile, or to an earlier session.
         let Some(mut open) = self.members[at].outstanding.remove(&request) else {
             return;
@@ -167,9 +125,7 @@ impl RouterCluster {
         let what = open.what;
         if let Some(error) = error {
             let node = &self.members[at].node;
-            self.outputs.push_back(RouterOutput::Warn(format!(
-                "{node}: {what:?} failed: {error}"
-            )));
+            self.outputs.push_back(RouterOutput::Warn(format!("{node}: {what:?} failed: {error}")));
             let retry = now + self.times.retry_us;
             open.failed = Some((retry, error));
             let member = &mut self.members[at];
@@ -195,8 +151,7 @@ impl RouterCluster {
 
     fn tell_eligible(&mut self, at: usize) {
         let vips = self.vips_of(at);
-        self.outputs
-            .extend(vips.into_iter().map(RouterOutput::EligibleChanged));
+        self.outputs.extend(vips.into_iter().map(RouterOutput::EligibleChanged));
     }
 
     /// What was not confirmed in time: pairs go on without it, a node that lacks something gets no new connections.
@@ -206,9 +161,7 @@ impl RouterCluster {
             self.review(id, now);
         }
         for at in 0..self.members.len() {
-            let late = self.members[at]
-                .first_since()
-                .is_some_and(|since| since + self.times.ack_us <= now);
+            let late = self.members[at].first_since().is_some_and(|since| since + self.times.ack_us <= now);
             if late && self.members[at].state == MemberState::Ready {
                 self.members[at].state = MemberState::Joining;
                 self.tell_eligible(at);
@@ -221,13 +174,8 @@ impl RouterCluster {
     }
 
     fn retry(&mut self, at: usize, now: u64) {
-        let failed = self.members[at]
-            .outstanding
-            .iter()
-            .filter(|(_, open)| open.failed.is_some());
-        let failed: Vec<(u64, What)> = failed
-            .map(|(request, open)| (*request, open.what))
-            .collect();
+        let failed = self.members[at].outstanding.iter().filter(|(_, open)| open.failed.is_some());
+        let failed: Vec<(u64, What)> = failed.map(|(request, open)| (*request, open.what)).collect();
         for (request, what) in failed {
             self.members[at].outstanding.remove(&request);
             self.ask(at, what, now);
@@ -238,15 +186,9 @@ impl RouterCluster {
     pub(super) fn acks_deadline(&self) -> Option<u64> {
         let members = self.members.iter().flat_map(|member| {
             let ready = member.state == MemberState::Ready;
-            let late = member
-                .first_since()
-                .filter(|_| ready)
-                .map(|since| since + self.times.ack_us);
+            let late = member.first_since().filter(|_| ready).map(|since| since + self.times.ack_us);
             [late, member.retry_at]
         });
-        members
-            .flatten()
-            .chain(self.due.first().map(|(at, _)| *at))
-            .min()
+        members.flatten().chain(self.due.first().map(|(at, _)| *at)).min()
     }
 }
