@@ -251,10 +251,12 @@ fn numbers_of_a_router_that_restarted_are_thrown_away_first() {
     world.target(1).lease_wanted(CoreId(0), SaId(3), want, now);
     world.settle();
     world.advance(500 * MS);
-    let drop = world.target_log.iter().position(|(_, o)| matches!(o, TargetOutput::DropLeases(sas) if sas == &[SaId(3)]));
-    let lease = world.target_log.iter().position(|(_, o)| {
-        matches!(o, TargetOutput::Lease { lease, .. } if Some(lease.first()) >= first)
-    });
+    let drop =
+        world.target_log.iter().position(|(_, o)| matches!(o, TargetOutput::DropLeases(sas) if sas == &[SaId(3)]));
+    let lease = world
+        .target_log
+        .iter()
+        .position(|(_, o)| matches!(o, TargetOutput::Lease { lease, .. } if Some(lease.first()) >= first));
     assert!(drop.unwrap() < lease.unwrap());
 }
 
