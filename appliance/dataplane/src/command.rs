@@ -72,6 +72,8 @@ pub enum Command {
     Drain,
     /// Fills a [`DumpRequest`], which comes back in [`Event::Dumped`] instead of a `Done`.
     Dump(Box<DumpRequest>),
+    /// Calls a function on the core's thread: how a test puts a watch on it. It must not wait.
+    Call(fn()),
     /// Ends the loop after what is under way was sent. No [`Event::Done`].
     Stop,
 }

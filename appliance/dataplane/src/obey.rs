@@ -40,6 +40,10 @@ impl<S: Source> Engine<S> {
             },
             Command::MergeWindow(id, snapshot) => Some(self.merge_window(id, snapshot)),
             Command::RaiseFloor(id, floor) => Some(self.on_inbound(id, |sa| sa.floor = sa.floor.max(floor))),
+            Command::Call(function) => {
+                function();
+                Some(Ok(Outcome::Applied))
+            }
             Command::Drain => {
                 self.router.draining = true;
                 Some(Ok(Outcome::Applied))

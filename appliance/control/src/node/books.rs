@@ -45,12 +45,22 @@ impl SaEntry {
         used
     }
 
+    /// The highest number verified or sent by any core of this node.
+    pub fn edge(&self) -> u64 {
+        let edge = |shared: &SaShared| {
+            let window = |w: Option<&Arc<phalanx_ipsec::SharedWindow>>| w.map_or(0, |w| w.edge());
+            window(shared.window()).max(window(shared.verified())).max(shared.highest_sent())
+        };
+        self.shared.iter().map(|(_, shared)| edge(shared)).max().unwrap_or(0)
+    }
+
     /// The window of each core that `count` chooses; outbound SAs have none.
     pub fn windows(&self, count: impl Fn(CoreId) -> bool) -> Vec<WindowSnapshot> {
         if self.params.direction == Direction::Outbound {
             return Vec::new();
         }
-        self.shared.iter().filter(|(core, _)| count(*core)).map(|(_, shared)| shared.window().snapshot()).collect()
+        let windows = self.shared.iter().filter(|(core, _)| count(*core)).filter_map(|(_, shared)| shared.window());
+        windows.map(|window| window.snapshot()).collect()
     }
 }
 
@@ -63,14 +73,22 @@ impl SaBook {
     pub fn hold(&mut self, params: &Arc<SaParams>, router: bool) -> &mut SaEntry {
         let fresh = || SaEntry { params: params.clone(), shared: Vec::new(), router: false, target: false };
         let entry = self.0.entry(params.id).or_insert_with(fresh);
-        if router { entry.router = true } else { entry.target = true }
+        if router {
+            entry.router = true
+        } else {
+            entry.target = true
+        }
         entry
     }
 
     /// No longer held in that role; true when it is held in none and gone.
     pub fn release(&mut self, sa: SaId, router: bool) -> bool {
         let Some(entry) = self.0.get_mut(&sa) else { return true };
-        if router { entry.router = false } else { entry.target = false }
+        if router {
+            entry.router = false
+        } else {
+            entry.target = false
+        }
         let gone = !entry.router && !entry.target;
         if gone {
             self.0.remove(&sa);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use phalanx_cluster::messages::{NodeName, ToRouter, ToTarget};
 use phalanx_cluster::{CouplingError, CouplingFacility, RouterCluster, TargetCluster};
 use phalanx_dataplane::command::{LinkEnd, TargetEntry, VipEntry};
-use phalanx_dataplane::{Command, CoreStats, Event};
+use phalanx_dataplane::{Command, CoreStats, Dataplane, Event};
 use phalanx_fabric::Embedded;
 use phalanx_wire::{CoreId, SaId, TargetId, VipId};
 use tokio::sync::mpsc;
@@ -55,7 +55,7 @@ pub enum Input {
 /// Who reads a core's tables.
 pub enum DumpFor {
     /// A router that gathers what we hold.
-    Gather(NodeName),
+    Gather(NodeName, u64),
     /// The status socket.
     Query(Query),
 }
@@ -70,10 +70,32 @@ pub struct VipState {
     pub settled: bool,
 }
 
+/// How far this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not everything is up.
+    Starting,
+    /// Everything is.
+    Running,
+    /// No new connections; it ends.
+    Draining,
+}
+
+impl Phase {
+    /// Its name in `status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Draining => "draining",
+        }
+    }
+}
+
 /// Ways out of this node.
 pub struct Ways {
     /// To the targets that attached to us.
-    pub targets: phalanx_fabric::ServerHandle,
+    pub targets: Option<phalanx_fabric::ServerHandle>,
     /// To the routers we obey.
     pub routers: BTreeMap<NodeName, phalanx_fabric::ClientHandle>,
 }
@@ -97,11 +119,15 @@ pub struct Brain {
     pub(super) tap: Tap,
     pub(super) dumps: Dumps<DumpFor>,
     pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) nonce: u64,
     pub(super) use_looked_at: Instant,
     /// Per router: when a message of its session last came.
     pub(super) heard: BTreeMap<NodeName, Instant>,
     pub(super) warnings: Vec<String>,
+    pub(super) coupling: String,
+    pub(super) version: &'static str,
+    pub(super) phase: Phase,
+    pub(super) courier: super::start::Courier,
+    pub(super) dataplane: Dataplane,
 }
 
 impl Brain {
@@ -207,7 +233,7 @@ impl Brain {
         match finished.purpose {
             Purpose::Router(request) => self.as_router(|router| Ok(router.local_done(request, result, now))),
             Purpose::Target(node, request) => {
-                self.as_target_of(&node, |target| Ok(target.core_done(request, result, now)));
+                self.as_target_of(&node, |target| Ok(target.core_done(request, result)));
             }
             Purpose::Nobody(what) => {
                 if let Err(refused) = result {
@@ -266,13 +292,24 @@ impl Brain {
             let core = member.cores.first().copied().unwrap_or(own);
             member.targets.into_iter().map(move |id| (id, core))
         });
-        let entry = |(id, core)| Some(TargetEntry { id, link: self.way_to(id, core)?, eligible: eligible.contains(&id), weight: 1 });
+        let entry = |(id, core)| {
+            Some(TargetEntry {
+                id,
+                link: self.way_to(id, core)?,
+                eligible: eligible.contains(&id),
+                draining: false,
+                weight: 1,
+            })
+        };
         entries.filter_map(entry).collect()
     }
 
     /// Runs a request to the coupling facility beside this task; its answer comes back as an input.
-    pub(super) fn ask_store<F, T>(&self, ask: impl FnOnce(Arc<Embedded>) -> F, answer: impl FnOnce(T) -> Input + Send + 'static)
-    where
+    pub(super) fn ask_store<F, T>(
+        &self,
+        ask: impl FnOnce(Arc<Embedded>) -> F,
+        answer: impl FnOnce(T) -> Input + Send + 'static,
+    ) where
         F: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
@@ -284,7 +321,7 @@ impl Brain {
     }
 
     /// `fetch_add` at the coupling facility (R18).
-    pub(super) fn ask_grant(&self, wanted: phalanx_cluster::GrantWanted) {
+    pub(super) fn ask_grant(&self, wanted: phalanx_cluster::sequencer::GrantWanted) {
         let sa = wanted.sa;
         self.ask_store(
             move |store| async move { store.fetch_add(&wanted.key, wanted.n, wanted.limit).await },
@@ -298,6 +335,14 @@ impl Brain {
             move |store| async move { store.raise(&key, to).await },
             move |result| Input::CeilingRaised(sa, result),
         );
+    }
+
+    /// Puts a VIP on the TAP or takes it off.
+    pub(super) fn on_tap(&mut self, vip: std::net::IpAddr, on: bool) {
+        let result = if on { self.tap.add(vip) } else { self.tap.remove(vip) };
+        if let Err(error) = result {
+            self.warn(format!("VIP {vip} on the application port: {error}"));
+        }
     }
 
     /// Something for the operator: in the log and in `status`, the latest few.

@@ -6,7 +6,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use phalanx_cluster::messages::NodeName;
-use phalanx_dataplane::{Command, CommandSender, Order, Outcome, Refused};
+use phalanx_dataplane::command::{Order, Outcome, Refused};
+use phalanx_dataplane::{Command, CommandSender};
 use phalanx_wire::CoreId;
 
 /// Who waits for the answer.
@@ -123,8 +124,9 @@ impl Cores {
     pub fn flush(&mut self) {
         for core in &mut self.cores {
             while let Some(order) = core.backlog.pop_front() {
-                if let Err(order) = core.sender.try_send(order) {
-                    core.backlog.push_front(order);
+                let Order { token, command } = order;
+                if let Err(command) = core.sender.try_send(token, command) {
+                    core.backlog.push_front(Order { token, command });
                     break;
                 }
             }
@@ -136,8 +138,8 @@ impl Cores {
         // Order is kept: behind a backlog nothing may overtake.
         if !core.backlog.is_empty() {
             core.backlog.push_back(order);
-        } else if let Err(order) = core.sender.try_send(order) {
-            core.backlog.push_back(order);
+        } else if let Err(command) = core.sender.try_send(order.token, order.command) {
+            core.backlog.push_back(Order { token: order.token, command });
         }
     }
 }

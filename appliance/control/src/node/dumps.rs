@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use phalanx_dataplane::{Command, ConnRow, DumpRequest, DumpWhat, LeaseRow, NeighbourRow};
+use phalanx_dataplane::Command;
+use phalanx_dataplane::command::{ConnRow, DumpRequest, DumpWhat, LeaseRow, NeighbourRow};
 use phalanx_wire::CoreId;
 
 use super::cores::Cores;
@@ -61,7 +62,13 @@ impl<T> Dumps<T> {
     }
 
     /// A piece came. The answer is everything, once the last piece of the last core is there.
-    pub fn piece(&mut self, cores: &mut Cores, core: CoreId, token: u64, mut dump: Box<DumpRequest>) -> Option<(T, Rows)> {
+    pub fn piece(
+        &mut self,
+        cores: &mut Cores,
+        core: CoreId,
+        token: u64,
+        mut dump: Box<DumpRequest>,
+    ) -> Option<(T, Rows)> {
         let id = self.tokens.remove(&token)?;
         let job = self.jobs.get_mut(&id)?;
         let rows = &mut job.rows;

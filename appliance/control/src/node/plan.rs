@@ -7,10 +7,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use phalanx_cluster::messages::{NodeName, RankedFilter, VipDef};
 use phalanx_cluster::{SaPair, TargetPlan, VipPlan};
-use phalanx_dataplane as dp;
+use phalanx_dataplane::config as dp;
 use phalanx_ipsec::{
-    Action, Algorithm, Direction, Filter, IpsecError, Lifesize, Mode, PortRange, Prefix, SaParams, SecretKey, Selectors,
-    TunnelName,
+    Action, Algorithm, Direction, Filter, IpsecError, Lifesize, Mode, PortRange, Prefix, SaParams, SecretKey,
+    Selectors, TunnelName,
 };
 use phalanx_steering::Policy;
 use phalanx_wire::{CoreId, Epoch, PeerId, Spi, TargetId, VipId};
@@ -30,10 +30,13 @@ pub fn dataplane(config: &Config) -> dp::DataplaneConfig {
     let cores = config.cores.iter().enumerate().map(|(at, core)| self::core(at, core)).collect();
     let sas = config.limits.sas as usize;
     dp::DataplaneConfig {
-        eal: dp::EalSettings {
-            no_huge: config.memory.hugepages == config::Hugepages::Never,
-            memory_mib: config.memory.megabytes.unwrap_or(0),
-            extra: Vec::new(),
+        eal: dp::EalConfig {
+            memory_mb: config.memory.megabytes.unwrap_or(0),
+            huge: match config.memory.hugepages {
+                config::Hugepages::Never => dp::HugePages::Off,
+                config::Hugepages::Auto => dp::HugePages::Auto,
+            },
+            ..dp::EalConfig::default()
         },
         ports,
         cores,
@@ -110,7 +113,8 @@ impl Numbering {
 
     /// All of them as targets.
     pub fn targets(&self) -> Vec<TargetPlan> {
-        let plan = |(at, node): (usize, &NodeName)| TargetPlan { id: TargetId(at as u16), node: node.clone(), core: None };
+        let plan =
+            |(at, node): (usize, &NodeName)| TargetPlan { id: TargetId(at as u16), node: node.clone(), core: None };
         self.0.iter().enumerate().map(plan).collect()
     }
 }
@@ -119,21 +123,25 @@ impl Numbering {
 pub fn vips(config: &Config, numbering: &Numbering) -> Result<Vec<VipPlan>, IpsecError> {
     let filters = filters(config)?;
     let router_link = links(config);
-    config.vips.iter().map(|vip| {
-        let own: Vec<RankedFilter> = filters.iter().filter(|f| f.filter.vip == VipId(vip.id)).cloned().collect();
-        Ok(VipPlan {
-            def: VipDef {
-                vip: VipId(vip.id),
-                address: vip.address.addr(),
-                prefix_len: vip.address.prefix_len(),
-                epoch: FIRST_EPOCH,
-                ports: Vec::new(),
-                router_link: router_link.clone(),
-                filters: own,
-            },
-            targets: targets_of(config, vip, numbering),
+    config
+        .vips
+        .iter()
+        .map(|vip| {
+            let own: Vec<RankedFilter> = filters.iter().filter(|f| f.filter.vip == VipId(vip.id)).cloned().collect();
+            Ok(VipPlan {
+                def: VipDef {
+                    vip: VipId(vip.id),
+                    address: vip.address.addr(),
+                    prefix_len: vip.address.prefix_len(),
+                    epoch: FIRST_EPOCH,
+                    ports: Vec::new(),
+                    router_link: router_link.clone(),
+                    filters: own,
+                },
+                targets: targets_of(config, vip, numbering),
+            })
         })
-    }).collect()
+        .collect()
 }
 
 /// Our addresses on the trusted link.
@@ -166,15 +174,23 @@ pub fn policy(vip: &config::Vip) -> Policy {
 
 /// The rules the operator wrote, first match first.
 fn filters(config: &Config) -> Result<Vec<RankedFilter>, IpsecError> {
-    config.filters.iter().zip(0..).map(|(filter, rank)| {
-        let action = match &filter.action {
-            config::Action::Permit => Action::Permit,
-            config::Action::Deny => Action::Deny,
-            config::Action::Protect(tunnel) => Action::Protect(TunnelName::new(tunnel)?),
-        };
-        let vip = VipId(config.vips[filter.vip].id);
-        Ok(RankedFilter { rank, filter: Filter { vip, selectors: selectors(&filter.selectors)?, action, log: filter.log } })
-    }).collect()
+    config
+        .filters
+        .iter()
+        .zip(0..)
+        .map(|(filter, rank)| {
+            let action = match &filter.action {
+                config::Action::Permit => Action::Permit,
+                config::Action::Deny => Action::Deny,
+                config::Action::Protect(tunnel) => Action::Protect(TunnelName::new(tunnel)?),
+            };
+            let vip = VipId(config.vips[filter.vip].id);
+            Ok(RankedFilter {
+                rank,
+                filter: Filter { vip, selectors: selectors(&filter.selectors)?, action, log: filter.log },
+            })
+        })
+        .collect()
 }
 
 fn selectors(s: &config::Selectors) -> Result<Selectors, IpsecError> {

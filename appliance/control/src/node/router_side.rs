@@ -6,7 +6,7 @@ use phalanx_cluster::messages::{NodeName, RankedFilter, ToTarget};
 use phalanx_cluster::outputs::Connection;
 use phalanx_cluster::{RouterOutput, SaPair};
 use phalanx_dataplane::Command;
-use phalanx_dataplane::command::{InboundEntry, TargetSet, VipEntry};
+use phalanx_dataplane::command::{TargetSet, VipEntry};
 use phalanx_ipsec::{Direction, InboundSa, OutboundSa, SaParams};
 use phalanx_steering::ConnKey;
 use phalanx_wire::{CoreId, SaId, TargetId, VipId};
@@ -30,7 +30,7 @@ impl Brain {
                 policy: plan::policy(vip),
                 served: true,
             };
-            self.tap.add(entry.address);
+            self.on_tap(entry.address, true);
             let set = |core| (core, Command::SetVip(Box::new(entry.clone())));
             let commands = self.cores.all().into_iter().map(set).collect();
             self.vips.insert(entry.id, VipState { entry, router: None, settled: false });
@@ -57,7 +57,9 @@ impl Brain {
             RouterOutput::Send { node, message } => self.send_to_target(&node, message),
             RouterOutput::Disconnect { node, reason } => {
                 self.warn(format!("the session with {node} was ended: {reason}"));
-                self.ways.targets.disconnect(&node, &reason);
+                if let Some(targets) = &self.ways.targets {
+                    targets.disconnect(&node, &reason);
+                }
             }
             RouterOutput::InstallLocal { request, sa, filters } => self.install_local(request, &sa, filters),
             RouterOutput::RemoveLocal { request, sa } => self.remove_local(request, sa),
@@ -95,7 +97,9 @@ impl Brain {
             RouterOutput::LocalRefused { core, sa, refusal } => {
                 tracing::debug!(core = core.0, %sa, %refusal, "no sequence numbers");
             }
-            RouterOutput::LifesizeSoft(sa) => self.warn(format!("SA {sa} reached its soft lifesize: give it a successor")),
+            RouterOutput::LifesizeSoft(sa) => {
+                self.warn(format!("SA {sa} reached its soft lifesize: give it a successor"))
+            }
             RouterOutput::LifesizeHard(sa) => self.lifesize_over(sa),
             RouterOutput::Warn(warning) => self.warn(warning),
         }
@@ -103,7 +107,9 @@ impl Brain {
 
     fn send_to_target(&mut self, node: &NodeName, message: ToTarget) {
         if **node != *self.config.node.name {
-            self.ways.targets.send(node, message);
+            if let Some(targets) = &self.ways.targets {
+                targets.send(node, message);
+            }
             return;
         }
         let now = self.now();
@@ -135,13 +141,12 @@ impl Brain {
     pub(super) fn sa_command(&mut self, core: CoreId, sa: &Arc<SaParams>, router: bool) -> Result<Command, String> {
         let (command, shared) = match sa.direction {
             Direction::Inbound => {
-                let inbound = InboundSa::new(sa).map_err(|e| e.to_string())?;
+                let inbound = InboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
                 let shared = inbound.shared().clone();
-                // Nothing is accepted by the router itself before its floor and ceiling are set.
-                (Command::AddInbound(Box::new(InboundEntry { sa: inbound, floor: 0, ceiling: 0 })), shared)
+                (Command::AddInbound(Box::new(inbound)), shared)
             }
             Direction::Outbound => {
-                let outbound = OutboundSa::new(sa).map_err(|e| e.to_string())?;
+                let outbound = OutboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
                 let shared = outbound.shared().clone();
                 (Command::AddOutbound(Box::new(outbound)), shared)
             }
@@ -208,7 +213,8 @@ impl Brain {
         self.warn(format!("SA {sa} reached its hard lifesize and stops"));
         let now = self.now();
         let Some(router) = &mut self.router else { return };
-        let pair = router.pairs().find(|p| p.spec.inbound.id == sa || p.spec.outbound.id == sa).map(|p| p.spec.inbound.id);
+        let pair =
+            router.pairs().find(|p| p.spec.inbound.id == sa || p.spec.outbound.id == sa).map(|p| p.spec.inbound.id);
         if let Some(Err(error)) = pair.map(|id| router.remove_sa(id, now)) {
             tracing::error!(%error, "the SA could not be removed");
         }

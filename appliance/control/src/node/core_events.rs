@@ -1,0 +1,121 @@
+//! What the poll cores say, and what control reads from them on its own.
+
+use std::collections::BTreeMap;
+
+use phalanx_cluster::Want;
+use phalanx_cluster::ledger::Use;
+use phalanx_cluster::messages::{ConnRecord, NodeName, SaReport, WindowRecord};
+use phalanx_dataplane::Event;
+use phalanx_steering::ConnKey;
+use phalanx_wire::{CoreId, SaId, VipId};
+
+use super::brain::{Brain, DumpFor};
+use super::dumps::Rows;
+
+impl Brain {
+    pub(super) fn core_event(&mut self, event: Event) {
+        match event {
+            Event::Done { core, token, result } => {
+                if let Some(finished) = self.cores.done(core, token, result) {
+                    self.finished(finished);
+                }
+            }
+            Event::LeaseWanted { core, sa, want, done_below, rate_pps } => {
+                self.lease_wanted(core, sa, want, done_below, rate_pps);
+            }
+            Event::ConnOpened { core, vip, key } => self.connection(core, vip, key, true),
+            Event::ConnClosed { core, vip, key } => self.connection(core, vip, key, false),
+            Event::CeilingWanted { sa, at, .. } => {
+                let now = self.now();
+                if let Some(router) = &mut self.router {
+                    router.ceiling_wanted(sa, at, now);
+                }
+            }
+            Event::Dumped { core, token, dump } => {
+                if let Some((purpose, rows)) = self.dumps.piece(&mut self.cores, core, token, dump) {
+                    self.dumped(purpose, rows);
+                }
+            }
+            Event::Log { core, vip, key } => {
+                let (local, remote) = (key.flow.local, key.flow.remote);
+                tracing::info!(core = core.0, vip = vip.0, ?local, ?remote, "connection, by a filter that logs");
+            }
+            // Freed here, where it does not hurt (I7).
+            Event::Trash(trash) => drop(trash),
+        }
+    }
+
+    pub(super) fn dumped(&mut self, purpose: DumpFor, rows: Rows) {
+        match purpose {
+            DumpFor::Gather(router, token) => self.gathered(&router, token, rows),
+            DumpFor::Query(query) => self.answer_rows(query, rows),
+        }
+    }
+
+    /// Numbers come from this node's sequencer if it owns the VIP, else from the router that does (R18).
+    fn lease_wanted(&mut self, core: CoreId, sa: SaId, want: u32, done_below: u64, rate_pps: u32) {
+        let now = self.now();
+        let Some(vip) = self.sas.find(sa).map(|entry| entry.params.vip) else { return };
+        let Some(state) = self.vips.get(&vip) else { return };
+        if let Some(name) = state.router.clone() {
+            if let Some(target) = self.routers.get_mut(&name) {
+                target.lease_wanted(core, sa, Want { want, done_below, rate_pps }, now);
+            }
+        } else if let Some(router) = &mut self.router {
+            router.local_lease_wanted(core, sa, Want { want, done_below, rate_pps }, now);
+        }
+    }
+
+    /// A connection of this node as a target came or went. Its end carries the windows up to then: they are read after
+    /// the core said so, hence hold everything the connection accepted.
+    fn connection(&mut self, core: CoreId, vip: VipId, key: ConnKey, opened: bool) {
+        let Some(state) = self.vips.get(&vip) else { return };
+        let name: NodeName = self.router_of(state).into();
+        let record = ConnRecord { vip, peer: key.peer, flow: key.flow, core, established: opened };
+        let windows = if opened { Vec::new() } else { self.windows_of(core, vip, key) };
+        let Some(target) = self.routers.get_mut(&name) else { return };
+        if opened {
+            target.notice(vec![record], Vec::new(), windows);
+        } else {
+            target.notice(Vec::new(), vec![record], windows);
+        }
+    }
+
+    /// The windows of a peer's inbound SAs on one core.
+    fn windows_of(&self, core: CoreId, vip: VipId, key: ConnKey) -> Vec<WindowRecord> {
+        let of_peer = self.sas.iter().filter(|(_, e)| e.params.vip == vip && e.params.peer == key.peer);
+        let record = |(&sa, entry): (&SaId, &super::books::SaEntry)| {
+            let snapshot = entry.windows(|on| on == core).pop()?;
+            Some(WindowRecord { sa, snapshot })
+        };
+        of_peer.filter_map(record).collect()
+    }
+
+    /// Reads use and windows from the cores' shared counters and passes them on: to the routers in batches (R21), to this
+    /// node's own ledger directly.
+    pub(super) fn look_at_use(&mut self, now: u64) {
+        let targets = self.cores.targets();
+        let mut reports: BTreeMap<NodeName, Vec<SaReport>> = BTreeMap::new();
+        for (&sa, entry) in self.sas.iter() {
+            if entry.target {
+                let Some(state) = self.vips.get(&entry.params.vip) else { continue };
+                let name: NodeName = self.router_of(state).into();
+                let Some(target) = self.routers.get(&name) else { continue };
+                let used = entry.used(|core| targets.contains(&core));
+                if target.report_due(sa, used.packets, used.bytes, now) {
+                    let window = entry.windows(|core| targets.contains(&core)).pop();
+                    let report = SaReport { sa, packets: used.packets, bytes: used.bytes, window };
+                    reports.entry(name).or_default().push(report);
+                }
+            } else if let Some(router) = &mut self.router {
+                let used = entry.used(|_| true);
+                router.local_use(sa, Use { packets: used.packets, bytes: used.bytes });
+            }
+        }
+        for (name, reports) in reports {
+            if let Some(target) = self.routers.get_mut(&name) {
+                target.report(reports, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Starting a node; see the order in [`super`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use phalanx_cluster::{
+    CouplingFacility, NodeName, ReportPolicy, RouterCluster, RouterConfig, RouterTimes, SaPair, SequencerConfig,
+    TargetCluster, TargetConfig, keys,
+};
+use phalanx_dataplane::{Dataplane, EventReceiver};
+use phalanx_fabric::{
+    Client, ClientConfig, ClientEvent, ClientHandle, Embedded, Server, ServerConfig, ServerEvent, TlsFiles,
+};
+use phalanx_wire::CoreId;
+use tokio::sync::mpsc;
+
+use super::books::{FilterBook, SaBook};
+use super::brain::{Brain, Input, Phase, Ways};
+use super::cores::Cores;
+use super::dumps::Dumps;
+use super::plan::{self, Numbering};
+use super::tap::Tap;
+use super::{COURIER_NAP, NodeError};
+use crate::config::{Config, PortRole};
+
+/// What the fabric may have waiting for the brain.
+const SESSION_EVENTS: usize = 4096;
+
+pub(super) async fn node(
+    config: Config,
+    version: &'static str,
+    inputs: mpsc::Sender<Input>,
+) -> Result<Brain, NodeError> {
+    let store = if config.vips.is_empty() { None } else { Some(Arc::new(Embedded::open(&store_path(&config))?)) };
+    let coupling = match &store {
+        Some(store) => format!("embedded, store {:016x}", store.incarnation().await?),
+        None => "none: this node owns no VIP".to_owned(),
+    };
+    let mut tap = Tap::isolate(&config)?;
+    let dataplane = Dataplane::start(&plan::dataplane(&config))?;
+    tap.open()?;
+
+    let numbering = Numbering::new(&config);
+    let incarnation = random()?;
+    let ways = Ways { targets: None, routers: BTreeMap::new() };
+    let pairs = pairs(&config, store.as_deref()).await?;
+    let mut brain = Brain {
+        started: Instant::now(),
+        incarnation,
+        no_huge: dataplane.warning().is_some(),
+        stats: stats(&dataplane),
+        cores: cores(&config, &dataplane),
+        sas: SaBook::default(),
+        filters: FilterBook::default(),
+        vips: BTreeMap::new(),
+        router: None,
+        routers: BTreeMap::new(),
+        ways,
+        store,
+        coupling,
+        version,
+        tap,
+        dumps: Dumps::default(),
+        inputs: inputs.clone(),
+        use_looked_at: Instant::now(),
+        heard: BTreeMap::new(),
+        warnings: dataplane.warning().map(ToOwned::to_owned).into_iter().collect(),
+        phase: Phase::Starting,
+        courier: Courier::start(dataplane.events(), inputs.clone())?,
+        dataplane,
+        numbering,
+        config,
+    };
+    for warning in &brain.warnings {
+        tracing::warn!("{warning}");
+    }
+    brain.become_target();
+    brain.become_router(pairs)?;
+    serve_targets(&mut brain, inputs.clone()).await?;
+    dial_routers(&mut brain, inputs).await?;
+    Ok(brain)
+}
+
+fn stats(dataplane: &Dataplane) -> Vec<(CoreId, Arc<phalanx_dataplane::CoreStats>)> {
+    dataplane.cores().filter_map(|core| Some((core, dataplane.stats(core)?))).collect()
+}
+
+fn cores(config: &Config, dataplane: &Dataplane) -> Cores {
+    let core = |(at, core): (usize, &crate::config::Core)| {
+        let id = CoreId(at as u16);
+        Some((id, core.router, core.target, dataplane.commands(id)?))
+    };
+    Cores::new(config.cores.iter().enumerate().filter_map(core))
+}
+
+/// The static SAs with the ceilings that the store remembers.
+async fn pairs(config: &Config, store: Option<&Embedded>) -> Result<Vec<SaPair>, NodeError> {
+    let mut pairs = plan::pairs(config)?;
+    if let Some(store) = store {
+        for pair in &mut pairs {
+            pair.ceiling = store.read(&keys::ceiling(&pair.inbound.key.fingerprint())).await?;
+        }
+    }
+    Ok(pairs)
+}
+
+impl Brain {
+    /// One counterpart for each router we obey, ourselves among them if we serve our own VIPs.
+    fn become_target(&mut self) {
+        let cores = self.cores.targets();
+        if cores.is_empty() {
+            return;
+        }
+        let mut names: Vec<NodeName> = self.config.cluster.routers.iter().map(|name| name.as_str().into()).collect();
+        let own: NodeName = self.config.node.name.as_str().into();
+        let plans = plan::vips(&self.config, &self.numbering).unwrap_or_default();
+        let own_id = self.numbering.id(&own);
+        if plans.iter().any(|vip| own_id.is_some_and(|id| vip.targets.contains(&id))) {
+            names.push(own.clone());
+        }
+        let link_mtu = self.config.ports.iter().filter(|p| p.role == PortRole::Link).filter_map(|p| p.mtu).max();
+        for router in names {
+            let config = TargetConfig {
+                node: own.clone(),
+                incarnation: self.incarnation,
+                router: router.clone(),
+                link_mtu: link_mtu.unwrap_or(0),
+                cores: cores.clone(),
+                // Windows travel with use: what a router does not know yet is what a death of this node can leave open.
+                reports: ReportPolicy { packets: 512, interval_us: 100_000, ..ReportPolicy::default() },
+                lease_retry_us: 50_000,
+                sas_max: self.config.limits.sas as usize,
+            };
+            self.routers.insert(router, TargetCluster::new(config));
+        }
+    }
+
+    /// VIPs, then SAs, then our own targets: nobody attaches before all is there.
+    fn become_router(&mut self, pairs: Vec<SaPair>) -> Result<(), NodeError> {
+        if self.config.vips.is_empty() {
+            return Ok(());
+        }
+        let config = RouterConfig {
+            node: self.config.node.name.as_str().into(),
+            incarnation: self.incarnation,
+            targets: self.numbering.targets(),
+            vips: plan::vips(&self.config, &self.numbering)?,
+            sequencer: SequencerConfig::default(),
+            times: RouterTimes::default(),
+        };
+        let rules: Vec<_> = config.vips.iter().map(|vip| (vip.def.vip, vip.def.filters.clone())).collect();
+        let now = self.now();
+        self.router = Some(RouterCluster::new(config, now));
+        self.open_vips();
+        for (vip, rules) in rules {
+            let commands = self.set_rules(super::books::RuleSource::Vip(vip), rules);
+            self.submit(super::cores::Purpose::Nobody("filters"), commands);
+        }
+        self.open_sas(pairs);
+        let own: NodeName = self.config.node.name.as_str().into();
+        if self.routers.contains_key(&own) {
+            self.handle(Input::TargetConnected(own.clone()));
+            self.handle(Input::RouterConnected(own));
+        }
+        Ok(())
+    }
+}
+
+fn tls(config: &Config) -> Option<TlsFiles> {
+    let tls = config.cluster.tls.as_ref()?;
+    Some(TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone(), ca: tls.ca.clone() })
+}
+
+/// Lets targets attach, if we own VIPs and have an address for it.
+async fn serve_targets(brain: &mut Brain, inputs: mpsc::Sender<Input>) -> Result<(), NodeError> {
+    let config = &brain.config;
+    let (Some(listen), Some(tls), Some(_)) = (config.cluster.listen, tls(config), &brain.router) else { return Ok(()) };
+    let (events, mut received) = mpsc::channel(SESSION_EVENTS);
+    let nodes = config.cluster.nodes.iter().map(|n| n.name.clone()).collect();
+    let server = ServerConfig { listen, tls, nodes, cluster: config.cluster.name.clone() };
+    brain.ways.targets = Some(Server::start(server, events).await?);
+    tokio::spawn(async move {
+        while let Some(event) = received.recv().await {
+            let input = match event {
+                ServerEvent::Connected(node) => Input::TargetConnected(node),
+                ServerEvent::Disconnected(node, why) => Input::TargetDisconnected(node, why),
+                ServerEvent::Message(node, message) => Input::FromTarget(node, message),
+            };
+            if inputs.send(input).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Keeps a session with each router that this node obeys.
+async fn dial_routers(brain: &mut Brain, inputs: mpsc::Sender<Input>) -> Result<(), NodeError> {
+    let config = &brain.config;
+    let mut routers: BTreeMap<NodeName, ClientHandle> = BTreeMap::new();
+    for name in brain.routers.keys().filter(|name| ***name != *config.node.name) {
+        let node = config.cluster.nodes.iter().find(|n| *n.name == **name);
+        let (Some(address), Some(tls)) = (node.and_then(|n| n.address), tls(config)) else { continue };
+        let (events, mut received) = mpsc::channel(SESSION_EVENTS);
+        let client = ClientConfig {
+            router: name.clone(),
+            address,
+            tls,
+            cluster: config.cluster.name.clone(),
+            node: config.node.name.as_str().into(),
+        };
+        routers.insert(name.clone(), Client::start(client, events).await?);
+        let inputs = inputs.clone();
+        tokio::spawn(async move {
+            while let Some(event) = received.recv().await {
+                let input = match event {
+                    ClientEvent::Connected(node) => Input::RouterConnected(node),
+                    ClientEvent::Disconnected(node, why) => Input::RouterDisconnected(node, why),
+                    ClientEvent::Message(node, message) => Input::FromRouter(node, message),
+                };
+                if inputs.send(input).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    brain.ways.routers = routers;
+    Ok(())
+}
+
+/// Carries the cores' events to the brain: a thread of its own, because a poll core can wake nobody.
+pub struct Courier {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Courier {
+    fn start(mut events: EventReceiver, inputs: mpsc::Sender<Input>) -> std::io::Result<Courier> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name("phalanx-courier".into()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let Some(event) = events.try_recv() else {
+                    std::thread::sleep(COURIER_NAP);
+                    continue;
+                };
+                if inputs.blocking_send(Input::Core(event)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Courier { stop, thread })
+    }
+
+    /// Ends the thread.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // It naps for 100 µs at most, unless the brain does not read: then nobody waits for it.
+        if self.thread.is_finished() {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+/// Where the embedded coupling store of a node is.
+pub fn store_path(config: &Config) -> std::path::PathBuf {
+    config.node.state_dir.join("coupling.redb")
+}
+
+fn random() -> Result<u64, std::io::Error> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
