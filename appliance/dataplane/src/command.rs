@@ -39,7 +39,7 @@ pub enum Command {
     SetFilters(Box<FilterTable>),
     /// Replaces the targets of a VIP, on its router core.
     SetTargets(VipId, Box<TargetSet>),
-    /// On targets: from whom link packets for a VIP are believed.
+    /// On targets, on every core (the one with the link port looks at it): from whom link packets for a VIP are believed.
     SetRouter(VipId, GreEnd),
     /// Sequence numbers for an outbound SA. No [`Event::Done`].
     Lease {

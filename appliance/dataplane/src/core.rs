@@ -92,7 +92,11 @@ impl Core {
             }
             match self.orders.pop() {
                 Some(Order { command: Command::Stop, .. }) => return Orders::Stop,
-                Some(order) => self.engine.obey(order, now),
+                Some(order) => {
+                    self.engine.obey(order, now);
+                    // A lease may let loose all that waited for it.
+                    self.flush();
+                }
                 None => break,
             }
         }

@@ -101,7 +101,7 @@ impl Dataplane {
             },
         )?;
         let (ports, mut queues) = start_ports(eal, config, &pool)?;
-        let macs: Vec<Mac> = ports.iter().map(|port| Mac(port.mac())).collect();
+        let macs: Vec<Mac> = ports.iter().zip(0..).map(|(port, at)| own_mac(port, at)).collect();
         let world = Arc::new(World::new(config, &macs));
         let rings: Result<Vec<_>, DpdkError> =
             (0..config.cores.len()).map(|core| ring::mpsc(eal, &format!("core{number}.{core}"), limits.ring)).collect();
@@ -322,6 +322,12 @@ fn own_ports(indexes: &[usize], queues: &mut HashMap<usize, Queues>) -> Vec<OwnP
 
 fn clone_sender(sender: &RingSender<Multi>) -> RingSender<Multi> {
     sender.clone()
+}
+
+/// The port's address; a locally administered one for a device that has none (`net_ring`, `net_null`).
+fn own_mac(port: &Port, at: u16) -> Mac {
+    let [high, low] = at.to_be_bytes();
+    Some(Mac(port.mac())).filter(|mac| mac.is_unicast()).unwrap_or(Mac([0x02, b'p', b'h', b'x', high, low]))
 }
 
 /// The standard library seeds its hashers with random keys of the operating system.

@@ -82,7 +82,7 @@ impl<S: Source> Engine<S> {
     pub(crate) fn receive(&mut self, port: usize, frames: impl Iterator<Item = S::Packet>, now: Now) {
         match self.world.ports[port].role {
             PortRole::Network | PortRole::Link => self.receive_wire(port, frames, now),
-            PortRole::Application => self.receive_application(port, frames, now),
+            PortRole::Application => self.receive_application(frames, now),
         }
     }
 

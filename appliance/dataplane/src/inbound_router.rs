@@ -163,7 +163,9 @@ impl<S: Source> Engine<S> {
         if arrived.ip.src != sa.params().remote {
             return Err(DropReason::WrongPeer);
         }
-        let seq = sa.verified.infer(esp.seq).ok_or(DropReason::SequenceWrap)?;
+        // After a restart the window may know less than the floor does.
+        let floor = self.router.sas[at.0 as usize].floor;
+        let seq = sa.verified.infer_above(esp.seq, floor).ok_or(DropReason::SequenceWrap)?;
         sa.verified.check(seq).inspect_err(|_| sa.count_replayed())?;
         Ok((at, seq))
     }
@@ -213,7 +215,8 @@ impl<S: Source> Engine<S> {
             encrypted: true,
             tunnel: matches!(sa.params().mode, Mode::Tunnel { .. }),
             outer_is_vip: true,
-            inner_is_vip: seen.local() == Some(vip.entry.address),
+            // The inner address may be another VIP of ours: IPv6 through a tunnel over IPv4.
+            inner_is_vip: seen.local().is_some_and(|local| self.tables.vips.slot_of(local).is_some()),
             settled: vip.settled,
         };
         steer::decide(&arrival, seen, &self.router.table)

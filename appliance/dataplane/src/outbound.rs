@@ -68,7 +68,7 @@ impl<P> OutboundSide<P> {
 
 impl<S: Source> Engine<S> {
     /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
-    pub(crate) fn receive_application(&mut self, port: usize, frames: impl Iterator<Item = S::Packet>, now: Now) {
+    pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let mut burst = Batch::new();
         let mut count = 0;
         for mut packet in frames {
@@ -86,7 +86,6 @@ impl<S: Source> Engine<S> {
                 Err(reason) => self.out.drop(packet, reason),
             }
         }
-        debug_assert_eq!(self.world.ports[port].role, crate::config::PortRole::Application);
         self.out.passed(Stage::RxApplication, count);
         self.seal(burst, now);
     }
@@ -114,8 +113,8 @@ impl<S: Source> Engine<S> {
         Ok(Way::Sa(sa, filter.log))
     }
 
-    /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: lay out, charge the
-    /// lifesize; 4. the cipher over all; 5. next hop; 6. ask for more numbers.
+    /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: layout and lifesize;
+    /// 4. the cipher over all; 5. next hop; 6. ask for more numbers.
     fn seal(&mut self, burst: Batch<Outgoing<S::Packet>>, now: Now) {
         let mut sealing = Sealing::default();
         let mut touched: Batch<OutboundIndex> = Batch::new();

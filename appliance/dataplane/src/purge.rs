@@ -40,7 +40,12 @@ impl<S: Source> Engine<S> {
         target: Option<TargetId>,
     ) -> Result<(), Refused> {
         let purge = Purge { token, vip, address, target, cursor: Cursor::default() };
-        self.router.purges.0.try_push(purge).map_err(|_| Refused::TableFull)
+        self.router.purges.0.try_push(purge).map_err(|_| Refused::TableFull)?;
+        // Before the first entry goes: from then on its packets would be the router's own.
+        if let Some(target) = target {
+            self.raise_floors(vip, target);
+        }
+        Ok(())
     }
 
     /// One step of the oldest purge.
@@ -62,6 +67,7 @@ impl<S: Source> Engine<S> {
         }
         if progress == Progress::Done {
             let purge = self.router.purges.0.remove(0);
+            // Once more, for what was forwarded meanwhile.
             if let Some(target) = purge.target {
                 self.raise_floors(purge.vip, target);
             }

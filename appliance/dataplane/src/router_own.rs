@@ -157,7 +157,8 @@ impl<S: Source> Engine<S> {
     fn wait_for_ceiling(&mut self, opening: Opening<S::Packet>, now: Now) {
         let (at, seq) = (opening.sa, opening.seq);
         let RouterSideParts { sa, held, above } = parts(&mut self.router, at);
-        let listed = !sa.held.is_empty() || above.waiting.try_push((at, now.ms())).is_ok();
+        let known = above.waiting.iter().any(|(other, _)| *other == at);
+        let listed = known || above.waiting.try_push((at, now.ms())).is_ok();
         let kept = if listed { held.push(&mut sa.held, opening.packet) } else { Err(opening.packet) };
         match kept {
             Ok(()) => self.out.passed(Stage::HeldForCeiling, 1),
@@ -181,7 +182,6 @@ impl<S: Source> Engine<S> {
         let sa = &mut self.router.sas[at.0 as usize];
         sa.ceiling = sa.ceiling.max(upto);
         sa.asked_us = None;
-        self.router.above.waiting.retain(|(other, _)| *other != at);
         // As many as there were: those still above wait once more.
         let mut left = self.router.sas[at.0 as usize].held.len();
         while left > 0 {
@@ -197,6 +197,9 @@ impl<S: Source> Engine<S> {
                 }
             }
             self.route(again, now);
+        }
+        if self.router.sas[at.0 as usize].held.is_empty() {
+            self.router.above.waiting.retain(|(other, _)| *other != at);
         }
     }
 

@@ -112,7 +112,7 @@ impl<S: Source> Engine<S> {
         } else if self.answers_for(port, IpAddr::V4(arp.target_ip)) && arp.sender_ip != arp.target_ip {
             self.emit(port, &arp::reply_frame(mac, &arp));
         } else {
-            return self.out.drop(packet, DropReason::NotForUs);
+            self.out.drop(packet, DropReason::NotForUs);
         }
     }
 

@@ -282,3 +282,20 @@ proptest! {
         prop_assert_eq!(bench.engine.router.table.len(), 8);
     }
 }
+
+#[test]
+fn what_is_still_above_a_raised_ceiling_goes_on_waiting_and_is_not_forgotten() {
+    let (mut bench, mut client) = (Bench::new(1), Client::new());
+    bench.set_vip(Some(CoreId(0)));
+    bench.add_sas();
+    bench.order(Command::Settled(VIP));
+    let ping = inner("10.99.0.10", "10.77.0.100", protocol::ICMP, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
+    (0..60).for_each(|_| bench.receive(NETWORK, &client.seal(&ping)));
+    bench.order(Command::Ceiling(IN, 10));
+    assert_eq!((bench.delivered().len(), bench.engine.router.held.held()), (10, 50));
+    bench.order(Command::Ceiling(IN, 40));
+    assert_eq!((bench.delivered().len(), bench.engine.router.held.held()), (30, 20));
+    (0..1100).for_each(|_| bench.pass(1));
+    assert_eq!(bench.engine.router.held.held(), 0);
+    bench.only_dropped(&[(DropReason::CeilingWait, 20)]);
+}

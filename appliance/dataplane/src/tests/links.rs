@@ -45,7 +45,7 @@ fn a_packet_crosses_the_link_encrypted_and_is_opened_by_the_target() {
     assert!(router.delivered().is_empty());
     target.lease(1, 8);
     target.receive(APPLICATION, &answer(4000, SYN | ACK));
-    let answers = target.to_client();
+    let answers = target.client_receives();
     assert_eq!(client.open(&answers[0]).unwrap(), answer(4000, SYN | ACK));
     assert!(router.sent(NETWORK).iter().all(|f| Frame::parse(f).unwrap().ethertype == ethertype::ARP));
     router.only_dropped(&[]);
@@ -159,7 +159,7 @@ fn cores_of_one_box_share_the_work_over_rings() {
     target.receive(APPLICATION, &answer(4000, SYN | ACK));
     let parcels: Vec<_> = target.engine.out.parcels[0].drain(..).collect();
     router.engine.receive_ring(parcels.into_iter(), router.now);
-    let answers = router.to_client();
+    let answers = router.client_receives();
     assert_eq!(client.open(&answers[0]).unwrap(), answer(4000, SYN | ACK));
     // An ESP packet that comes in elsewhere is handed to the router core.
     let mut elsewhere = Bench::of(1, &[(0, &[LINK]), (1, &[NETWORK, APPLICATION])], 1);

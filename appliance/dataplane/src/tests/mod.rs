@@ -195,7 +195,7 @@ impl Bench {
     }
 
     /// Lets the client's ARP answer arrive; ESP packets that went to it.
-    fn to_client(&mut self) -> Vec<Vec<u8>> {
+    fn client_receives(&mut self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         for _ in 0..3 {
             for frame in self.sent(NETWORK) {

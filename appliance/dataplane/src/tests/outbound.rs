@@ -19,7 +19,7 @@ fn an_answer_waits_for_numbers_and_next_hop_and_reaches_the_client_sealed() {
     let events = bench.events();
     assert!(matches!(events[..], [Event::LeaseWanted { sa: OUT, want: 1.., done_below: 0, .. }]), "{events:?}");
     bench.lease(100, 8);
-    let packets = bench.to_client();
+    let packets = bench.client_receives();
     assert_eq!(packets.len(), 1);
     assert_eq!(client.open(&packets[0]).unwrap(), answer(4000, ACK));
     assert_eq!(client.inbound.window.edge(), 100);
@@ -36,7 +36,7 @@ fn packets_keep_their_order_and_numbers_go_up_by_one() {
     bench.receive(APPLICATION, &answer(4010, ACK)); // waits
     bench.lease(20, 10);
     bench.receive(APPLICATION, &answer(4011, ACK));
-    let opened: Vec<_> = bench.to_client().iter().map(|packet| client.open(packet).unwrap()).collect();
+    let opened: Vec<_> = bench.client_receives().iter().map(|packet| client.open(packet).unwrap()).collect();
     assert_eq!(opened, (0..12).map(|port| answer(4000 + port, ACK)).collect::<Vec<_>>());
     assert_eq!(client.inbound.window.edge(), 21);
 }
@@ -99,7 +99,7 @@ fn a_hard_lifesize_is_not_exceeded_by_a_byte() {
     for port in 0..4 {
         bench.receive(APPLICATION, &answer(4000 + port, ACK)); // 40 bytes, 44 with trailer
     }
-    assert_eq!(bench.to_client().len(), 2);
+    assert_eq!(bench.client_receives().len(), 2);
     bench.only_dropped(&[(DropReason::HardLifesize, 2)]);
 }
 
