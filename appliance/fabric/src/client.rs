@@ -15,7 +15,7 @@ use tonic::{Request, Streaming};
 use crate::codec::{self, MESSAGE_MAX};
 use crate::proto::RouterMessage;
 use crate::proto::fabric_client::FabricClient;
-use crate::session::{CLUSTER, Ending, HANDSHAKE, Outbox, PING, QUEUE, chain, next, why};
+use crate::session::{CLUSTER, Ending, HANDSHAKE, Outbox, Owned, PING, QUEUE, chain, next, why};
 use crate::{FabricError, TlsFiles, pki};
 
 /// The first attempt after a session comes this much later; each further one twice as much.
@@ -161,6 +161,7 @@ impl Dialer {
     /// One session, if there comes one of it.
     async fn attempt(&self) -> Result<(), Unheard> {
         let ending = Ending::new();
+        let _owned = Owned(ending.clone());
         let (outbox, outgoing) = Outbox::new(QUEUE, ending.clone());
         let requests = outgoing.filter_map(|message| {
             // Nobody but us is at fault. What the message was about stays unanswered, which its owner notices.

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::codec::{self, MESSAGE_MAX};
 use crate::proto::fabric_server::{Fabric, FabricServer};
 use crate::proto::{RouterMessage, TargetMessage};
-use crate::session::{CLUSTER, Ending, HANDSHAKE, Outbox, Outgoing, PING, QUEUE, next};
+use crate::session::{CLUSTER, Ending, HANDSHAKE, Outbox, Outgoing, Owned, PING, QUEUE, next};
 use crate::{FabricError, TlsFiles, pki};
 
 /// Streams of one connection: one is used.
@@ -234,6 +234,7 @@ impl Hub {
 async fn session(hub: Arc<Hub>, node: NodeName, incoming: Streaming<TargetMessage>, outbox: Outbox<ToTarget>) {
     let Some(slot) = hub.slots.get(&node) else { return };
     let ending = outbox.ending().clone();
+    let _owned = Owned(ending.clone());
     std::mem::replace(&mut slot.lock().newest, ending.clone()).end("the node attached again");
     let _turn = slot.turn.lock().await;
     // A newer one came while this one waited: nobody ever hears of this one.

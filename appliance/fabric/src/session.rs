@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::Stream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 /// A sign of life is sent this often, whatever else is sent.
 const BEAT: Duration = Duration::from_millis(200);
@@ -54,6 +54,16 @@ impl Ending {
         let mut watched = self.0.subscribe();
         // We hold the sender, so the wait cannot fail.
         watched.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+    }
+}
+
+/// Ends the session when its owner is dropped, wherever that happens to be waiting: nothing goes on beating then.
+#[derive(Debug)]
+pub(crate) struct Owned(pub Ending);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.end("this node stops");
     }
 }
 
@@ -146,16 +156,13 @@ pub(crate) async fn next<M>(incoming: &mut Streaming<M>, ending: &Ending) -> Res
     }
 }
 
-/// A status in words. What only says that the connection broke says so.
+/// A status in words: what the peer said, or how the connection broke.
 pub(crate) fn why(status: &Status) -> String {
-    match (status.code(), status.message()) {
-        (Code::Unknown | Code::Unavailable | Code::Cancelled | Code::Internal, message)
-            if message.contains("h2 protocol") =>
-        {
-            format!("the connection broke: {}", chain(status))
-        }
-        (code, "") => code.description().to_owned(),
-        (_, message) => message.to_owned(),
+    use std::error::Error;
+    match (status.source(), status.message()) {
+        (Some(cause), _) => format!("the connection broke: {}", chain(cause)),
+        (None, "") => status.code().description().to_owned(),
+        (None, message) => message.to_owned(),
     }
 }
 

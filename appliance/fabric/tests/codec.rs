@@ -152,7 +152,8 @@ fn lists_have_limits_on_both_sides() {
 fn a_message_beyond_the_largest_is_refused_where_it_is_made() {
     let full = WindowSnapshot { edge: u64::MAX - 63, floor: 0, words: vec![1; 1025] };
     let windows = vec![WindowRecord { sa: SaId(1), snapshot: full }; 600];
-    let text = encode_to_router(&ToRouter::Gathered(Gathered { windows, ..Gathered::default() })).unwrap_err().to_string();
+    let text =
+        encode_to_router(&ToRouter::Gathered(Gathered { windows, ..Gathered::default() })).unwrap_err().to_string();
     assert!(text.contains("length") && text.contains(&MESSAGE_MAX.to_string()), "{text}");
 }
 

@@ -34,14 +34,12 @@ pub fn to_router() -> impl Strategy<Value = ToRouter> {
 
 pub fn to_target() -> impl Strategy<Value = ToTarget> {
     prop_oneof![
-        (any::<u32>(), "[a-z0-9]{0,63}", any::<u64>(), vec(vip_epoch(), 0..4)).prop_map(
-            |(version, node, incarnation, epochs)| ToTarget::Welcome { version, node, incarnation, epochs }
-        ),
+        (any::<u32>(), "[a-z0-9]{0,63}", any::<u64>(), vec(vip_epoch(), 0..4))
+            .prop_map(|(version, node, incarnation, epochs)| ToTarget::Welcome { version, node, incarnation, epochs }),
         (any::<u64>(), vip_def()).prop_map(|(request, vip)| ToTarget::InstallVip { request, vip }),
         (any::<u64>(), vip()).prop_map(|(request, vip)| ToTarget::RemoveVip { request, vip }),
-        (any::<u64>(), sa()).prop_flat_map(|(request, sa)| filters(sa.vip).prop_map(move |filters| {
-            ToTarget::InstallSa { request, sa: Arc::new(sa.clone()), filters }
-        })),
+        (any::<u64>(), sa()).prop_flat_map(|(request, sa)| filters(sa.vip)
+            .prop_map(move |filters| { ToTarget::InstallSa { request, sa: Arc::new(sa.clone()), filters } })),
         (any::<u64>(), any::<u64>()).prop_map(|(request, sa)| ToTarget::RemoveSa { request, sa: SaId(sa) }),
         lease_reply().prop_map(ToTarget::LeaseReply),
         any::<u64>().prop_map(|id| ToTarget::NoticeAck { id }),
@@ -72,18 +70,19 @@ fn v6() -> impl Strategy<Value = IpAddr> {
 /// Two addresses of one family, each of which can be an end of an SA.
 fn ends() -> impl Strategy<Value = (IpAddr, IpAddr)> {
     let host4 = || (1..224_u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| IpAddr::from([a, b, c, d]));
-    let host6 = || any::<[u8; 15]>().prop_map(|rest| {
-        let mut bytes = [0xfd; 16];
-        bytes[1..].copy_from_slice(&rest);
-        IpAddr::from(bytes)
-    });
+    let host6 = || {
+        any::<[u8; 15]>().prop_map(|rest| {
+            let mut bytes = [0xfd; 16];
+            bytes[1..].copy_from_slice(&rest);
+            IpAddr::from(bytes)
+        })
+    };
     prop_oneof![(host4(), host4()), (host6(), host6())]
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    (any::<u32>(), "[a-z0-9]{0,63}", any::<u64>(), any::<u16>(), vec(core(), 0..4)).prop_map(
-        |(version, node, incarnation, link_mtu, cores)| Hello { version, node, incarnation, link_mtu, cores },
-    )
+    (any::<u32>(), "[a-z0-9]{0,63}", any::<u64>(), any::<u16>(), vec(core(), 0..4))
+        .prop_map(|(version, node, incarnation, link_mtu, cores)| Hello { version, node, incarnation, link_mtu, cores })
 }
 
 fn connection() -> impl Strategy<Value = ConnRecord> {
@@ -92,11 +91,7 @@ fn connection() -> impl Strategy<Value = ConnRecord> {
         |(vip, peer, protocol, (local, remote), ports, core, established)| ConnRecord {
             vip,
             peer: PeerId(peer),
-            flow: Flow {
-                protocol,
-                local: Endpoint::new(local, ports.0),
-                remote: Endpoint::new(remote, ports.1),
-            },
+            flow: Flow { protocol, local: Endpoint::new(local, ports.0), remote: Endpoint::new(remote, ports.1) },
             core,
             established,
         },
@@ -145,8 +140,12 @@ fn lease_request() -> impl Strategy<Value = LeaseRequest> {
 }
 
 fn report() -> impl Strategy<Value = SaReport> {
-    (any::<(u64, u64, u64)>(), option::of(window()))
-        .prop_map(|((sa, packets, bytes), window)| SaReport { sa: SaId(sa), packets, bytes, window })
+    (any::<(u64, u64, u64)>(), option::of(window())).prop_map(|((sa, packets, bytes), window)| SaReport {
+        sa: SaId(sa),
+        packets,
+        bytes,
+        window,
+    })
 }
 
 fn notice() -> impl Strategy<Value = Notice> {
@@ -248,9 +247,10 @@ pub fn sa() -> impl Strategy<Value = SaParams> {
 }
 
 pub fn lease_reply() -> impl Strategy<Value = LeaseReply> {
-    let block = (0..u64::MAX - u64::from(u32::MAX), any::<(u32, u32, u32)>()).prop_map(|(first, (len, valid, waited))| {
-        Ok(LeaseBlock { first, len, valid_for_us: valid, waited_us: waited })
-    });
+    let block =
+        (0..u64::MAX - u64::from(u32::MAX), any::<(u32, u32, u32)>()).prop_map(|(first, (len, valid, waited))| {
+            Ok(LeaseBlock { first, len, valid_for_us: valid, waited_us: waited })
+        });
     let refusal = prop::sample::select(vec![
         LeaseRefusal::Exhausted,
         LeaseRefusal::NoSuchSa,
