@@ -45,6 +45,11 @@ enum Action {
     Grant {
         fails: bool,
     },
+    /// All but one go on as fast as they can, while that one's messages and packets stay where they are.
+    Race {
+        except: usize,
+        us: u32,
+    },
     RouterCrash,
     TargetCrash(usize),
     Attach(usize),
@@ -52,18 +57,20 @@ enum Action {
 
 fn action() -> impl Strategy<Value = Action> {
     let at = 0..64usize;
-    let flags = (any::<bool>(), prop::bool::weighted(0.15));
+    let flags = (prop::bool::weighted(0.1), prop::bool::weighted(0.1));
     prop_oneof![
-        4 => (1..8_000u32).prop_map(Action::Pass),
-        4 => (0..HOLDERS, 1..64u32, 0..5_000u32).prop_map(|(holder, want, rate)| Action::Want { holder, want, rate }),
-        8 => (0..HOLDERS, 1..20u32).prop_map(|(holder, packets)| Action::Send { holder, packets }),
-        4 => at.clone().prop_map(Action::Arrive),
-        6 => (at.clone(), flags).prop_map(|(at, (keep, lose))| Action::Request { at, keep: keep && !lose, lose }),
-        6 => (at, flags).prop_map(|(at, (keep, lose))| Action::Reply { at, keep: keep && !lose, lose }),
-        3 => prop::bool::weighted(0.2).prop_map(|fails| Action::Grant { fails }),
+        6 => (1..3_000u32).prop_map(Action::Pass),
+        1 => (1..60_000u32).prop_map(Action::Pass),
+        6 => (0..HOLDERS, 1..64u32, 0..5_000u32).prop_map(|(holder, want, rate)| Action::Want { holder, want, rate }),
+        6 => (0..HOLDERS, 1..20u32).prop_map(|(holder, packets)| Action::Send { holder, packets }),
+        6 => at.clone().prop_map(Action::Arrive),
+        8 => (at.clone(), flags.clone()).prop_map(|(at, (keep, lose))| Action::Request { at, keep: keep && !lose, lose }),
+        8 => (at, flags).prop_map(|(at, (keep, lose))| Action::Reply { at, keep: keep && !lose, lose }),
+        4 => prop::bool::weighted(0.2).prop_map(|fails| Action::Grant { fails }),
+        12 => (0..HOLDERS, 1..500u32).prop_map(|(except, us)| Action::Race { except, us }),
         1 => Just(Action::RouterCrash),
         1 => (0..HOLDERS).prop_map(Action::TargetCrash),
-        3 => (0..HOLDERS).prop_map(Action::Attach),
+        2 => (0..HOLDERS).prop_map(Action::Attach),
     ]
 }
 
@@ -207,6 +214,7 @@ impl Sim {
                 }
             }
             Action::Grant { fails } => self.grant(fails),
+            Action::Race { except, us } => self.race(except, u64::from(us)),
             Action::RouterCrash => self.start_router(),
             Action::TargetCrash(holder) => {
                 self.boots += 1;
@@ -232,6 +240,30 @@ impl Sim {
         }
         self.now = end;
         self.sequencer.expire(self.now);
+    }
+
+    fn race(&mut self, except: usize, us: u64) {
+        for holder in (0..HOLDERS).filter(|holder| *holder != except) {
+            self.apply(&Action::Want { holder, want: 64, rate: 5_000 });
+        }
+        while !self.grants.is_empty() {
+            self.grant(false);
+        }
+        self.pump();
+        for (holder, request) in self.requests.extract_if(.., |(holder, _)| *holder != except).collect::<Vec<_>>() {
+            self.at_router(holder, &request);
+        }
+        self.pump();
+        for (holder, reply) in self.replies.extract_if(.., |(holder, _)| *holder != except).collect::<Vec<_>>() {
+            self.at_target(holder, &reply);
+        }
+        for holder in (0..HOLDERS).filter(|holder| *holder != except) {
+            self.send(holder, 64);
+        }
+        for packet in self.flying.extract_if(.., |packet| packet.holder != except).collect::<Vec<_>>() {
+            self.arrive(packet);
+        }
+        self.pass(us);
     }
 
     fn send(&mut self, holder: usize, packets: u32) {
