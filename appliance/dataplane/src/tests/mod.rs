@@ -2,6 +2,7 @@
 
 mod inbound;
 mod links;
+mod modes;
 mod outbound;
 mod stations;
 
@@ -17,8 +18,8 @@ use phalanx_ipsec::{
 use phalanx_steering::Policy;
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{
-    Arp, Buffer, CoreId, DropReason, Epoch, Frame, IpHeader, Mac, PeerId, SaId, Spi, TargetId, TcpFlags, TcpHeader,
-    VecBuffer, VipId, arp, ip, protocol, tcp,
+    Arp, Buffer, CoreId, DropReason, Epoch, Frame, IpHeader, Mac, NeighborSolicitation, PeerId, SaId, Spi, TargetId,
+    TcpFlags, TcpHeader, VecBuffer, VipId, arp, ip, nd, protocol, tcp,
 };
 
 use crate::clock::Now;
@@ -43,6 +44,22 @@ fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// Who talks to whom, and how it is protected.
+#[derive(Clone, Copy)]
+struct Shape {
+    vip: &'static str,
+    /// The client's outer address.
+    client: &'static str,
+    /// The client's address in its packets.
+    inner: &'static str,
+    transport: bool,
+    esn: bool,
+}
+
+/// What most tests use.
+const TUNNEL: Shape =
+    Shape { vip: "10.77.0.100", client: "10.77.0.10", inner: "10.99.0.10", transport: false, esn: true };
+
 struct Memory;
 
 impl Source for Memory {
@@ -60,6 +77,7 @@ struct Bench {
     start: Instant,
     now: Now,
     host: u8,
+    shape: Shape,
 }
 
 impl Bench {
@@ -109,7 +127,15 @@ impl Bench {
         let out = Outbox::new(3, cores.len(), stats.clone());
         let engine = Engine::new(&config.cores[which], world, Memory, mail, out, [[1, 2], [3, 4]]).unwrap();
         let start = Instant::now();
-        Bench { engine, events, stats, start, now: Now::new(start, start + Duration::from_secs(1)), host }
+        Bench {
+            engine,
+            events,
+            stats,
+            start,
+            now: Now::new(start, start + Duration::from_secs(1)),
+            host,
+            shape: TUNNEL,
+        }
     }
 
     fn mac_of(host: u8, port: usize) -> Mac {
@@ -148,7 +174,7 @@ impl Bench {
     fn set_vip(&mut self, router_core: Option<CoreId>) {
         self.order(Command::SetVip(Box::new(VipEntry {
             id: VIP,
-            address: addr("10.77.0.100"),
+            address: addr(self.shape.vip),
             epoch: Epoch(5),
             router_core,
             policy: Policy::RoundRobin,
@@ -157,10 +183,10 @@ impl Bench {
     }
 
     fn add_sas(&mut self) {
-        self.order(Command::AddInbound(Box::new(InboundSa::new(sa(IN, Direction::Inbound)).unwrap())));
-        self.order(Command::AddOutbound(Box::new(OutboundSa::new(sa(OUT, Direction::Outbound)).unwrap())));
+        self.order(Command::AddInbound(Box::new(InboundSa::new(self.shape.sa(IN, Direction::Inbound)).unwrap())));
+        self.order(Command::AddOutbound(Box::new(OutboundSa::new(self.shape.sa(OUT, Direction::Outbound)).unwrap())));
         let tunnel = TunnelName::new("client").unwrap();
-        let selectors = Selectors::between(Prefix::host(addr("10.77.0.100")), "10.99.0.0/24".parse().unwrap());
+        let selectors = self.shape.selectors();
         let filter = Filter { vip: VIP, selectors, action: Action::Protect(tunnel), log: false };
         self.order(Command::SetFilters(Box::new(FilterTable::new(vec![filter]))));
     }
@@ -208,6 +234,13 @@ impl Bench {
                         }
                     }
                     _ => {
+                        let packet = &frame[ethernet::HEADER_LEN..];
+                        let ip = IpHeader::parse(packet).unwrap();
+                        if let Ok(asked) = NeighborSolicitation::parse(&ip, packet) {
+                            let mac = self.mac(NETWORK);
+                            self.receive_frame(NETWORK, &nd::advertisement_frame(CLIENT_MAC, &asked, mac));
+                            continue;
+                        }
                         assert_eq!(Frame::parse(&frame).unwrap().dst, CLIENT_MAC);
                         packets.push(frame[ethernet::HEADER_LEN..].to_vec());
                     }
@@ -244,27 +277,41 @@ fn framed(packet: &[u8], to: Mac, from: Mac) -> Vec<u8> {
 
 /// The SAs between the VIP and the client, seen from the VIP.
 fn sa(id: SaId, direction: Direction) -> SaParams {
-    let (local, remote) = (addr("10.77.0.100"), addr("10.77.0.10"));
-    let key = if direction == Direction::Inbound { [1; 20] } else { [2; 20] };
-    SaParams {
-        id,
-        direction,
-        vip: VIP,
-        peer: PeerId(1),
-        tunnel: TunnelName::new("client").unwrap(),
-        spi: Spi(0xc0de + id.0 as u32),
-        mode: Mode::Tunnel { local, remote },
-        local,
-        remote,
-        algorithm: Algorithm::Aes128Gcm16,
-        key: SecretKey::new(Algorithm::Aes128Gcm16, &key).unwrap(),
-        esn: true,
-        window: 64,
-        selectors: Selectors::between(Prefix::host(local), "10.99.0.0/24".parse().unwrap()),
-        lifesize: Lifesize::UNLIMITED,
-        path_mtu: 1500,
-        copy_dscp: true,
-        ecn: true,
+    TUNNEL.sa(id, direction)
+}
+
+impl Shape {
+    fn selectors(&self) -> Selectors {
+        Selectors::between(Prefix::host(addr(self.vip)), Prefix::host(addr(self.inner)))
+    }
+
+    fn mode(&self, local: IpAddr, remote: IpAddr) -> Mode {
+        if self.transport { Mode::Transport } else { Mode::Tunnel { local, remote } }
+    }
+
+    fn sa(&self, id: SaId, direction: Direction) -> SaParams {
+        let (local, remote) = (addr(self.vip), addr(self.client));
+        let key = if direction == Direction::Inbound { [1; 20] } else { [2; 20] };
+        SaParams {
+            id,
+            direction,
+            vip: VIP,
+            peer: PeerId(1),
+            tunnel: TunnelName::new("client").unwrap(),
+            spi: Spi(0xc0de + id.0 as u32),
+            mode: self.mode(local, remote),
+            local,
+            remote,
+            algorithm: Algorithm::Aes128Gcm16,
+            key: SecretKey::new(Algorithm::Aes128Gcm16, &key).unwrap(),
+            esn: self.esn,
+            window: 64,
+            selectors: self.selectors(),
+            lifesize: Lifesize::UNLIMITED,
+            path_mtu: 1500,
+            copy_dscp: true,
+            ecn: true,
+        }
     }
 }
 
@@ -277,16 +324,20 @@ struct Client {
 
 impl Client {
     fn new() -> Client {
+        Client::of(TUNNEL)
+    }
+
+    fn of(shape: Shape) -> Client {
         let turned = |mut params: SaParams, direction| {
             (params.local, params.remote) = (params.remote, params.local);
-            params.mode = Mode::Tunnel { local: params.local, remote: params.remote };
+            params.mode = shape.mode(params.local, params.remote);
             (params.selectors.local, params.selectors.remote) = (params.selectors.remote, params.selectors.local);
             params.direction = direction;
             params
         };
         Client {
-            out: OutboundSa::new(turned(sa(IN, Direction::Inbound), Direction::Outbound)).unwrap(),
-            inbound: InboundSa::new(turned(sa(OUT, Direction::Outbound), Direction::Inbound)).unwrap(),
+            out: OutboundSa::new(turned(shape.sa(IN, Direction::Inbound), Direction::Outbound)).unwrap(),
+            inbound: InboundSa::new(turned(shape.sa(OUT, Direction::Outbound), Direction::Inbound)).unwrap(),
             numbers: Lease::from_wire(1, 1 << 20),
         }
     }
@@ -315,7 +366,7 @@ impl Client {
     }
 }
 
-/// A TCP segment in an IPv4 packet.
+/// A TCP segment in an IP packet.
 fn segment(from: &str, src_port: u16, to: &str, dst_port: u16, flags: u8) -> Vec<u8> {
     let mut packet = inner(from, to, protocol::TCP, &[0; tcp::MIN_LEN]);
     let (ack, seq) = if src_port == 80 { (101, 500) } else { (501, 100 + u32::from(flags & TcpFlags::SYN == 0)) };
@@ -329,8 +380,9 @@ fn segment(from: &str, src_port: u16, to: &str, dst_port: u16, flags: u8) -> Vec
         flags: TcpFlags(flags),
         window: 1000,
     };
-    header.write(&mut packet[20..]).unwrap();
-    tcp::set_checksum(addr(from), addr(to), &mut packet[20..]).unwrap();
+    let at = ip::header_len(addr(from));
+    header.write(&mut packet[at..]).unwrap();
+    tcp::set_checksum(addr(from), addr(to), &mut packet[at..]).unwrap();
     packet
 }
 
@@ -340,7 +392,7 @@ fn answer(port: u16, flags: u8) -> Vec<u8> {
 }
 
 fn inner(from: &str, to: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0; 20];
+    let mut packet = vec![0; ip::header_len(addr(from))];
     packet.extend_from_slice(payload);
     let fields = ip::Fields {
         src: addr(from),
