@@ -153,7 +153,9 @@ fn dispatch(command: Command, version: &'static str) -> Outcome {
         Command::Store { action: Store::Create { config } } => node::create_store(&config),
         Command::Pki { action } => pki::run(action),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut self::command(version), "phalanx", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut self::command(version), "phalanx", &mut script);
+            print(&String::from_utf8_lossy(&script));
             Ok(())
         }
         Command::Man { dir } => manual(dir, version),
@@ -168,7 +170,12 @@ fn manual(dir: Option<PathBuf>, version: &'static str) -> Outcome {
             clap_mangen::generate_to(command, &dir)
                 .map_err(|e| Failure::new(format!("cannot write to {}: {e}", dir.display())))
         }
-        None => clap_mangen::Man::new(command).render(&mut std::io::stdout()).map_err(Failure::new),
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command).render(&mut page).map_err(Failure::new)?;
+            print(&String::from_utf8_lossy(&page));
+            Ok(())
+        }
     }
 }
 
