@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Control, End, framed, params, protect, segment};
 use dpdk_ffi::{Burst, Eal, Mempool, MempoolConfig, Port, RxQueue, TxQueue};
-use phalanx_dataplane::command::{DumpRequest, DumpWhat, LinkEnd, TargetEntry, TargetSet, VipEntry};
+use phalanx_dataplane::command::{ConnRow, DumpRequest, DumpWhat, LeaseRow, LinkEnd, TargetEntry, TargetSet, VipEntry};
 use phalanx_dataplane::config::{CoreConfig, EalConfig, HugePages, Idle, Limits, PortConfig, PortRole};
 use phalanx_dataplane::{Command, Dataplane, DataplaneConfig, Event, Stage};
 use phalanx_ipsec::{Direction, FilterTable, InboundSa, Lease, OutboundSa, Role};
@@ -144,73 +144,63 @@ fn set_up(control: &mut Control, role: Direction) {
     control.order(Command::SetFilters(Box::new(FilterTable::new(vec![protect(&ours(1, 0x101))]))));
 }
 
-#[test]
-fn a_connection_crosses_router_core_target_core_and_application_and_its_answer_goes_back_sealed() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = format!("{}/memif", folder.path().display());
-    let config = config(&socket);
-    let eal = Eal::init(&config.eal).unwrap();
-    let dataplane = Dataplane::start_on(&eal, &config).expect("starts");
-    let pool = Mempool::new(&eal, &MempoolConfig { name: "test".into(), count: 1023, ..MempoolConfig::default() });
-    let pool = pool.unwrap();
-    let attach =
-        |id: usize| Wire::attach(&eal, &pool, &format!("net_memif{},role=client,id={id},socket={socket}", id + 2));
-    let (network, application) = (attach(0), attach(1));
-    let connected = Instant::now() + Duration::from_secs(5);
-    while !(network.port.link().up && application.port.link().up) {
-        assert!(Instant::now() < connected, "the wires do not connect");
-        std::thread::sleep(Duration::from_millis(10));
+/// The client's ends of the SAs.
+struct Client {
+    out: OutboundSa,
+    inbound: InboundSa,
+    numbers: Lease,
+}
+
+impl Client {
+    fn new() -> Client {
+        Client {
+            out: OutboundSa::new(params(Direction::Outbound, &theirs(1, 0x101))).unwrap(),
+            inbound: InboundSa::new(params(Direction::Inbound, &theirs(2, 0x102))).unwrap(),
+            numbers: Lease::from_wire(1, 100),
+        }
     }
 
-    // Events of both cores come to one receiver: the router's control serves them, as its answers go by SA.
+    fn seal(&mut self, packet: &[u8], to: Mac) -> Vec<u8> {
+        let mut buffer = VecBuffer::from_slice(128, packet, 128);
+        self.out.seal(&mut buffer, self.numbers.take().unwrap()).unwrap();
+        framed(buffer.bytes(), to, CLIENT_MAC)
+    }
+
+    fn open(&mut self, frame: &[u8]) -> Vec<u8> {
+        let mut buffer = VecBuffer::from_slice(0, &frame[HEADER_LEN..], 0);
+        self.inbound.open(&mut buffer, Role::Target).expect("genuine");
+        buffer.bytes().to_vec()
+    }
+}
+
+/// Wires to both ports, connected; both cores know the VIP and its SAs.
+fn bed(eal: &Eal, pool: &Mempool, dataplane: &Dataplane, socket: &str) -> Bed {
+    let attach =
+        |id: usize| Wire::attach(eal, pool, &format!("net_memif{},role=client,id={id},socket={socket}", id + 2));
+    let (network, application) = (attach(0), attach(1));
+    let until = Instant::now() + Duration::from_secs(5);
+    while !(network.port.link().up && application.port.link().up) {
+        assert!(Instant::now() < until, "the wires do not connect");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let mut router = Control::new(dataplane.commands(CoreId(0)).unwrap(), dataplane.events(), 8);
     set_up(&mut router, Direction::Inbound);
-    let mut target = Control::new(dataplane.commands(CoreId(1)).unwrap(), dataplane.events(), 8);
-    set_up(&mut target, Direction::Outbound);
-    let mac = Mac(dataplane.ports()[0].mac());
-
-    let mut client_out = OutboundSa::new(params(Direction::Outbound, &theirs(1, 0x101))).unwrap();
-    let mut client_in = InboundSa::new(params(Direction::Inbound, &theirs(2, 0x102))).unwrap();
-    let mut numbers = Lease::from_wire(1, 100);
-    let mut seal = |packet: &[u8]| {
-        let mut buffer = VecBuffer::from_slice(128, packet, 128);
-        client_out.seal(&mut buffer, numbers.take().unwrap()).unwrap();
-        framed(buffer.bytes(), mac, CLIENT_MAC)
-    };
     router.sender.try_send(0, Command::Ceiling(phalanx_wire::SaId(1), 1 << 20)).unwrap();
-    let mut bed = Bed { network, application, control: target };
+    // From here on only the target's core asks for anything.
+    let mut control = Control::new(dataplane.commands(CoreId(1)).unwrap(), dataplane.events(), 8);
+    set_up(&mut control, Direction::Outbound);
+    Bed { network, application, control }
+}
 
-    // In.
-    let syn = segment((INNER, 4000), (VIP, 80), TcpFlags::SYN, 0);
-    let sealed = seal(&syn);
-    bed.network.send(&sealed);
-    let delivered = bed.wait_for(true).expect("delivered");
-    assert_eq!(delivered[HEADER_LEN..], syn);
-    assert_eq!(Frame::parse(&delivered).unwrap().dst, Mac(dataplane.ports()[1].mac()));
-
-    // A replay comes to nothing.
-    bed.network.send(&sealed);
-    assert_eq!(bed.wait_for(true), None);
-    assert_eq!(dataplane.stats(CoreId(0)).unwrap().drops(DropReason::Replay), 1);
-
-    // Back.
-    let answer = segment((VIP, 80), (INNER, 4000), TcpFlags::SYN | TcpFlags::ACK, 1000);
-    bed.application.send(&framed(&answer, delivered[6..12].try_into().map(Mac).unwrap(), CLIENT_MAC));
-    let sent = bed.wait_for(false).expect("sent");
-    let header = Frame::parse(&sent).unwrap();
-    assert_eq!((header.dst, header.src), (CLIENT_MAC, mac));
-    let mut buffer = VecBuffer::from_slice(0, &sent[HEADER_LEN..], 0);
-    client_in.open(&mut buffer, Role::Target).expect("genuine");
-    assert_eq!(buffer.bytes(), answer);
-    assert_eq!(client_in.window.edge(), 1, "the first number of the first lease");
-
-    // The router's table says where the connection is.
-    let sender = &bed.control.sender;
-    let router_sender = router.sender.clone();
-    assert!(sender.try_send(99, Command::Dump(DumpRequest::new(DumpWhat::Leases, 8))).is_ok());
-    assert!(router_sender.try_send(98, Command::Dump(DumpRequest::new(DumpWhat::Routed, 2048))).is_ok());
-    let mut events = dataplane.events();
-    let (mut rows, mut leases) = (Vec::new(), Vec::new());
+/// The router's connections and the target's leases.
+fn dumps(dataplane: &Dataplane) -> (ConnRow, LeaseRow) {
+    let send = |core, what| {
+        let dump = Command::Dump(DumpRequest::new(what, 2048));
+        assert!(dataplane.commands(CoreId(core)).unwrap().try_send(99, dump).is_ok());
+    };
+    send(0, DumpWhat::Routed);
+    send(1, DumpWhat::Leases);
+    let (mut events, mut rows, mut leases) = (dataplane.events(), Vec::new(), Vec::new());
     let until = Instant::now() + Duration::from_secs(5);
     while rows.is_empty() || leases.is_empty() {
         assert!(Instant::now() < until, "no dump");
@@ -219,10 +209,49 @@ fn a_connection_crosses_router_core_target_core_and_application_and_its_answer_g
             leases.append(&mut dump.leases);
         }
     }
-    assert_eq!((rows.len(), rows[0].target, rows[0].key.flow.remote.port), (1, Some(TargetId(1)), 4000));
-    // One used; a second block may have been asked for ahead.
-    assert_eq!((leases[0].highest, leases[0].left % 8), (1, 7));
+    assert_eq!((rows.len(), leases.len()), (1, 1));
+    (rows[0], leases[0])
+}
 
+#[test]
+fn a_connection_crosses_router_core_target_core_and_application_and_its_answer_goes_back_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("{}/memif", folder.path().display());
+    let config = config(&socket);
+    let eal = Eal::init(&config.eal).unwrap();
+    let dataplane = Dataplane::start_on(&eal, &config).expect("starts");
+    let pool = MempoolConfig { name: "test".into(), count: 1023, ..MempoolConfig::default() };
+    let pool = Mempool::new(&eal, &pool).unwrap();
+    let mut bed = bed(&eal, &pool, &dataplane, &socket);
+    let [mac, host_mac] = [0, 1].map(|port: usize| Mac(dataplane.ports()[port].mac()));
+    let mut client = Client::new();
+
+    // In.
+    let syn = segment((INNER, 4000), (VIP, 80), TcpFlags::SYN, 0);
+    let sealed = client.seal(&syn, mac);
+    bed.network.send(&sealed);
+    let delivered = bed.wait_for(true).expect("delivered");
+    assert_eq!(delivered[HEADER_LEN..], syn);
+    assert_eq!(Frame::parse(&delivered).unwrap().dst, host_mac);
+
+    // A replay comes to nothing.
+    bed.network.send(&sealed);
+    assert_eq!(bed.wait_for(true), None);
+    assert_eq!(dataplane.stats(CoreId(0)).unwrap().drops(DropReason::Replay), 1);
+
+    // Back.
+    let answer = segment((VIP, 80), (INNER, 4000), TcpFlags::SYN | TcpFlags::ACK, 1000);
+    bed.application.send(&framed(&answer, host_mac, CLIENT_MAC));
+    let sent = bed.wait_for(false).expect("sent");
+    let header = Frame::parse(&sent).unwrap();
+    assert_eq!((header.dst, header.src), (CLIENT_MAC, mac));
+    assert_eq!(client.open(&sent), answer);
+    assert_eq!(client.inbound.window.edge(), 1, "the first number of the first lease");
+
+    let (connection, lease) = dumps(&dataplane);
+    assert_eq!((connection.target, connection.key.flow.remote.port), (Some(TargetId(1)), 4000));
+    // One used; a second block may have been asked for ahead.
+    assert_eq!((lease.highest, lease.left % 8), (1, 7));
     assert_eq!(dataplane.stats(CoreId(1)).unwrap().stage(Stage::Sealed), 1);
     drop(bed);
     dataplane.stop();
