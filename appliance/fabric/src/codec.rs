@@ -16,7 +16,9 @@ use crate::FabricError;
 use crate::proto;
 
 pub(crate) use to_router::{decode as to_router, encode as from_to_router};
-pub(crate) use to_target::{Undecodable, decode as to_target, encode as from_to_target};
+#[cfg(feature = "node")]
+pub(crate) use to_target::Undecodable;
+pub(crate) use to_target::{decode as to_target, encode as from_to_target};
 
 /// The largest message in bytes, encoded.
 pub const MESSAGE_MAX: usize = 4 << 20;

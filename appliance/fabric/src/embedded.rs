@@ -5,6 +5,7 @@
 //!
 //! A store is made once, explicitly, and never replaced (I1: numbers that were given out must never be given out again).
 
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
@@ -33,7 +34,8 @@ pub struct Embedded {
 }
 
 /// What is to be done inside a transaction, and then what is to be done when that is durable, or is not.
-type Job = Box<dyn FnOnce(&mut Tables<'_>) -> Reply + Send>;
+/// Without tables it only tells why there are none.
+type Job = Box<dyn FnOnce(Result<&mut Tables<'_>, CouplingError>) -> Reply + Send>;
 type Reply = Box<dyn FnOnce(Result<(), CouplingError>) + Send>;
 
 struct Tables<'a> {
@@ -60,11 +62,13 @@ impl Embedded {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FabricError> {
         let path = path.as_ref();
         let (db, store::Identity { incarnation, generation }) = store::open(path)?;
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = thread::Builder::new()
-            .name("coupling".to_owned())
-            .spawn(move || write_loop(&db, queue))
-            .map_err(FabricError::file(path))?;
+        let same = path.to_owned();
+        let again = move || match store::open(&same) {
+            Ok((db, identity)) if identity.incarnation == incarnation => Ok(db),
+            Ok(_) => Err(CouplingError::Corrupt("another store is in its place".to_owned())),
+            Err(error) => Err(failed(error)),
+        };
+        let (jobs, writer) = start(db, again).map_err(FabricError::file(path))?;
         Ok(Self { incarnation, generation, jobs: Some(jobs), writer: Some(writer) })
     }
 
@@ -82,7 +86,7 @@ impl Embedded {
         let stopped = || CouplingError::Unavailable("its thread has stopped".to_owned());
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |tables| {
-            let result = work(tables);
+            let result = tables.and_then(work);
             // Whoever does not wait any more need not be told.
             Box::new(move |durable| drop(answer.send(durable.and(result))))
         });
@@ -226,20 +230,41 @@ fn failed(error: impl std::fmt::Display) -> CouplingError {
     CouplingError::Unavailable(error.to_string())
 }
 
+type Again = dyn FnMut() -> Result<Database, CouplingError> + Send;
+
+fn start(
+    db: Database,
+    mut again: impl FnMut() -> Result<Database, CouplingError> + Send + 'static,
+) -> io::Result<(mpsc::Sender<Job>, JoinHandle<()>)> {
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let writer = thread::Builder::new().name("coupling".to_owned()).spawn(move || write_loop(db, &mut again, queue))?;
+    Ok((jobs, writer))
+}
+
 /// The thread: until the last sender is gone and the queue is empty.
-fn write_loop(db: &Database, mut queue: mpsc::Receiver<Job>) {
+///
+/// After an error the store is closed and opened again for the next group: what the file then says was durable, was;
+/// the rest was answered with the error. So a disk that was full for a while needs nobody's help.
+fn write_loop(db: Database, again: &mut Again, mut queue: mpsc::Receiver<Job>) {
+    let mut open = Ok(db);
     let mut group = Vec::with_capacity(GROUP);
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
+        if open.is_err() {
+            open = again();
+        }
         let mut replies = Vec::with_capacity(group.len());
-        let durable = transact(db, &mut group, &mut replies);
+        let durable = match &open {
+            Ok(db) => transact(db, &mut group, &mut replies),
+            Err(error) => Err(error.clone()),
+        };
         if let Err(error) = &durable {
-            tracing::error!(%error, requests = replies.len(), "the coupling store cannot be written");
+            replies.extend(group.drain(..).map(|job| job(Err(error.clone()))));
+            tracing::error!(%error, requests = replies.len(), "the coupling store cannot be used");
+            open = Err(error.clone());
         }
         for reply in replies {
             reply(durable.clone());
         }
-        // Those that were not even begun: their answers are dropped, which says so.
-        group.clear();
     }
 }
 
@@ -250,8 +275,72 @@ fn transact(db: &Database, group: &mut Vec<Job>, replies: &mut Vec<Reply>) -> Re
         let counters = transaction.open_table(store::COUNTERS).map_err(failed)?;
         let records = transaction.open_table(store::RECORDS).map_err(failed)?;
         let mut tables = Tables { counters, records, changed: false };
-        replies.extend(group.drain(..).map(|job| job(&mut tables)));
+        replies.extend(group.drain(..).map(|job| job(Ok(&mut tables))));
         tables.changed
     };
     if changed { transaction.commit().map_err(failed) } else { transaction.abort().map_err(failed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A disk that can fail; its content outlives each use of it.
+    #[derive(Debug, Clone, Default)]
+    struct Disk {
+        content: Arc<InMemoryBackend>,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn works(&self) -> io::Result<()> {
+            if self.fails.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+
+        fn open(&self) -> Result<Database, CouplingError> {
+            redb::Builder::new().create_with_backend(self.clone()).map_err(failed)
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.content.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.content.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.works().and_then(|()| self.content.set_len(len))
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.works().and_then(|()| self.content.sync_data())
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.works().and_then(|()| self.content.write(offset, data))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_for_a_while_costs_answers_but_repeats_no_number() {
+        let disk = Disk::default();
+        let same = disk.clone();
+        let (jobs, writer) = start(disk.open().unwrap(), move || same.open()).unwrap();
+        let engine = Embedded { incarnation: 1, generation: 1, jobs: Some(jobs), writer: Some(writer) };
+        let mut end = engine.fetch_add("seq", 10, u64::MAX).await.unwrap().end;
+        for _ in 0..3 {
+            disk.fails.store(true, Ordering::Relaxed);
+            for _ in 0..2 {
+                let error = engine.fetch_add("seq", 10, u64::MAX).await.unwrap_err();
+                assert!(matches!(error, CouplingError::Unavailable(_)), "{error}");
+            }
+            disk.fails.store(false, Ordering::Relaxed);
+            let taken = engine.fetch_add("seq", 10, u64::MAX).await.unwrap();
+            assert!(taken.start >= end, "{taken:?} after {end}");
+            end = taken.end;
+        }
+    }
 }

@@ -80,6 +80,7 @@ pub enum FabricError {
     },
 }
 
+#[cfg(feature = "node")]
 impl FabricError {
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

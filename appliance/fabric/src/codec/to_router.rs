@@ -193,7 +193,11 @@ fn limit<T>(values: &[T], max: usize, field: &'static str) -> Part<()> {
 
 /// The text's first `max` bytes, or a little less where a character would be cut.
 fn cut(text: &str, max: usize) -> &str {
-    &text[..text.floor_char_boundary(max)]
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]
