@@ -150,8 +150,9 @@ configure() {
 
 # client_sa: the other end of the tunnel, in the guest.
 client_sa() {
+  cp "$LIB/guest-sa" "$BED_DIR/guest/" # the guest has a /tmp and a /run of its own over ours, and this checkout may be there
   bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW \
-    SPI_OUT=$SPI_TO_VIP KEY_OUT=$(cat "$BED_DIR/etc/to-vip.key") SPI_IN=$SPI_TO_CLIENT KEY_IN=$(cat "$BED_DIR/etc/to-client.key") $LIB/guest-sa"
+    SPI_OUT=$SPI_TO_VIP KEY_OUT=$(cat "$BED_DIR/etc/to-vip.key") SPI_IN=$SPI_TO_CLIENT KEY_IN=$(cat "$BED_DIR/etc/to-client.key") /mnt/guest-sa"
 }
 
 # ---- nodes ------------------------------------------------------------------------------------------------------------------------

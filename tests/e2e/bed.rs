@@ -234,7 +234,8 @@ impl Drop for Bed {
     /// The keeper removes everything once its standard input closes; a failed test's logs stay readable in `target/`.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("failed-bed");
+            let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
+            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
             let _ = fs::remove_dir_all(&kept);
             let copied = Command::new("cp").arg("-r").arg(self.file("")).arg(&kept).stderr(Stdio::null()).status();
             eprintln!("    logs and captures of the failed bed: {} ({copied:?})", kept.display());
