@@ -30,6 +30,8 @@ struct Asking {
     want: Want,
     /// The last try: its nonce and when it was sent.
     sent: Option<(u64, u64)>,
+    /// When it is due: its place in `LeaseClient::due`.
+    at: u64,
     tries: u32,
 }
 
@@ -78,7 +80,7 @@ impl LeaseClient {
         match self.asking.get_mut(&(sa, core)) {
             Some(asking) => asking.want = want,
             None => {
-                self.asking.insert((sa, core), Asking { want, sent: None, tries: 0 });
+                self.asking.insert((sa, core), Asking { want, sent: None, at: now, tries: 0 });
                 self.due.insert((now, sa, core));
             }
         }
@@ -102,12 +104,13 @@ impl LeaseClient {
             asking.sent = Some((self.nonce, now));
             let wait = self.retry_us << asking.tries.min(BACKOFF_MAX);
             asking.tries += 1;
+            asking.at = now + wait;
             let Want { want, done_below, rate_pps } = asking.want;
             if want == 0 {
                 // It has no answer.
                 self.asking.remove(&(sa, core));
             } else {
-                self.due.insert((now + wait, sa, core));
+                self.due.insert((asking.at, sa, core));
             }
             return Some(LeaseRequest {
                 sa,
@@ -181,6 +184,7 @@ impl LeaseClient {
         for (&(sa, core), asking) in &mut self.asking {
             asking.sent = None;
             asking.tries = 0;
+            asking.at = now;
             self.due.insert((now, sa, core));
         }
     }
@@ -216,14 +220,15 @@ impl LeaseClient {
     }
 
     fn answered(&mut self, (sa, core): (SaId, CoreId)) {
-        self.asking.remove(&(sa, core));
-        self.due.retain(|(_, of, on)| (*of, *on) != (sa, core));
+        if let Some(asking) = self.asking.remove(&(sa, core)) {
+            self.due.remove(&(asking.at, sa, core));
+        }
     }
 
     fn again(&mut self, (sa, core): (SaId, CoreId), at: u64) {
-        self.due.retain(|(_, of, on)| (*of, *on) != (sa, core));
         if let Some(asking) = self.asking.get_mut(&(sa, core)) {
-            asking.sent = None;
+            self.due.remove(&(asking.at, sa, core));
+            (asking.sent, asking.at) = (None, at);
             self.due.insert((at, sa, core));
         }
     }
@@ -233,5 +238,97 @@ impl LeaseClient {
         let known = self.latency.entry(key).or_insert(sample);
         // An exponential mean, as RFC 6298 §2 does for round trips.
         *known = u32::try_from((u64::from(*known) * 7 + u64::from(sample)) / 8).unwrap_or(u32::MAX).max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::LeaseBlock;
+
+    const SA: SaId = SaId(1);
+    const CORE: CoreId = CoreId(2);
+    const EPOCH: Option<Epoch> = Some(Epoch(3));
+    const SESSION: Session = Session { incarnation: 4, router_incarnation: 5 };
+
+    fn asked() -> (LeaseClient, LeaseRequest) {
+        let mut client = LeaseClient::new(50_000);
+        client.add(SA);
+        client.wanted(CORE, SA, Want { want: 8, done_below: 0, rate_pps: 10 }, 0);
+        let request = client.due(SESSION, |_| EPOCH, 0).unwrap();
+        (client, request)
+    }
+
+    fn reply(nonce: u64, first: u64) -> LeaseReply {
+        let block = LeaseBlock { first, len: 8, valid_for_us: 1000, waited_us: 500 };
+        let Session { incarnation, router_incarnation } = SESSION;
+        LeaseReply { sa: SA, core: CORE, nonce, incarnation, router_incarnation, epoch: Epoch(3), result: Ok(block) }
+    }
+
+    fn accepts(client: &mut LeaseClient, reply: &LeaseReply, now: u64) -> bool {
+        matches!(client.accept(reply, SESSION, EPOCH, now), Accepted::Lease(..))
+    }
+
+    #[test]
+    fn an_answer_is_believed_once_and_counts_from_the_sending() {
+        let (mut client, request) = asked();
+        let Accepted::Lease(lease, until) = client.accept(&reply(request.nonce, 9), SESSION, EPOCH, 700) else {
+            panic!("refused")
+        };
+        assert_eq!((lease.first(), lease.end(), until), (9, 17, 1500));
+        assert_eq!(client.latency_us(SA, CORE), Some(200), "waiting at the router is not counted");
+        assert!(!accepts(&mut client, &reply(request.nonce, 17), 700), "it was not asked for");
+    }
+
+    #[test]
+    fn answers_of_other_boots_epochs_and_tries_are_not_believed() {
+        let (mut client, request) = asked();
+        let good = reply(request.nonce, 9);
+        let wrong = [
+            LeaseReply { incarnation: 9, ..good },
+            LeaseReply { router_incarnation: 9, ..good },
+            LeaseReply { epoch: Epoch(9), ..good },
+            LeaseReply { nonce: request.nonce + 1, ..good },
+            LeaseReply { core: CoreId(9), ..good },
+            LeaseReply { sa: SaId(9), ..good },
+        ];
+        for reply in &wrong {
+            assert!(!accepts(&mut client, reply, 10), "{reply:?}");
+        }
+        assert!(accepts(&mut client, &good, 10), "and none of them spoils the good one");
+    }
+
+    #[test]
+    fn a_late_answer_is_thrown_away_and_its_numbers_are_gone() {
+        let (mut client, request) = asked();
+        assert!(!accepts(&mut client, &reply(request.nonce, 9), 1500));
+        let again = client.due(SESSION, |_| EPOCH, 1500).unwrap();
+        assert!(again.nonce > request.nonce && again.latency_us > 0);
+        assert!(!accepts(&mut client, &reply(again.nonce, 9), 1600), "they are not above all that was had");
+        assert_eq!(client.highest().collect::<Vec<_>>(), [(SA, 16)]);
+    }
+
+    #[test]
+    fn a_lost_request_is_made_again_more_and_more_slowly() {
+        let (mut client, first) = asked();
+        assert!(client.due(SESSION, |_| EPOCH, 49_999).is_none());
+        let second = client.due(SESSION, |_| EPOCH, 50_000).unwrap();
+        assert_eq!(second.nonce, first.nonce + 1);
+        assert_eq!(client.next_deadline(), Some(150_000));
+        client.lost(60_000);
+        assert_eq!(client.next_deadline(), Some(60_000), "a new session asks at once");
+        assert!(!accepts(&mut client, &reply(second.nonce, 9), 60_000), "the old one's answers are void");
+    }
+
+    #[test]
+    fn the_highest_number_of_a_removed_sa_is_remembered() {
+        let (mut client, request) = asked();
+        assert!(accepts(&mut client, &reply(request.nonce, 9), 10));
+        client.remove(SA);
+        assert_eq!(client.highest().count(), 0);
+        client.add(SA);
+        client.wanted(CORE, SA, Want { want: 8, done_below: 0, rate_pps: 10 }, 20);
+        let request = client.due(SESSION, |_| EPOCH, 20).unwrap();
+        assert!(!accepts(&mut client, &reply(request.nonce, 9), 30));
     }
 }
