@@ -54,9 +54,7 @@ pub fn verdict(situation: &Situation) -> Verdict {
         situation.tunnel && situation.inner_is_vip,
     );
     match VERDICTS[index] {
-        Verdict::Distribute { peek } => Verdict::Distribute {
-            peek: peek && situation.encrypted,
-        },
+        Verdict::Distribute { peek } => Verdict::Distribute { peek: peek && situation.encrypted },
         other => other,
     }
 }
@@ -70,20 +68,8 @@ struct Row {
     verdict: Verdict,
 }
 
-const fn row(
-    protection: Protection,
-    tunnel: bool,
-    outer_is_vip: bool,
-    inner_is_vip: bool,
-    verdict: Verdict,
-) -> Row {
-    Row {
-        protection,
-        tunnel,
-        outer_is_vip,
-        inner_is_vip,
-        verdict,
-    }
+const fn row(protection: Protection, tunnel: bool, outer_is_vip: bool, inner_is_vip: bool, verdict: Verdict) -> Row {
+    Row { protection, tunnel, outer_is_vip, inner_is_vip, verdict }
 }
 
 /// The rows of R11 that say "yes": all of them are TCP.
@@ -111,25 +97,13 @@ const VERDICTS: [Verdict; 64] = {
     let mut at = 0;
     while at < ROWS.len() {
         let row = &ROWS[at];
-        all[index(
-            row.protection,
-            row.tunnel,
-            true,
-            row.outer_is_vip,
-            row.inner_is_vip,
-        )] = row.verdict;
+        all[index(row.protection, row.tunnel, true, row.outer_is_vip, row.inner_is_vip)] = row.verdict;
         at += 1;
     }
     all
 };
 
-const fn index(
-    protection: Protection,
-    tunnel: bool,
-    tcp: bool,
-    outer_is_vip: bool,
-    inner_is_vip: bool,
-) -> usize {
+const fn index(protection: Protection, tunnel: bool, tcp: bool, outer_is_vip: bool, inner_is_vip: bool) -> usize {
     (protection as usize) << 4
         | (tunnel as usize) << 3
         | (tcp as usize) << 2
@@ -187,9 +161,7 @@ mod tests {
         assert_eq!(rows().count(), 18);
         for (cells, situation) in rows() {
             let expected = match (cells[5], cells[6]) {
-                ("yes", "yes") => Verdict::Distribute {
-                    peek: cells[7].starts_with("yes"),
-                },
+                ("yes", "yes") => Verdict::Distribute { peek: cells[7].starts_with("yes") },
                 ("yes", "no") => Verdict::DistributeConnection,
                 _ => Verdict::Local,
             };
@@ -200,25 +172,15 @@ mod tests {
     #[test]
     fn esp_null_is_distributed_without_a_peek() {
         for (cells, situation) in rows().filter(|(cells, _)| cells[7].ends_with("(1)")) {
-            let null = Situation {
-                encrypted: false,
-                ..situation
-            };
-            assert_eq!(
-                verdict(&null),
-                Verdict::Distribute { peek: false },
-                "{cells:?}"
-            );
+            let null = Situation { encrypted: false, ..situation };
+            assert_eq!(verdict(&null), Verdict::Distribute { peek: false }, "{cells:?}");
         }
     }
 
     #[test]
     fn in_transport_mode_there_is_no_inner_address_to_ask() {
         for (cells, situation) in rows().filter(|(_, s)| !s.tunnel) {
-            let told = Situation {
-                inner_is_vip: true,
-                ..situation
-            };
+            let told = Situation { inner_is_vip: true, ..situation };
             assert_eq!(verdict(&told), verdict(&situation), "{cells:?}");
         }
     }

@@ -24,11 +24,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) const fn new() -> Self {
-        Queue {
-            head: NONE,
-            tail: NONE,
-            len: 0,
-        }
+        Queue { head: NONE, tail: NONE, len: 0 }
     }
 
     /// The slot that has waited longest.
@@ -43,24 +39,12 @@ impl Queue {
 
 impl Links {
     pub(crate) fn new(slots: usize) -> Self {
-        Links(
-            vec![
-                Link {
-                    previous: NONE,
-                    next: NONE
-                };
-                slots
-            ]
-            .into_boxed_slice(),
-        )
+        Links(vec![Link { previous: NONE, next: NONE }; slots].into_boxed_slice())
     }
 
     /// Puts `slot`, which is in no queue, at the end of `queue`.
     pub(crate) fn push(&mut self, queue: &mut Queue, slot: u32) {
-        self.0[slot as usize] = Link {
-            previous: queue.tail,
-            next: NONE,
-        };
+        self.0[slot as usize] = Link { previous: queue.tail, next: NONE };
         match queue.tail {
             NONE => queue.head = slot,
             tail => self.0[tail as usize].next = slot,

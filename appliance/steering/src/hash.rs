@@ -11,11 +11,7 @@ pub(crate) fn keyed<const N: usize>(seed: Seed, words: [u64; N]) -> u64 {
     sip::<1, 3, N>(seed, words, ((8 * N as u64) & 0xff) << 56)
 }
 
-fn sip<const C: usize, const D: usize, const N: usize>(
-    seed: Seed,
-    words: [u64; N],
-    last: u64,
-) -> u64 {
+fn sip<const C: usize, const D: usize, const N: usize>(seed: Seed, words: [u64; N], last: u64) -> u64 {
     let mut v = [
         seed[0] ^ 0x736f_6d65_7073_6575,
         seed[1] ^ 0x646f_7261_6e64_6f6d,

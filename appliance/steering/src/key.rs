@@ -32,16 +32,13 @@ impl PackedKey {
     /// The key as words for the hash.
     #[inline]
     pub(crate) fn words(&self) -> [u64; 6] {
-        let word =
-            |half: &[u8; 16], at: usize| u64::from_ne_bytes(std::array::from_fn(|i| half[at + i]));
+        let word = |half: &[u8; 16], at: usize| u64::from_ne_bytes(std::array::from_fn(|i| half[at + i]));
         [
             word(&self.local, 0),
             word(&self.local, 8),
             word(&self.remote, 0),
             word(&self.remote, 8),
-            u64::from(self.peer) << 32
-                | u64::from(self.local_port) << 16
-                | u64::from(self.remote_port),
+            u64::from(self.peer) << 32 | u64::from(self.local_port) << 16 | u64::from(self.remote_port),
             u64::from(self.protocol) << 8 | u64::from(self.families),
         ]
     }
@@ -70,22 +67,9 @@ impl From<&ConnKey> for PackedKey {
 
 impl From<&PackedKey> for ConnKey {
     fn from(key: &PackedKey) -> Self {
-        let local = Endpoint {
-            addr: unpack(&key.local, key.families & 1),
-            port: key.local_port,
-        };
-        let remote = Endpoint {
-            addr: unpack(&key.remote, key.families >> 1),
-            port: key.remote_port,
-        };
-        ConnKey {
-            peer: key.peer(),
-            flow: Flow {
-                protocol: key.protocol,
-                local,
-                remote,
-            },
-        }
+        let local = Endpoint { addr: unpack(&key.local, key.families & 1), port: key.local_port };
+        let remote = Endpoint { addr: unpack(&key.remote, key.families >> 1), port: key.remote_port };
+        ConnKey { peer: key.peer(), flow: Flow { protocol: key.protocol, local, remote } }
     }
 }
 

@@ -110,11 +110,7 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
     };
     let fragment = ip.fragment.is_some();
     if fragment || ip.upper != protocol::TCP {
-        return Look::Seen(Seen::Other {
-            local: ip.dst,
-            protocol: ip.upper,
-            fragment,
-        });
+        return Look::Seen(Seen::Other { local: ip.dst, protocol: ip.upper, fragment });
     }
     if ip.upper_len() < tcp::MIN_LEN {
         return Look::Seen(Seen::Opaque);
@@ -136,11 +132,7 @@ fn look_at_payload(outer: &IpHeader, mut next_header: u8, prefix: &[u8], whole: 
         protocol::TCP => look_at_tcp(outer, prefix, at, whole),
         other => {
             let fragment = other == protocol::FRAGMENT;
-            Look::Seen(Seen::Other {
-                local: outer.dst,
-                protocol: other,
-                fragment,
-            })
+            Look::Seen(Seen::Other { local: outer.dst, protocol: other, fragment })
         }
     }
 }
@@ -154,14 +146,8 @@ fn look_at_tcp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
     };
     let flow = Flow {
         protocol: protocol::TCP,
-        local: Endpoint {
-            addr: ip.dst,
-            port: tcp.dst_port,
-        },
-        remote: Endpoint {
-            addr: ip.src,
-            port: tcp.src_port,
-        },
+        local: Endpoint { addr: ip.dst, port: tcp.dst_port },
+        remote: Endpoint { addr: ip.src, port: tcp.src_port },
     };
     Look::Seen(Seen::Tcp { flow, tcp })
 }

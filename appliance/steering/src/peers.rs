@@ -29,14 +29,8 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(capacity: usize, seed: Seed) -> Self {
-        let places =
-            vec![Place::default(); (capacity * 2).next_power_of_two().max(2)].into_boxed_slice();
-        Peers {
-            seed,
-            places,
-            len: 0,
-            capacity,
-        }
+        let places = vec![Place::default(); (capacity * 2).next_power_of_two().max(2)].into_boxed_slice();
+        Peers { seed, places, len: 0, capacity }
     }
 
     pub(crate) fn get(&self, peer: PeerId) -> PeerCount {

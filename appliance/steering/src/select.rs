@@ -3,9 +3,7 @@
 use phalanx_wire::TargetId;
 
 /// How targets are chosen.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// In turn, in proportion to the weights.
@@ -53,10 +51,7 @@ pub struct Selector {
 impl Selector {
     /// A selector over `candidates`; those beyond [`MAX_TARGETS`] are left out (control checks that there are none).
     pub fn new(policy: Policy, candidates: &[Candidate]) -> Self {
-        let mut selector = Selector {
-            policy,
-            shares: arrayvec::ArrayVec::new(),
-        };
+        let mut selector = Selector { policy, shares: arrayvec::ArrayVec::new() };
         selector.set(candidates);
         selector
     }
@@ -64,18 +59,11 @@ impl Selector {
     /// Replaces the candidates. Those that stay keep their place in the turn, so frequent updates skew nothing.
     pub fn set(&mut self, candidates: &[Candidate]) {
         let old = self.shares.clone();
-        let credit = |id| {
-            old.iter()
-                .find(|share| share.candidate.id == id)
-                .map_or(0, |share| share.credit)
-        };
+        let credit = |id| old.iter().find(|share| share.candidate.id == id).map_or(0, |share| share.credit);
         self.shares = candidates
             .iter()
             .take(MAX_TARGETS)
-            .map(|candidate| Share {
-                candidate: *candidate,
-                credit: credit(candidate.id),
-            })
+            .map(|candidate| Share { candidate: *candidate, credit: credit(candidate.id) })
             .collect();
     }
 
@@ -121,11 +109,7 @@ impl Selector {
     }
 
     fn least(&self, connections: &impl Fn(TargetId) -> u32) -> Option<(u32, u16)> {
-        let loads = self
-            .shares
-            .iter()
-            .filter(|s| s.candidate.takes_new())
-            .map(|s| load(&s.candidate, connections));
+        let loads = self.shares.iter().filter(|s| s.candidate.takes_new()).map(|s| load(&s.candidate, connections));
         loads.reduce(|least, other| if less(other, least) { other } else { least })
     }
 }
@@ -146,48 +130,29 @@ mod tests {
     use std::collections::HashMap;
 
     fn candidate(id: u16, weight: u16) -> Candidate {
-        Candidate {
-            id: TargetId(id),
-            eligible: true,
-            draining: false,
-            weight,
-        }
+        Candidate { id: TargetId(id), eligible: true, draining: false, weight }
     }
 
     fn choices(selector: &mut Selector, n: usize) -> Vec<u16> {
-        (0..n)
-            .map(|_| selector.select(|_| 0).expect("a target").0)
-            .collect()
+        (0..n).map(|_| selector.select(|_| 0).expect("a target").0).collect()
     }
 
     #[test]
     fn round_robin_takes_equal_targets_in_turn() {
-        let mut selector = Selector::new(
-            Policy::RoundRobin,
-            &[candidate(1, 1), candidate(2, 1), candidate(3, 1)],
-        );
+        let mut selector = Selector::new(Policy::RoundRobin, &[candidate(1, 1), candidate(2, 1), candidate(3, 1)]);
         assert_eq!(choices(&mut selector, 6), [1, 2, 3, 1, 2, 3]);
     }
 
     #[test]
     fn round_robin_respects_weights_without_bunches() {
-        let mut selector = Selector::new(
-            Policy::RoundRobin,
-            &[candidate(1, 5), candidate(2, 1), candidate(3, 1)],
-        );
+        let mut selector = Selector::new(Policy::RoundRobin, &[candidate(1, 5), candidate(2, 1), candidate(3, 1)]);
         assert_eq!(choices(&mut selector, 7), [1, 1, 2, 1, 3, 1, 1]);
     }
 
     #[test]
     fn draining_ineligible_and_weightless_targets_get_nothing() {
-        let draining = Candidate {
-            draining: true,
-            ..candidate(1, 1)
-        };
-        let dead = Candidate {
-            eligible: false,
-            ..candidate(2, 1)
-        };
+        let draining = Candidate { draining: true, ..candidate(1, 1) };
+        let dead = Candidate { eligible: false, ..candidate(2, 1) };
         for policy in [Policy::RoundRobin, Policy::LeastConnections] {
             let mut selector = Selector::new(policy, &[draining, dead, candidate(3, 0)]);
             assert_eq!(selector.select(|_| 0), None);
@@ -210,10 +175,7 @@ mod tests {
 
     #[test]
     fn least_connections_among_equals_goes_in_turn() {
-        let mut selector = Selector::new(
-            Policy::LeastConnections,
-            &[candidate(1, 1), candidate(2, 1)],
-        );
+        let mut selector = Selector::new(Policy::LeastConnections, &[candidate(1, 1), candidate(2, 1)]);
         assert_eq!(choices(&mut selector, 4), [1, 2, 1, 2]);
     }
 

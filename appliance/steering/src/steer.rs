@@ -76,21 +76,12 @@ pub fn decide(arrival: &Arrival, seen: &Seen, table: &ConnectionTable) -> Decisi
         return by_the_router(arrival);
     }
     let opens = tcp.flags.opens();
-    match table.lookup(&ConnKey {
-        peer: arrival.peer,
-        flow: *flow,
-    }) {
+    match table.lookup(&ConnKey { peer: arrival.peer, flow: *flow }) {
         // As long as the connection is half-open, each SYN of it is opened, not only the first: the router's window
         // then knows them all when the entry expires, and a copy of one is never taken for a new one (I2).
-        Some(conn) if opens && conn.state == ConnState::HalfOpen => {
-            OPEN_IF_SETTLED[usize::from(arrival.settled)]
-        }
-        Some(conn) if verdict == Verdict::DistributeConnection => Decision::OpenThenForward {
-            target: conn.target,
-        },
-        Some(conn) => Decision::Forward {
-            target: conn.target,
-        },
+        Some(conn) if opens && conn.state == ConnState::HalfOpen => OPEN_IF_SETTLED[usize::from(arrival.settled)],
+        Some(conn) if verdict == Verdict::DistributeConnection => Decision::OpenThenForward { target: conn.target },
+        Some(conn) => Decision::Forward { target: conn.target },
         None if opens => OPEN_IF_SETTLED[usize::from(arrival.settled)],
         None => by_the_router(arrival),
     }
@@ -98,17 +89,10 @@ pub fn decide(arrival: &Arrival, seen: &Seen, table: &ConnectionTable) -> Decisi
 
 /// What the router would take itself it must not even answer before it knows what its targets have (DESIGN "Inbound
 /// replay"): a reset would end a connection that a target holds, and a replay would be taken for new.
-const OPEN_IF_SETTLED: [Decision; 2] = [
-    Decision::Drop(DropReason::Settling),
-    Decision::OpenThenSelect,
-];
+const OPEN_IF_SETTLED: [Decision; 2] = [Decision::Drop(DropReason::Settling), Decision::OpenThenSelect];
 
 fn by_the_router(arrival: &Arrival) -> Decision {
-    if arrival.settled {
-        Decision::Local
-    } else {
-        Decision::Drop(DropReason::Settling)
-    }
+    if arrival.settled { Decision::Local } else { Decision::Drop(DropReason::Settling) }
 }
 
 /// Makes the entry for a SYN that was opened: its integrity check was good, the window has taken its number, and it fits
@@ -133,9 +117,7 @@ pub fn admit(
     let key = ConnKey { peer, flow: *flow };
     if table.lookup(&key).is_none() {
         table.admits(peer)?;
-        let target = selector
-            .select(|target| table.connections_of(target))
-            .ok_or(DropReason::NoTarget)?;
+        let target = selector.select(|target| table.connections_of(target)).ok_or(DropReason::NoTarget)?;
         return table.insert(&key, target, now);
     }
     table.renew(&key, now).ok_or(DropReason::UnknownConnection)

@@ -59,14 +59,7 @@ impl<V: Copy + Default> Store<V> {
         Ok(Store {
             seed,
             tags: vec![[FREE; WAYS]; buckets].into_boxed_slice(),
-            entries: vec![
-                Entry {
-                    key: PackedKey::default(),
-                    value: V::default()
-                };
-                buckets * WAYS
-            ]
-            .into_boxed_slice(),
+            entries: vec![Entry { key: PackedKey::default(), value: V::default() }; buckets * WAYS].into_boxed_slice(),
             len: 0,
             capacity,
         })
@@ -86,10 +79,7 @@ impl<V: Copy + Default> Store<V> {
 
     pub(crate) fn find(&self, key: &PackedKey) -> Option<Slot> {
         let place = self.place(key);
-        place
-            .buckets
-            .into_iter()
-            .find_map(|bucket| self.find_in(bucket, place.tag, key))
+        place.buckets.into_iter().find_map(|bucket| self.find_in(bucket, place.tag, key))
     }
 
     /// A new entry; `None` if there is no room. The caller knows that the key is absent.
@@ -103,9 +93,7 @@ impl<V: Copy + Default> Store<V> {
         if used == WAYS {
             return None;
         }
-        let way = self.tags[bucket as usize]
-            .iter()
-            .position(|tag| *tag == FREE)?;
+        let way = self.tags[bucket as usize].iter().position(|tag| *tag == FREE)?;
         self.tags[bucket as usize][way] = place.tag;
         let slot = bucket as usize * WAYS + way;
         self.entries[slot] = Entry { key: *key, value };
@@ -148,10 +136,7 @@ impl<V: Copy + Default> Store<V> {
         let second = ((hash & 0xffff_ffff) * buckets) >> 32;
         // The low byte of the low half moves its bucket least, so it is nearly independent of both.
         let tag = (hash as u8).max(1);
-        Place {
-            buckets: [first as u32, second as u32],
-            tag,
-        }
+        Place { buckets: [first as u32, second as u32], tag }
     }
 
     #[inline]

@@ -13,9 +13,7 @@ use crate::store::{Slot, Store};
 use crate::{Cursor, Progress, SteeringError};
 
 /// How far a connection's handshake is.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum ConnState {
@@ -91,12 +89,7 @@ impl ConnectionTable {
     /// # Errors
     /// A limit of zero, or more connections than a slot number can name.
     pub fn new(limits: TableLimits, seed: Seed) -> Result<Self, SteeringError> {
-        let zero = [
-            limits.connections,
-            limits.peers,
-            limits.per_peer as usize,
-            limits.half_open_per_peer as usize,
-        ];
+        let zero = [limits.connections, limits.peers, limits.per_peer as usize, limits.half_open_per_peer as usize];
         if zero.contains(&0) {
             return Err(SteeringError::ZeroLimit);
         }
@@ -124,10 +117,7 @@ impl ConnectionTable {
     /// [`DropReason::TableFull`], [`DropReason::HalfOpenLimit`].
     pub fn admits(&self, peer: PeerId) -> Result<(), DropReason> {
         let count = self.peers.get(peer);
-        if self.len() >= self.capacity()
-            || count.total >= self.limits.per_peer
-            || !self.peers.has_room_for(peer)
-        {
+        if self.len() >= self.capacity() || count.total >= self.limits.per_peer || !self.peers.has_room_for(peer) {
             Err(DropReason::TableFull)
         } else if count.half_open >= self.limits.half_open_per_peer {
             Err(DropReason::HalfOpenLimit)
@@ -140,26 +130,14 @@ impl ConnectionTable {
     ///
     /// # Errors
     /// As [`Self::admits`]; nothing has changed then.
-    pub fn insert(
-        &mut self,
-        key: &ConnKey,
-        target: TargetId,
-        now: u64,
-    ) -> Result<TargetId, DropReason> {
+    pub fn insert(&mut self, key: &ConnKey, target: TargetId, now: u64) -> Result<TargetId, DropReason> {
         let packed = key.into();
         if let Some(slot) = self.store.find(&packed) {
             return Ok(TargetId(self.store.value(slot).target));
         }
         self.admits(key.peer)?;
-        let value = Value {
-            since: Stamp::at(now),
-            target: target.0,
-            state: ConnState::HalfOpen,
-        };
-        let slot = self
-            .store
-            .insert(&packed, value)
-            .ok_or(DropReason::TableFull)?;
+        let value = Value { since: Stamp::at(now), target: target.0, state: ConnState::HalfOpen };
+        let slot = self.store.insert(&packed, value).ok_or(DropReason::TableFull)?;
         self.links.push(&mut self.half_open, slot);
         self.per_target[usize::from(target.0)] += 1;
         self.peers.update(key.peer, |count| {
@@ -194,19 +172,11 @@ impl ConnectionTable {
             self.retarget_slot(slot, target);
             return Ok(());
         }
-        if self.peers.get(key.peer).total >= self.limits.per_peer
-            || !self.peers.has_room_for(key.peer)
-        {
+        if self.peers.get(key.peer).total >= self.limits.per_peer || !self.peers.has_room_for(key.peer) {
             return Err(DropReason::TableFull);
         }
-        let value = Value {
-            since: Stamp::at(now),
-            target: target.0,
-            state: ConnState::Established,
-        };
-        self.store
-            .insert(&packed, value)
-            .ok_or(DropReason::TableFull)?;
+        let value = Value { since: Stamp::at(now), target: target.0, state: ConnState::Established };
+        self.store.insert(&packed, value).ok_or(DropReason::TableFull)?;
         self.per_target[usize::from(target.0)] += 1;
         self.peers.update(key.peer, |count| count.total += 1);
         Ok(())
@@ -227,8 +197,7 @@ impl ConnectionTable {
     /// Gives a connection to another target. Whether there is such an entry.
     pub fn retarget(&mut self, key: &ConnKey, target: TargetId) -> bool {
         let slot = self.store.find(&key.into());
-        slot.inspect(|slot| self.retarget_slot(*slot, target))
-            .is_some()
+        slot.inspect(|slot| self.retarget_slot(*slot, target)).is_some()
     }
 
     /// Ends all connections of a target that is gone, looking at no more than `budget` slots per call. To be called
@@ -242,15 +211,8 @@ impl ConnectionTable {
         mut ended: impl FnMut(Conn),
     ) -> Progress {
         // What came in behind the cursor, by a restore that was under way, is met in another round.
-        cursor.0 = if cursor.0 >= self.store.slots() {
-            0
-        } else {
-            cursor.0
-        };
-        let end = cursor
-            .0
-            .saturating_add(budget.max(1))
-            .min(self.store.slots());
+        cursor.0 = if cursor.0 >= self.store.slots() { 0 } else { cursor.0 };
+        let end = cursor.0.saturating_add(budget.max(1)).min(self.store.slots());
         while self.connections_of(target) > 0 && cursor.0 < end {
             let (next, slot) = self.store.next_used(cursor.0, end - cursor.0);
             cursor.0 = next;
@@ -270,10 +232,7 @@ impl ConnectionTable {
         gone: impl Fn(&Conn) -> bool,
         mut ended: impl FnMut(Conn),
     ) -> Progress {
-        let end = cursor
-            .0
-            .saturating_add(budget.max(1))
-            .min(self.store.slots());
+        let end = cursor.0.saturating_add(budget.max(1)).min(self.store.slots());
         while cursor.0 < end {
             let (next, slot) = self.store.next_used(cursor.0, end - cursor.0);
             cursor.0 = next;
@@ -287,30 +246,18 @@ impl ConnectionTable {
     /// Ends what has been half-open for too long, at most `budget` entries. Touches nothing that has not expired.
     pub fn sweep(&mut self, now: u64, budget: usize, mut ended: impl FnMut(Conn)) -> Progress {
         for _ in 0..budget {
-            let Some(slot) = self
-                .half_open
-                .oldest()
-                .filter(|slot| self.expired(*slot, now))
-            else {
+            let Some(slot) = self.half_open.oldest().filter(|slot| self.expired(*slot, now)) else {
                 return Progress::Done;
             };
             ended(self.remove(slot));
         }
-        Progress::after(
-            !self
-                .half_open
-                .oldest()
-                .is_some_and(|slot| self.expired(slot, now)),
-        )
+        Progress::after(!self.half_open.oldest().is_some_and(|slot| self.expired(slot, now)))
     }
 
     /// Shows entries, looking at no more than `budget` slots per call. Entries that are there throughout are shown
     /// exactly once.
     pub fn scan(&self, cursor: &mut Cursor, budget: usize, mut show: impl FnMut(Conn)) -> Progress {
-        let end = cursor
-            .0
-            .saturating_add(budget.max(1))
-            .min(self.store.slots());
+        let end = cursor.0.saturating_add(budget.max(1)).min(self.store.slots());
         while cursor.0 < end {
             let (next, slot) = self.store.next_used(cursor.0, end - cursor.0);
             cursor.0 = next;

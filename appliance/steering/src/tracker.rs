@@ -125,34 +125,17 @@ impl Tracker {
             return Err(SteeringError::ZeroLimit);
         }
         let store = Store::new(limits.connections, seed)?;
-        Ok(Tracker {
-            limits,
-            links: Links::new(store.slots()),
-            queues: [const { Queue::new() }; PHASES],
-            store,
-        })
+        Ok(Tracker { limits, links: Links::new(store.slots()), queues: [const { Queue::new() }; PHASES], store })
     }
 
     /// A packet from the peer: its integrity check was good and the window has taken its number. `payload_len` is the
     /// number of bytes behind the TCP header and its options.
-    pub fn inbound(
-        &mut self,
-        key: &ConnKey,
-        tcp: &TcpHeader,
-        payload_len: usize,
-        now: u64,
-    ) -> Option<ConnEvent> {
+    pub fn inbound(&mut self, key: &ConnKey, tcp: &TcpHeader, payload_len: usize, now: u64) -> Option<ConnEvent> {
         self.packet(INBOUND, key, tcp, payload_len, now)
     }
 
     /// A packet from our own stack.
-    pub fn outbound(
-        &mut self,
-        key: &ConnKey,
-        tcp: &TcpHeader,
-        payload_len: usize,
-        now: u64,
-    ) -> Option<ConnEvent> {
+    pub fn outbound(&mut self, key: &ConnKey, tcp: &TcpHeader, payload_len: usize, now: u64) -> Option<ConnEvent> {
         self.packet(OUTBOUND, key, tcp, payload_len, now)
     }
 
@@ -164,28 +147,14 @@ impl Tracker {
             return true;
         }
         let syns = SYN | SYN_ACKED;
-        let value = Value {
-            marks: syns | syns << 4,
-            phase: Phase::Established,
-            ..Value::default()
-        };
+        let value = Value { marks: syns | syns << 4, phase: Phase::Established, ..Value::default() };
         self.enter(&packed, value, now).is_some()
     }
 
     /// Ends what has been silent for too long, at most `budget` connections, and forgets what has lingered long enough.
-    pub fn sweep(
-        &mut self,
-        now: u64,
-        budget: usize,
-        mut out: impl FnMut(ConnKey, ConnEvent),
-    ) -> Progress {
+    pub fn sweep(&mut self, now: u64, budget: usize, mut out: impl FnMut(ConnKey, ConnEvent)) -> Progress {
         let mut left = budget;
-        for phase in [
-            Phase::Lingering,
-            Phase::HalfOpen,
-            Phase::Closing,
-            Phase::Established,
-        ] {
+        for phase in [Phase::Lingering, Phase::HalfOpen, Phase::Closing, Phase::Established] {
             while let Some(slot) = self.expired(phase, now) {
                 if left == 0 {
                     return Progress::More;
@@ -208,25 +177,15 @@ impl Tracker {
 
     /// Shows the connections that are not over, looking at no more than `budget` slots per call: what a restarted router
     /// gathers. Those that are there throughout are shown exactly once.
-    pub fn scan(
-        &self,
-        cursor: &mut Cursor,
-        budget: usize,
-        mut show: impl FnMut(ConnKey, ConnState),
-    ) -> Progress {
-        let end = cursor
-            .0
-            .saturating_add(budget.max(1))
-            .min(self.store.slots());
+    pub fn scan(&self, cursor: &mut Cursor, budget: usize, mut show: impl FnMut(ConnKey, ConnState)) -> Progress {
+        let end = cursor.0.saturating_add(budget.max(1)).min(self.store.slots());
         while cursor.0 < end {
             let (next, slot) = self.store.next_used(cursor.0, end - cursor.0);
             cursor.0 = next;
             let Some(slot) = slot else { continue };
             match self.store.value(slot).phase {
                 Phase::HalfOpen => show(self.store.key(slot).into(), ConnState::HalfOpen),
-                Phase::Established | Phase::Closing => {
-                    show(self.store.key(slot).into(), ConnState::Established)
-                }
+                Phase::Established | Phase::Closing => show(self.store.key(slot).into(), ConnState::Established),
                 Phase::Lingering => {}
             }
         }
@@ -262,14 +221,7 @@ impl Tracker {
         self.store.capacity()
     }
 
-    fn packet(
-        &mut self,
-        from: usize,
-        key: &ConnKey,
-        tcp: &TcpHeader,
-        payload: usize,
-        now: u64,
-    ) -> Option<ConnEvent> {
+    fn packet(&mut self, from: usize, key: &ConnKey, tcp: &TcpHeader, payload: usize, now: u64) -> Option<ConnEvent> {
         let packed = key.into();
         match self.store.find(&packed) {
             // A SYN on a connection that is over is a new connection; any other packet of it is late.
@@ -284,13 +236,7 @@ impl Tracker {
         }
     }
 
-    fn open(
-        &mut self,
-        from: usize,
-        key: &PackedKey,
-        tcp: &TcpHeader,
-        now: u64,
-    ) -> Option<ConnEvent> {
+    fn open(&mut self, from: usize, key: &PackedKey, tcp: &TcpHeader, now: u64) -> Option<ConnEvent> {
         let mut value = Value::default();
         value.mark(from, SYN);
         value.awaited[from] = tcp.seq.wrapping_add(1);
@@ -300,14 +246,7 @@ impl Tracker {
         }
     }
 
-    fn known(
-        &mut self,
-        slot: Slot,
-        from: usize,
-        tcp: &TcpHeader,
-        payload: usize,
-        now: u64,
-    ) -> Option<ConnEvent> {
+    fn known(&mut self, slot: Slot, from: usize, tcp: &TcpHeader, payload: usize, now: u64) -> Option<ConnEvent> {
         let value = self.store.value_mut(slot);
         let before = value.phase;
         if before == Phase::Lingering {
@@ -355,8 +294,7 @@ impl Tracker {
             self.forget(oldest);
             self.store.insert(key, value)
         })?;
-        self.links
-            .push(&mut self.queues[value.phase as usize], slot);
+        self.links.push(&mut self.queues[value.phase as usize], slot);
         Some(slot)
     }
 

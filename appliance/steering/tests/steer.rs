@@ -6,8 +6,8 @@ use common::{ACK, FIN, RST, SYN, key, segment};
 use phalanx_steering::look::{FIRST_PEEK, MAX_PEEK, Shape, look};
 use phalanx_steering::steer::{admit, decide};
 use phalanx_steering::{
-    Arrival, Candidate, Conn, ConnKey, ConnectionTable, Cursor, Decision, Look, Opened, Policy,
-    Progress, Protection, Seen, Selector, TableLimits,
+    Arrival, Candidate, Conn, ConnKey, ConnectionTable, Cursor, Decision, Look, Opened, Policy, Progress, Protection,
+    Seen, Selector, TableLimits,
 };
 use phalanx_wire::ip::{Fields, write_header};
 use phalanx_wire::{DropReason, IpHeader, PeerId, TargetId};
@@ -79,21 +79,12 @@ fn look_in_rounds(shape: Shape<'_>, packet: &[u8]) -> (Seen, usize) {
 }
 
 fn table() -> ConnectionTable {
-    let limits = TableLimits {
-        connections: 1000,
-        half_open_per_peer: 4,
-        ..TableLimits::default()
-    };
+    let limits = TableLimits { connections: 1000, half_open_per_peer: 4, ..TableLimits::default() };
     ConnectionTable::new(limits, [5, 6]).expect("limits are good")
 }
 
 fn selector() -> Selector {
-    let target = |id| Candidate {
-        id: TargetId(id),
-        eligible: true,
-        draining: false,
-        weight: 1,
-    };
+    let target = |id| Candidate { id: TargetId(id), eligible: true, draining: false, weight: 1 };
     Selector::new(Policy::RoundRobin, &[target(1), target(2)])
 }
 
@@ -116,28 +107,18 @@ fn opened(flags: u8) -> Opened {
 }
 
 fn key_of(seen: &Seen) -> ConnKey {
-    let Seen::Tcp { flow, .. } = seen else {
-        panic!("not TCP: {seen:?}")
-    };
-    ConnKey {
-        peer: PeerId(1),
-        flow: *flow,
-    }
+    let Seen::Tcp { flow, .. } = seen else { panic!("not TCP: {seen:?}") };
+    ConnKey { peer: PeerId(1), flow: *flow }
 }
 
 #[test]
 fn the_first_peek_shows_a_plain_connection_of_either_version() {
     for (src, dst) in [("10.99.0.10", "10.77.0.100"), ("fd99::10", "fd77::100")] {
         let packet = header(src, dst, 6, &[tcp_bytes(SYN), vec![0; 100]].concat());
-        let Look::Seen(Seen::Tcp { flow, tcp }) =
-            look(Shape::Packet, &packet[..FIRST_PEEK], packet.len())
-        else {
+        let Look::Seen(Seen::Tcp { flow, tcp }) = look(Shape::Packet, &packet[..FIRST_PEEK], packet.len()) else {
             panic!("not seen at once");
         };
-        assert_eq!(
-            (flow.remote.to_string(), flow.local.port),
-            (format_end(src, 40000), 80)
-        );
+        assert_eq!((flow.remote.to_string(), flow.local.port), (format_end(src, 40000), 80));
         assert_eq!(flow.local.addr, dst.parse::<IpAddr>().expect("an address"));
         assert!(tcp.flags.opens());
     }
@@ -152,10 +133,7 @@ fn extension_headers_are_followed_by_decrypting_more_and_more() {
     for lens in [&[][..], &[8], &[64], &[8, 8, 8, 8], &[128, 64], &[256]] {
         let packet = v6_with_options(lens, SYN);
         let (seen, _) = look_in_rounds(Shape::Packet, &packet);
-        assert!(
-            matches!(seen, Seen::Tcp { tcp, .. } if tcp.flags.opens()),
-            "{lens:?}: {seen:?}"
-        );
+        assert!(matches!(seen, Seen::Tcp { tcp, .. } if tcp.flags.opens()), "{lens:?}: {seen:?}");
     }
 }
 
@@ -164,121 +142,52 @@ fn a_chain_that_is_too_long_is_left_to_the_router() {
     let packet = v6_with_options(&[800], SYN);
     let (seen, peeked) = look_in_rounds(Shape::Packet, &packet);
     assert_eq!((seen, peeked), (Seen::Opaque, MAX_PEEK));
-    assert_eq!(
-        decide(
-            &Arrival {
-                inner_is_vip: false,
-                ..ARRIVAL
-            },
-            &seen,
-            &table()
-        ),
-        Decision::Local
-    );
+    assert_eq!(decide(&Arrival { inner_is_vip: false, ..ARRIVAL }, &seen, &table()), Decision::Local);
 }
 
 #[test]
 fn in_transport_mode_the_addresses_are_those_of_the_outer_header() {
     let outer = header("10.77.0.10", "10.77.0.100", 50, &[0; 60]);
     let outer = IpHeader::parse(&outer).expect("a header");
-    let arrival = Arrival {
-        tunnel: false,
-        inner_is_vip: false,
-        ..ARRIVAL
-    };
+    let arrival = Arrival { tunnel: false, inner_is_vip: false, ..ARRIVAL };
     let options = [&[6, 1][..], &[0; 14], &tcp_bytes(SYN)].concat();
     for (next_header, payload) in [(6, tcp_bytes(SYN)), (60, options)] {
-        let shape = Shape::Payload {
-            outer: &outer,
-            next_header,
-        };
+        let shape = Shape::Payload { outer: &outer, next_header };
         let (seen, _) = look_in_rounds(shape, &payload);
         let key = key_of(&seen);
-        assert_eq!(
-            (key.flow.remote.addr, key.flow.local.addr),
-            (outer.src, outer.dst)
-        );
+        assert_eq!((key.flow.remote.addr, key.flow.local.addr), (outer.src, outer.dst));
         assert_eq!(decide(&arrival, &seen, &table()), Decision::OpenThenSelect);
     }
-    let udp = look_in_rounds(
-        Shape::Payload {
-            outer: &outer,
-            next_header: 17,
-        },
-        &tcp_bytes(SYN),
-    )
-    .0;
+    let udp = look_in_rounds(Shape::Payload { outer: &outer, next_header: 17 }, &tcp_bytes(SYN)).0;
     assert_eq!(decide(&arrival, &udp, &table()), Decision::Local);
 }
 
 #[test]
 fn a_syn_is_opened_and_gets_the_next_target_and_what_follows_is_forwarded_unopened() {
     let (mut table, mut selector) = (table(), selector());
-    assert_eq!(
-        decide(&ARRIVAL, &seen(SYN), &table),
-        Decision::OpenThenSelect
-    );
-    assert_eq!(
-        admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 0),
-        Ok(TargetId(1))
-    );
+    assert_eq!(decide(&ARRIVAL, &seen(SYN), &table), Decision::OpenThenSelect);
+    assert_eq!(admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 0), Ok(TargetId(1)));
     for flags in [ACK, FIN | ACK, RST, SYN | ACK] {
-        assert_eq!(
-            decide(&ARRIVAL, &seen(flags), &table),
-            Decision::Forward {
-                target: TargetId(1)
-            }
-        );
+        assert_eq!(decide(&ARRIVAL, &seen(flags), &table), Decision::Forward { target: TargetId(1) });
     }
-    let other = Arrival {
-        peer: PeerId(2),
-        ..ARRIVAL
-    };
-    assert_eq!(
-        decide(&other, &seen(ACK), &table),
-        Decision::Local,
-        "another peer's address is another connection"
-    );
+    let other = Arrival { peer: PeerId(2), ..ARRIVAL };
+    assert_eq!(decide(&other, &seen(ACK), &table), Decision::Local, "another peer's address is another connection");
 }
 
 #[test]
 fn a_syn_of_a_half_open_connection_is_opened_again_and_of_an_established_one_forwarded() {
     let (mut table, mut selector) = (table(), selector());
     admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 0).expect("a target");
-    assert_eq!(
-        decide(&ARRIVAL, &seen(SYN), &table),
-        Decision::OpenThenSelect
-    );
-    assert_eq!(
-        admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 9_000),
-        Ok(TargetId(1)),
-        "the same target"
-    );
-    assert_eq!(
-        table.lookup(&key_of(&seen(SYN))).map(|conn| conn.since),
-        Some(9_000)
-    );
+    assert_eq!(decide(&ARRIVAL, &seen(SYN), &table), Decision::OpenThenSelect);
+    assert_eq!(admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 9_000), Ok(TargetId(1)), "the same target");
+    assert_eq!(table.lookup(&key_of(&seen(SYN))).map(|conn| conn.since), Some(9_000));
     table.confirm(&key_of(&seen(SYN)), 9_500);
-    assert_eq!(
-        decide(&ARRIVAL, &seen(SYN), &table),
-        Decision::Forward {
-            target: TargetId(1)
-        }
-    );
+    assert_eq!(decide(&ARRIVAL, &seen(SYN), &table), Decision::Forward { target: TargetId(1) });
 }
 
 #[test]
 fn unknown_packets_other_than_a_syn_are_the_routers() {
-    for flags in [
-        ACK,
-        RST,
-        RST | ACK,
-        SYN | ACK,
-        SYN | FIN,
-        SYN | RST,
-        FIN | ACK,
-        0,
-    ] {
+    for flags in [ACK, RST, RST | ACK, SYN | ACK, SYN | FIN, SYN | RST, FIN | ACK, 0] {
         assert_eq!(decide(&ARRIVAL, &seen(flags), &table()), Decision::Local);
     }
 }
@@ -286,76 +195,37 @@ fn unknown_packets_other_than_a_syn_are_the_routers() {
 #[test]
 fn before_it_is_settled_the_router_forwards_what_is_known_and_answers_nothing() {
     let mut table = table();
-    let unsettled = Arrival {
-        settled: false,
-        ..ARRIVAL
-    };
-    let ping = of_packet(&header(
-        "10.99.0.10",
-        "10.77.0.100",
-        1,
-        &[8, 0, 0, 0, 0, 0, 0, 0],
-    ));
+    let unsettled = Arrival { settled: false, ..ARRIVAL };
+    let ping = of_packet(&header("10.99.0.10", "10.77.0.100", 1, &[8, 0, 0, 0, 0, 0, 0, 0]));
     for what in [seen(SYN), seen(ACK), seen(RST), ping] {
-        assert_eq!(
-            decide(&unsettled, &what, &table),
-            Decision::Drop(DropReason::Settling)
-        );
+        assert_eq!(decide(&unsettled, &what, &table), Decision::Drop(DropReason::Settling));
     }
-    table
-        .restore(&key_of(&seen(ACK)), TargetId(2), 0)
-        .expect("room");
-    assert_eq!(
-        decide(&unsettled, &seen(ACK), &table),
-        Decision::Forward {
-            target: TargetId(2)
-        }
-    );
+    table.restore(&key_of(&seen(ACK)), TargetId(2), 0).expect("room");
+    assert_eq!(decide(&unsettled, &seen(ACK), &table), Decision::Forward { target: TargetId(2) });
 }
 
 #[test]
 fn fragments_and_other_protocols_are_the_routers_even_in_a_known_connection() {
     let mut table = table();
-    table
-        .restore(&key_of(&seen(ACK)), TargetId(2), 0)
-        .expect("room");
+    table.restore(&key_of(&seen(ACK)), TargetId(2), 0).expect("room");
     let mut packet = header("10.99.0.10", "10.77.0.100", 6, &tcp_bytes(ACK));
     packet[6] = 0x20; // more fragments
     packet[10..12].fill(0);
     let sum = phalanx_wire::checksum::internet(&packet[..20]);
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
     let fragment = of_packet(&packet);
-    assert!(
-        matches!(fragment, Seen::Other { fragment: true, .. }),
-        "{fragment:?}"
-    );
+    assert!(matches!(fragment, Seen::Other { fragment: true, .. }), "{fragment:?}");
     assert_eq!(decide(&ARRIVAL, &fragment, &table), Decision::Local);
 }
 
 #[test]
 fn a_connection_through_a_tunnel_that_does_not_end_at_the_vip_is_forwarded_opened() {
     let mut table = table();
-    let arrival = Arrival {
-        outer_is_vip: false,
-        ..ARRIVAL
-    };
-    assert_eq!(
-        decide(&arrival, &seen(SYN), &table),
-        Decision::OpenThenSelect
-    );
-    table
-        .restore(&key_of(&seen(ACK)), TargetId(2), 0)
-        .expect("room");
-    assert_eq!(
-        decide(&arrival, &seen(ACK), &table),
-        Decision::OpenThenForward {
-            target: TargetId(2)
-        }
-    );
-    let inner = Arrival {
-        inner_is_vip: false,
-        ..ARRIVAL
-    };
+    let arrival = Arrival { outer_is_vip: false, ..ARRIVAL };
+    assert_eq!(decide(&arrival, &seen(SYN), &table), Decision::OpenThenSelect);
+    table.restore(&key_of(&seen(ACK)), TargetId(2), 0).expect("room");
+    assert_eq!(decide(&arrival, &seen(ACK), &table), Decision::OpenThenForward { target: TargetId(2) });
+    let inner = Arrival { inner_is_vip: false, ..ARRIVAL };
     assert_eq!(decide(&inner, &seen(ACK), &table), Decision::Local);
 }
 
@@ -367,10 +237,7 @@ fn what_turns_out_not_to_be_a_syn_makes_no_entry() {
         assert_eq!(refused, Err(DropReason::UnknownConnection));
     }
     let mut nobody = Selector::new(Policy::RoundRobin, &[]);
-    assert_eq!(
-        admit(PeerId(1), &opened(SYN), &mut table, &mut nobody, 0),
-        Err(DropReason::NoTarget)
-    );
+    assert_eq!(admit(PeerId(1), &opened(SYN), &mut table, &mut nobody, 0), Err(DropReason::NoTarget));
     assert!(table.is_empty());
 }
 
@@ -382,22 +249,13 @@ fn admission_stops_at_the_half_open_limit_of_the_peer() {
         bytes[..2].copy_from_slice(&port.to_be_bytes());
         Opened::packet(&header("10.99.0.10", "10.77.0.100", 6, &bytes))
     };
-    let targets: Vec<_> = (0..5)
-        .map(|port| admit(PeerId(1), &syn(port), &mut table, &mut selector, 0))
-        .collect();
+    let targets: Vec<_> = (0..5).map(|port| admit(PeerId(1), &syn(port), &mut table, &mut selector, 0)).collect();
     let (one, two) = (Ok(TargetId(1)), Ok(TargetId(2)));
-    assert_eq!(
-        targets,
-        [one, two, one, two, Err(DropReason::HalfOpenLimit)]
-    );
+    assert_eq!(targets, [one, two, one, two, Err(DropReason::HalfOpenLimit)]);
 }
 
 fn arrival() -> impl Strategy<Value = Arrival> {
-    let protection = prop_oneof![
-        Just(Protection::Ah),
-        Just(Protection::Esp),
-        Just(Protection::AhEsp)
-    ];
+    let protection = prop_oneof![Just(Protection::Ah), Just(Protection::Esp), Just(Protection::AhEsp)];
     (0u32..4, protection, any::<[bool; 5]>()).prop_map(|(peer, protection, b)| Arrival {
         peer: PeerId(peer),
         protection,

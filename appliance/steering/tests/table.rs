@@ -9,13 +9,8 @@ use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-const LIMITS: TableLimits = TableLimits {
-    connections: 24,
-    per_peer: 12,
-    half_open_per_peer: 5,
-    peers: 3,
-    half_open_ms: 10_000,
-};
+const LIMITS: TableLimits =
+    TableLimits { connections: 24, per_peer: 12, half_open_per_peer: 5, peers: 3, half_open_ms: 10_000 };
 
 fn table(limits: TableLimits) -> ConnectionTable {
     ConnectionTable::new(limits, [0x1234, 0x5678]).expect("limits are good")
@@ -59,16 +54,11 @@ struct Model {
 
 impl Model {
     fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = &(u16, ConnState, u64)> {
-        self.entries
-            .iter()
-            .filter(move |(key, _)| key.peer == peer)
-            .map(|(_, entry)| entry)
+        self.entries.iter().filter(move |(key, _)| key.peer == peer).map(|(_, entry)| entry)
     }
 
     fn half_open(&self, peer: PeerId) -> usize {
-        self.of_peer(peer)
-            .filter(|(_, state, _)| *state == ConnState::HalfOpen)
-            .count()
+        self.of_peer(peer).filter(|(_, state, _)| *state == ConnState::HalfOpen).count()
     }
 
     fn has_room(&self, peer: PeerId) -> bool {
@@ -81,9 +71,7 @@ impl Model {
     fn admits(&self, peer: PeerId) -> Result<(), DropReason> {
         match self.has_room(peer) {
             false => Err(DropReason::TableFull),
-            true if self.half_open(peer) >= LIMITS.half_open_per_peer as usize => {
-                Err(DropReason::HalfOpenLimit)
-            }
+            true if self.half_open(peer) >= LIMITS.half_open_per_peer as usize => Err(DropReason::HalfOpenLimit),
             true => Ok(()),
         }
     }
@@ -99,12 +87,7 @@ impl Model {
     }
 }
 
-fn apply(
-    step: Step,
-    table: &mut ConnectionTable,
-    model: &mut Model,
-    now: &mut u64,
-) -> Result<(), TestCaseError> {
+fn apply(step: Step, table: &mut ConnectionTable, model: &mut Model, now: &mut u64) -> Result<(), TestCaseError> {
     match step {
         Step::Insert(peer, n, target) => {
             let key = key(peer, n);
@@ -114,10 +97,7 @@ fn apply(
             };
             prop_assert_eq!(table.insert(&key, TargetId(target), *now), expected);
             if expected.is_ok() {
-                model
-                    .entries
-                    .entry(key)
-                    .or_insert((target, ConnState::HalfOpen, *now));
+                model.entries.entry(key).or_insert((target, ConnState::HalfOpen, *now));
             }
         }
         Step::Confirm(peer, n) => {
@@ -126,32 +106,20 @@ fn apply(
         }
         Step::End(peer, n) => {
             let key = key(peer, n);
-            let ended = table
-                .end(&key)
-                .map(|conn| (conn.target.0, conn.state, conn.since));
+            let ended = table.end(&key).map(|conn| (conn.target.0, conn.state, conn.since));
             prop_assert_eq!(ended, model.entries.remove(&key));
         }
         Step::Retarget(peer, n, target) => {
             let key = key(peer, n);
-            prop_assert_eq!(
-                table.retarget(&key, TargetId(target)),
-                model.entries.contains_key(&key)
-            );
-            model
-                .entries
-                .entry(key)
-                .and_modify(|entry| entry.0 = target);
+            prop_assert_eq!(table.retarget(&key, TargetId(target)), model.entries.contains_key(&key));
+            model.entries.entry(key).and_modify(|entry| entry.0 = target);
         }
         Step::Restore(peer, n, target) => {
             let key = key(peer, n);
             let fits = model.confirm(&key, *now) || model.has_room(key.peer);
             prop_assert_eq!(table.restore(&key, TargetId(target), *now).is_ok(), fits);
             if fits {
-                let entry =
-                    model
-                        .entries
-                        .entry(key)
-                        .or_insert((target, ConnState::Established, *now));
+                let entry = model.entries.entry(key).or_insert((target, ConnState::Established, *now));
                 entry.0 = target;
             }
         }
@@ -169,12 +137,7 @@ fn apply(
                 assert!(ended.insert(conn.key));
             }) == Progress::More
             {}
-            let expected: HashSet<_> = model
-                .entries
-                .iter()
-                .filter(|(_, e)| e.0 == target)
-                .map(|(k, _)| *k)
-                .collect();
+            let expected: HashSet<_> = model.entries.iter().filter(|(_, e)| e.0 == target).map(|(k, _)| *k).collect();
             prop_assert_eq!(ended, expected);
             model.entries.retain(|_, entry| entry.0 != target);
         }
@@ -190,12 +153,7 @@ fn apply(
                 },
             ) == Progress::More
             {}
-            let expected: HashSet<_> = model
-                .entries
-                .iter()
-                .filter(|(k, e)| gone(k, e.0))
-                .map(|(k, _)| *k)
-                .collect();
+            let expected: HashSet<_> = model.entries.iter().filter(|(k, e)| gone(k, e.0)).map(|(k, _)| *k).collect();
             prop_assert_eq!(ended, expected);
             model.entries.retain(|key, entry| !gone(key, entry.0));
         }
@@ -205,29 +163,17 @@ fn apply(
     Ok(())
 }
 
-fn sweep(
-    budget: usize,
-    table: &mut ConnectionTable,
-    model: &mut Model,
-    now: u64,
-) -> Result<(), TestCaseError> {
+fn sweep(budget: usize, table: &mut ConnectionTable, model: &mut Model, now: u64) -> Result<(), TestCaseError> {
     let mut ended = Vec::new();
     let progress = table.sweep(now, budget, |conn| ended.push(conn));
     for conn in &ended {
-        let (_, state, since) = model
-            .entries
-            .remove(&conn.key)
-            .expect("what ends was there");
+        let (_, state, since) = model.entries.remove(&conn.key).expect("what ends was there");
         prop_assert_eq!(state, ConnState::HalfOpen);
         prop_assert!(now - since >= LIMITS.half_open_ms);
     }
-    let expired = |(_, state, since): &(u16, ConnState, u64)| {
-        *state == ConnState::HalfOpen && now - since >= LIMITS.half_open_ms
-    };
-    prop_assert_eq!(
-        progress == Progress::More,
-        model.entries.values().any(expired)
-    );
+    let expired =
+        |(_, state, since): &(u16, ConnState, u64)| *state == ConnState::HalfOpen && now - since >= LIMITS.half_open_ms;
+    prop_assert_eq!(progress == Progress::More, model.entries.values().any(expired));
     prop_assert!(ended.len() <= budget);
     Ok(())
 }
@@ -236,19 +182,12 @@ fn agree(table: &ConnectionTable, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(table.len(), model.entries.len());
     let (mut cursor, mut seen) = (Cursor::default(), HashMap::new());
     while table.scan(&mut cursor, 5, |conn| {
-        assert!(
-            seen.insert(conn.key, (conn.target.0, conn.state, conn.since))
-                .is_none()
-        );
+        assert!(seen.insert(conn.key, (conn.target.0, conn.state, conn.since)).is_none());
     }) == Progress::More
     {}
     prop_assert_eq!(&seen, &model.entries);
     for target in 0..3 {
-        let count = model
-            .entries
-            .values()
-            .filter(|entry| entry.0 == target)
-            .count();
+        let count = model.entries.values().filter(|entry| entry.0 == target).count();
         prop_assert_eq!(table.connections_of(TargetId(target)) as usize, count);
     }
     for peer in (0..5).map(PeerId) {
@@ -258,9 +197,7 @@ fn agree(table: &ConnectionTable, model: &Model) -> Result<(), TestCaseError> {
         prop_assert_eq!(table.admits(peer), model.admits(peer));
         for n in 0..12 {
             let key = key(peer.0, n);
-            let found = table
-                .lookup(&key)
-                .map(|conn| (conn.target.0, conn.state, conn.since));
+            let found = table.lookup(&key).map(|conn| (conn.target.0, conn.state, conn.since));
             prop_assert_eq!(found, model.entries.get(&key).copied());
         }
     }
@@ -281,50 +218,28 @@ proptest! {
 
 #[test]
 fn a_full_table_refuses_the_new_and_keeps_the_old() {
-    let limits = TableLimits {
-        per_peer: 100,
-        half_open_per_peer: 100,
-        ..LIMITS
-    };
+    let limits = TableLimits { per_peer: 100, half_open_per_peer: 100, ..LIMITS };
     let mut table = table(limits);
     for n in 0..24 {
         assert_eq!(table.insert(&key(1, n), TargetId(1), 0), Ok(TargetId(1)));
     }
     for n in 24..1000 {
-        assert_eq!(
-            table.insert(&key(1, n), TargetId(2), 1),
-            Err(DropReason::TableFull)
-        );
-        assert_eq!(
-            table.restore(&key(1, n), TargetId(2), 1),
-            Err(DropReason::TableFull)
-        );
+        assert_eq!(table.insert(&key(1, n), TargetId(2), 1), Err(DropReason::TableFull));
+        assert_eq!(table.restore(&key(1, n), TargetId(2), 1), Err(DropReason::TableFull));
     }
     assert_eq!(table.len(), 24);
-    assert!((0..24).all(|n| {
-        table
-            .lookup(&key(1, n))
-            .is_some_and(|conn| conn.target == TargetId(1))
-    }));
+    assert!((0..24).all(|n| { table.lookup(&key(1, n)).is_some_and(|conn| conn.target == TargetId(1)) }));
 }
 
 #[test]
 fn half_open_connections_of_one_peer_do_not_hinder_another() {
     let mut table = table(LIMITS);
     for n in 0..5 {
-        table
-            .insert(&key(1, n), TargetId(1), 0)
-            .expect("within the limit");
+        table.insert(&key(1, n), TargetId(1), 0).expect("within the limit");
     }
-    assert_eq!(
-        table.insert(&key(1, 5), TargetId(1), 0),
-        Err(DropReason::HalfOpenLimit)
-    );
+    assert_eq!(table.insert(&key(1, 5), TargetId(1), 0), Err(DropReason::HalfOpenLimit));
     assert!(table.insert(&key(2, 5), TargetId(1), 0).is_ok());
-    assert!(
-        table.confirm(&key(1, 0), 1),
-        "an established one leaves room"
-    );
+    assert!(table.confirm(&key(1, 0), 1), "an established one leaves room");
     assert!(table.insert(&key(1, 5), TargetId(1), 0).is_ok());
 }
 
@@ -334,10 +249,7 @@ fn looking_up_does_not_keep_a_half_open_entry_alive() {
     table.insert(&key(1, 1), TargetId(1), 0).expect("room");
     for now in 0..10 {
         assert!(table.lookup(&key(1, 1)).is_some());
-        assert_eq!(
-            table.sweep(now * 1000, 10, |_| panic!("not yet")),
-            Progress::Done
-        );
+        assert_eq!(table.sweep(now * 1000, 10, |_| panic!("not yet")), Progress::Done);
     }
     let mut ended = 0;
     assert_eq!(table.sweep(10_000, 10, |_| ended += 1), Progress::Done);
@@ -362,23 +274,11 @@ fn an_ipv4_address_and_its_ipv6_mapped_form_are_two_connections() {
 #[test]
 fn limits_that_hold_nothing_are_refused() {
     for limits in [
-        TableLimits {
-            connections: 0,
-            ..LIMITS
-        },
-        TableLimits {
-            per_peer: 0,
-            ..LIMITS
-        },
-        TableLimits {
-            half_open_per_peer: 0,
-            ..LIMITS
-        },
+        TableLimits { connections: 0, ..LIMITS },
+        TableLimits { per_peer: 0, ..LIMITS },
+        TableLimits { half_open_per_peer: 0, ..LIMITS },
         TableLimits { peers: 0, ..LIMITS },
-        TableLimits {
-            connections: usize::MAX,
-            ..LIMITS
-        },
+        TableLimits { connections: usize::MAX, ..LIMITS },
     ] {
         assert!(ConnectionTable::new(limits, [0, 0]).is_err());
     }
@@ -397,16 +297,9 @@ fn a_million_entries_fit_and_come_and_go_within_seconds() {
     });
     let target = |n: u32| TargetId((n % 4) as u16);
     for n in 0..MILLION {
-        assert_eq!(
-            table.insert(&key(n % 10, n), target(n), 0),
-            Ok(target(n)),
-            "entry {n}"
-        );
+        assert_eq!(table.insert(&key(n % 10, n), target(n), 0), Ok(target(n)), "entry {n}");
     }
-    assert_eq!(
-        table.insert(&key(1, MILLION), TargetId(0), 0),
-        Err(DropReason::TableFull)
-    );
+    assert_eq!(table.insert(&key(1, MILLION), TargetId(0), 0), Err(DropReason::TableFull));
     let looked = Instant::now();
     assert!((0..MILLION).all(|n| table.lookup(&key(n % 10, n)).is_some()));
     let each = looked.elapsed() / MILLION;
@@ -414,20 +307,13 @@ fn a_million_entries_fit_and_come_and_go_within_seconds() {
     for n in MILLION..3 * MILLION {
         let old = n - MILLION;
         assert!(table.end(&key(old % 10, old)).is_some());
-        assert_eq!(
-            table.insert(&key(n % 10, n), target(n), 1),
-            Ok(target(n)),
-            "entry {n}"
-        );
+        assert_eq!(table.insert(&key(n % 10, n), target(n), 1), Ok(target(n)), "entry {n}");
     }
     let mut cursor = Cursor::default();
     while table.purge_target(TargetId(1), &mut cursor, 4096, |_| ()) == Progress::More {}
     assert_eq!(table.len(), 750_000);
     while table.sweep(10_001, 4096, |_| ()) == Progress::More {}
     assert!(table.is_empty());
-    println!(
-        "a million look-ups: {each:?} each; all in {:?}",
-        started.elapsed()
-    );
+    println!("a million look-ups: {each:?} each; all in {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(20));
 }

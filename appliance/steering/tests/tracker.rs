@@ -10,10 +10,7 @@ use std::collections::HashMap;
 const HOUR: u64 = 3_600_000;
 
 fn tracker(connections: usize) -> Tracker {
-    let limits = TrackerLimits {
-        connections,
-        ..TrackerLimits::default()
-    };
+    let limits = TrackerLimits { connections, ..TrackerLimits::default() };
     Tracker::new(limits, [3, 4]).expect("limits are good")
 }
 
@@ -26,23 +23,17 @@ struct Talk {
 
 impl Talk {
     fn new() -> Self {
-        Talk {
-            tracker: tracker(100),
-            key: key(1, 1),
-            now: 0,
-        }
+        Talk { tracker: tracker(100), key: key(1, 1), now: 0 }
     }
 
     fn peer(&mut self, flags: u8, seq: u32, ack: u32, payload: usize) -> Option<ConnEvent> {
         self.now += 1;
-        self.tracker
-            .inbound(&self.key, &segment(flags, seq, ack), payload, self.now)
+        self.tracker.inbound(&self.key, &segment(flags, seq, ack), payload, self.now)
     }
 
     fn us(&mut self, flags: u8, seq: u32, ack: u32, payload: usize) -> Option<ConnEvent> {
         self.now += 1;
-        self.tracker
-            .outbound(&self.key, &segment(flags, seq, ack), payload, self.now)
+        self.tracker.outbound(&self.key, &segment(flags, seq, ack), payload, self.now)
     }
 
     fn opened() -> Self {
@@ -56,11 +47,7 @@ impl Talk {
     fn sweep_at(&mut self, now: u64) -> Vec<(ConnKey, ConnEvent)> {
         self.now = now;
         let mut out = Vec::new();
-        assert_eq!(
-            self.tracker
-                .sweep(now, 100, |key, event| out.push((key, event))),
-            Progress::Done
-        );
+        assert_eq!(self.tracker.sweep(now, 100, |key, event| out.push((key, event))), Progress::Done);
         out
     }
 
@@ -84,11 +71,7 @@ fn an_acknowledgement_of_something_else_does_not_open() {
     assert_eq!(talk.us(SYN | ACK, u32::MAX, 0, 0), None);
     assert_eq!(talk.peer(ACK, 0, u32::MAX - 5, 0), None);
     assert_eq!(talk.state(), Some(ConnState::HalfOpen));
-    assert_eq!(
-        talk.peer(ACK, 0, 0, 0),
-        Some(ConnEvent::Opened),
-        "numbers wrap"
-    );
+    assert_eq!(talk.peer(ACK, 0, 0, 0), Some(ConnEvent::Opened), "numbers wrap");
 }
 
 #[test]
@@ -106,17 +89,9 @@ fn a_close_from_either_side_is_reported_when_both_fins_are_acknowledged() {
     let mut talk = Talk::opened();
     assert_eq!(talk.peer(FIN | ACK, 1001, 5001, 10), None);
     assert_eq!(talk.us(ACK, 5001, 1012, 0), None);
-    assert_eq!(
-        talk.us(ACK, 5001, 1012, 500),
-        None,
-        "the other half is open still"
-    );
+    assert_eq!(talk.us(ACK, 5001, 1012, 500), None, "the other half is open still");
     assert_eq!(talk.us(FIN | ACK, 5501, 1012, 0), None);
-    assert_eq!(
-        talk.peer(ACK, 1012, 5501, 0),
-        None,
-        "acknowledges the data, not the FIN"
-    );
+    assert_eq!(talk.peer(ACK, 1012, 5501, 0), None, "acknowledges the data, not the FIN");
     assert_eq!(talk.peer(ACK, 1012, 5502, 0), Some(ConnEvent::Closed));
     assert_eq!(talk.state(), None);
 }
@@ -140,11 +115,7 @@ fn a_reset_from_either_side_closes_at_once() {
     assert_eq!(talk.us(RST | ACK, 5001, 1001, 0), Some(ConnEvent::Closed));
     let mut refused = Talk::new();
     refused.peer(SYN, 1000, 0, 0);
-    assert_eq!(
-        refused.us(RST | ACK, 0, 1001, 0),
-        Some(ConnEvent::Closed),
-        "nobody listens"
-    );
+    assert_eq!(refused.us(RST | ACK, 0, 1001, 0), Some(ConnEvent::Closed), "nobody listens");
 }
 
 #[test]
@@ -165,16 +136,7 @@ fn late_packets_of_a_closed_connection_do_not_open_it_again_but_a_new_syn_does()
 #[test]
 fn packets_of_unknown_connections_make_no_entry() {
     let mut talk = Talk::new();
-    for flags in [
-        ACK,
-        FIN | ACK,
-        RST,
-        RST | ACK,
-        SYN | ACK,
-        SYN | FIN,
-        SYN | RST,
-        0,
-    ] {
+    for flags in [ACK, FIN | ACK, RST, RST | ACK, SYN | ACK, SYN | FIN, SYN | RST, 0] {
         assert_eq!(talk.us(flags, 1, 1, 0), None);
         assert_eq!(talk.peer(flags, 1, 1, 0), None);
     }
@@ -205,10 +167,7 @@ fn silence_of_two_hours_closes_and_packets_of_either_side_are_not_silence() {
         }
     }
     assert_eq!(talk.sweep_at(10 * HOUR), []);
-    assert_eq!(
-        talk.sweep_at(11 * HOUR + 10),
-        [(talk.key, ConnEvent::Closed)]
-    );
+    assert_eq!(talk.sweep_at(11 * HOUR + 10), [(talk.key, ConnEvent::Closed)]);
 }
 
 #[test]
@@ -219,10 +178,7 @@ fn a_half_closed_connection_may_be_as_silent_as_an_open_one_but_a_last_ack_may_n
     assert_eq!(talk.sweep_at(HOUR), []);
     talk.us(FIN | ACK, 5001, 1002, 0);
     assert_eq!(talk.sweep_at(HOUR + 59_000), []);
-    assert_eq!(
-        talk.sweep_at(HOUR + 60_001),
-        [(talk.key, ConnEvent::Closed)]
-    );
+    assert_eq!(talk.sweep_at(HOUR + 60_001), [(talk.key, ConnEvent::Closed)]);
 }
 
 #[test]
@@ -255,20 +211,11 @@ fn a_full_tracker_refuses_the_new_keeps_the_old_and_forgets_what_lingers() {
     for n in 0..10 {
         assert_eq!(tracker.inbound(&key(1, n), &syn, 0, 0), None);
     }
-    assert_eq!(
-        tracker.inbound(&key(1, 10), &syn, 0, 0),
-        Some(ConnEvent::Refused)
-    );
+    assert_eq!(tracker.inbound(&key(1, 10), &syn, 0, 0), Some(ConnEvent::Refused));
     assert_eq!(tracker.len(), 10);
-    assert_eq!(
-        tracker.inbound(&key(1, 3), &segment(RST, 2, 0), 0, 0),
-        Some(ConnEvent::Closed)
-    );
+    assert_eq!(tracker.inbound(&key(1, 3), &segment(RST, 2, 0), 0, 0), Some(ConnEvent::Closed));
     assert_eq!(tracker.inbound(&key(1, 10), &syn, 0, 0), None);
-    assert_eq!(
-        tracker.inbound(&key(1, 3), &syn, 0, 0),
-        Some(ConnEvent::Refused)
-    );
+    assert_eq!(tracker.inbound(&key(1, 3), &syn, 0, 0), Some(ConnEvent::Refused));
 }
 
 #[test]
@@ -279,16 +226,10 @@ fn a_sweep_does_no_more_than_it_may() {
     }
     let mut closed = 0;
     for round in 1..10 {
-        assert_eq!(
-            tracker.sweep(20_000, 10, |_, _| closed += 1),
-            Progress::More
-        );
+        assert_eq!(tracker.sweep(20_000, 10, |_, _| closed += 1), Progress::More);
         assert_eq!(closed, round * 10);
     }
-    assert_eq!(
-        tracker.sweep(20_000, 10, |_, _| closed += 1),
-        Progress::Done
-    );
+    assert_eq!(tracker.sweep(20_000, 10, |_, _| closed += 1), Progress::Done);
     assert_eq!((closed, tracker.len()), (100, 0));
 }
 

@@ -13,27 +13,12 @@ pub fn key(peer: u32, n: u32) -> ConnKey {
         _ => IpAddr::V6(Ipv6Addr::from((0xfd99_u128 << 112) + u128::from(n >> 17))),
     };
     let remote = Endpoint::new(remote, (n >> 1) as u16);
-    ConnKey {
-        peer: PeerId(peer),
-        flow: Flow {
-            protocol: 6,
-            local,
-            remote,
-        },
-    }
+    ConnKey { peer: PeerId(peer), flow: Flow { protocol: 6, local, remote } }
 }
 
 /// A segment with these flags.
 pub fn segment(flags: u8, seq: u32, ack: u32) -> TcpHeader {
-    TcpHeader {
-        src_port: 40000,
-        dst_port: 80,
-        seq,
-        ack,
-        data_offset: 20,
-        flags: TcpFlags(flags),
-        window: 1000,
-    }
+    TcpHeader { src_port: 40000, dst_port: 80, seq, ack, data_offset: 20, flags: TcpFlags(flags), window: 1000 }
 }
 
 pub const FIN: u8 = 1;
