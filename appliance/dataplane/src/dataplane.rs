@@ -191,6 +191,11 @@ impl Dataplane {
         self.eal.warning()
     }
 
+    /// Whether packets live in huge pages.
+    pub fn has_huge_pages(&self) -> bool {
+        self.eal.has_huge_pages()
+    }
+
     /// Stops all cores after what is under way was sent, and frees everything they had.
     pub fn stop(mut self) {
         self.end();

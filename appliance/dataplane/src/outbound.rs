@@ -92,10 +92,12 @@ impl<S: Source> Engine<S> {
 
     fn way_out(&self, ip: &IpHeader, packet: &[u8]) -> Result<Way, DropReason> {
         let Some(slot) = self.served(ip.src) else { return Err(stranger(ip)) };
-        let vip = self.tables.vips.at(slot).ok_or(DropReason::SpoofedVip)?.entry.id;
+        let vip = self.tables.vips.at(slot).ok_or(DropReason::SpoofedVip)?;
         let subject = Subject::outbound(ip, packet);
         let filters = self.tables.filters.as_ref().ok_or(DropReason::NoFilter)?;
-        let at = filters.find(vip, &subject).ok_or(DropReason::NoFilter)?;
+        // A tunnel of one VIP may carry another of the same router: IPv6 through IPv4.
+        let of = |id| self.tables.vips.by_id(id).is_some_and(|other| other.shares_router(vip));
+        let at = filters.find_of(of, &subject).ok_or(DropReason::NoFilter)?;
         let filter = &filters.filters()[at];
         match filter.action {
             Action::Permit => return Ok(Way::Clear),

@@ -31,6 +31,11 @@ impl Vip {
         self.targets.as_ref()?.targets.iter().enumerate().find(|(_, target)| target.id == id)
     }
 
+    /// One router made the rules of both.
+    pub(crate) fn shares_router(&self, other: &Vip) -> bool {
+        (self.entry.router_core, self.router) == (other.entry.router_core, other.router)
+    }
+
     /// Replaces the targets; gives back the old set.
     pub(crate) fn set_targets(&mut self, set: Box<TargetSet>) -> Option<Box<TargetSet>> {
         let candidates: ArrayVec<Candidate, { TargetSet::MAX }> = set

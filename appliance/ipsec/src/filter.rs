@@ -70,7 +70,13 @@ impl FilterTable {
     /// The index of the first rule that matches, for [`FilterTable::tunnel`].
     #[must_use]
     pub fn find(&self, vip: VipId, subject: &Subject) -> Option<usize> {
-        self.filters.iter().position(|f| f.vip == vip && f.selectors.matches(subject))
+        self.find_of(|of| of == vip, subject)
+    }
+
+    /// As [`FilterTable::find`], among the rules of all VIPs that `of` names.
+    #[must_use]
+    pub fn find_of(&self, of: impl Fn(VipId) -> bool, subject: &Subject) -> Option<usize> {
+        self.filters.iter().position(|f| of(f.vip) && f.selectors.matches(subject))
     }
 
     /// The tunnel that rule `at` leads to, once bound.

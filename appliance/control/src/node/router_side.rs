@@ -130,7 +130,10 @@ impl Brain {
         match self.sa_command(core, sa, true) {
             Ok(command) => commands.insert(0, (core, command)),
             Err(error) => {
-                self.warn(format!("SA {}: {error}", sa.id));
+                let now = self.now();
+                if let Some(router) = &mut self.router {
+                    router.local_done(request, Err(error), now);
+                }
                 return;
             }
         }

@@ -49,7 +49,7 @@ pub(super) async fn node(
     let mut brain = Brain {
         started: Instant::now(),
         incarnation,
-        no_huge: dataplane.warning().is_some(),
+        no_huge: !dataplane.has_huge_pages(),
         stats: stats(&dataplane),
         cores: cores(&config, &dataplane),
         sas: SaBook::default(),
