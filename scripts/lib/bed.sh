@@ -70,16 +70,23 @@ bed_start() {
   bed_record "$name" $!
 }
 
-# bed_stop NAME [SIGNAL] [SECONDS]: ask, wait, insist.
-bed_stop() {
-  local name=$1 signal=${2:-TERM} seconds=${3:-5} pid
-  pid=$(bed_pid "$name") || { rm -f "$BED_DIR/pids/$name"; return 0; }
-  kill "-$signal" "$pid" 2>/dev/null || true
-  for ((i = 0; i < seconds * 20; i++)); do bed_pid "$name" >/dev/null || break; sleep 0.05; done
-  pid=$(bed_pid "$name") && kill -KILL "$pid" 2>/dev/null
-  for ((i = 0; i < 40; i++)); do bed_pid "$name" >/dev/null || break; sleep 0.05; done
-  rm -f "$BED_DIR/pids/$name"
+# bed_signal NAME SIGNAL: to the recorded process, if it still runs.
+bed_signal() {
+  local pid
+  pid=$(bed_pid "$1") || return 0
+  kill "-$2" "$pid" 2>/dev/null || true # it may have ended just now
 }
+
+# bed_wait NAME SECONDS: for its end; then insists.
+bed_wait() {
+  local i
+  for ((i = 0; i < $2 * 20; i++)); do bed_pid "$1" >/dev/null || break; sleep 0.05; done
+  bed_signal "$1" KILL
+  for ((i = 0; i < 40; i++)); do bed_pid "$1" >/dev/null || break; sleep 0.05; done
+  rm -f "$BED_DIR/pids/$1"
+}
+
+bed_stop() { bed_signal "$1" TERM; bed_wait "$1" 5; }
 
 # ---- namespaces and wires -------------------------------------------------------------------------------------------------------
 
@@ -126,9 +133,9 @@ bed_up() {
 bed_down() {
   local name host
   if [ -d "$BED_DIR/pids" ]; then
-    # Appliances before their applications, the guest last: each then leaves in peace.
-    for name in $(cd "$BED_DIR/pids" && ls); do [ "$name" = guest ] || bed_stop "$name"; done
-    bed_stop guest KILL 1
+    # All are asked before any is waited for. The guest has nothing to put in order.
+    for name in "$BED_DIR"/pids/*; do bed_signal "${name##*/}" "$([ "${name##*/}" = guest ] && echo KILL || echo TERM)"; done
+    for name in "$BED_DIR"/pids/*; do bed_wait "${name##*/}" 3; done
   fi
   for host in "${BED_HOSTS[@]}" sw; do
     if [ -e "/run/netns/$BED-$host" ]; then ip netns del "$BED-$host" || true; fi
