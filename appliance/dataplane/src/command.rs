@@ -58,6 +58,9 @@ pub enum Command {
     EndConn(VipId, ConnKey),
     /// A target died: its connections go, some per round, and the floors of its SAs rise. `Done` when all are gone.
     PurgeTarget(VipId, TargetId),
+    /// A target's session is back and all it has was restored: its connections that were neither made nor restored since
+    /// this moment are over. `Done` when all are gone.
+    PurgeStale(VipId, TargetId, Instant),
     /// Numbers that a target verified, for the router's window.
     MergeWindow(SaId, Box<WindowSnapshot>),
     /// The router itself accepts nothing at or below this number any more.

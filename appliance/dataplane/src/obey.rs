@@ -8,6 +8,7 @@ use crate::command::{Command, Event, LinkEnd, Order, Outcome, Refused, TargetSet
 use crate::engine::Engine;
 use crate::inbound_router::RouterSa;
 use crate::packet::Source;
+use crate::purge::Whose;
 use crate::stats::Stage;
 use phalanx_wire::DropReason;
 
@@ -34,10 +35,10 @@ impl<S: Source> Engine<S> {
                 let restored = self.router.table.restore(&key, target, now.ms());
                 Some(restored.map(|()| Outcome::Applied).map_err(|_| Refused::TableFull))
             }
-            Command::PurgeTarget(id, target) => match self.tables.vips.by_id(id).map(|vip| vip.entry.address) {
-                Some(address) => self.purge(token, id, address, Some(target)).err().map(Err),
-                None => Some(Ok(Outcome::Absent)),
-            },
+            Command::PurgeTarget(id, target) => self.end_some(token, id, Whose::Dead(target, now.ms())),
+            Command::PurgeStale(id, target, since) => {
+                self.end_some(token, id, Whose::Stale(target, now.us_at(since) / 1000))
+            }
             Command::MergeWindow(id, snapshot) => Some(self.merge_window(id, snapshot)),
             Command::RaiseFloor(id, floor) => Some(self.on_inbound(id, |sa| sa.floor = sa.floor.max(floor))),
             Command::Call(function) => {
@@ -103,7 +104,7 @@ impl<S: Source> Engine<S> {
         if let Some(targets) = vip.targets {
             self.trash(Trash::Targets(targets));
         }
-        self.purge(token, id, address, None).err().map(Err)
+        self.purge(token, id, address, Whose::All).err().map(Err)
     }
 
     fn add_inbound(&mut self, sa: Box<InboundSa>) -> Answer {
@@ -150,6 +151,14 @@ impl<S: Source> Engine<S> {
             None => return Ok(Outcome::Absent),
         }
         Ok(Outcome::Applied)
+    }
+
+    /// Ends connections of a VIP; answered when all are gone.
+    fn end_some(&mut self, token: u64, id: VipId, whose: Whose) -> Option<Answer> {
+        match self.tables.vips.by_id(id).map(|vip| vip.entry.address) {
+            Some(address) => self.purge(token, id, address, whose).err().map(Err),
+            None => Some(Ok(Outcome::Absent)),
+        }
     }
 
     fn set_filters(&mut self, mut filters: Box<phalanx_ipsec::FilterTable>) -> Answer {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
-use phalanx_steering::{ConnKey, Cursor, Progress};
+use phalanx_steering::{Conn, ConnKey, Cursor, Progress};
 use phalanx_wire::{TargetId, VipId};
 
 use crate::command::{Event, Outcome, Refused};
@@ -25,9 +25,29 @@ struct Purge {
     token: u64,
     vip: VipId,
     address: IpAddr,
-    /// `None`: all targets of the VIP.
-    target: Option<TargetId>,
+    whose: Whose,
     cursor: Cursor,
+}
+
+/// Whose connections end. Times are milliseconds of the loop's clock.
+#[derive(Clone, Copy)]
+pub(crate) enum Whose {
+    /// The VIP itself goes: everybody's.
+    All,
+    /// A dead target's. What it is given after this moment belongs to its next life.
+    Dead(TargetId, u64),
+    /// What a target that is back did not tell of: older than this moment.
+    Stale(TargetId, u64),
+}
+
+impl Whose {
+    fn has(self, conn: &Conn) -> bool {
+        match self {
+            Whose::All => true,
+            Whose::Dead(target, at) => conn.target == target && conn.since <= at,
+            Whose::Stale(target, since) => conn.target == target && conn.since < since,
+        }
+    }
 }
 
 impl<S: Source> Engine<S> {
@@ -37,12 +57,12 @@ impl<S: Source> Engine<S> {
         token: u64,
         vip: VipId,
         address: IpAddr,
-        target: Option<TargetId>,
+        whose: Whose,
     ) -> Result<(), Refused> {
-        let purge = Purge { token, vip, address, target, cursor: Cursor::default() };
+        let purge = Purge { token, vip, address, whose, cursor: Cursor::default() };
         self.router.purges.0.try_push(purge).map_err(|_| Refused::TableFull)?;
         // Before the first entry goes: from then on its packets would be the router's own.
-        if let Some(target) = target {
+        if let Whose::Dead(target, _) = whose {
             self.raise_floors(vip, target);
         }
         Ok(())
@@ -55,10 +75,10 @@ impl<S: Source> Engine<S> {
             return;
         }
         let Some(purge) = self.router.purges.0.first_mut() else { return };
-        let (address, target) = (purge.address, purge.target);
+        let (address, whose) = (purge.address, purge.whose);
         let mut ended: ArrayVec<ConnKey, STEP> = ArrayVec::new();
         let progress = self.router.table.scan(&mut purge.cursor, STEP, |conn| {
-            if conn.key.flow.local.addr == address && target.is_none_or(|target| conn.target == target) {
+            if conn.key.flow.local.addr == address && whose.has(&conn) {
                 ended.push(conn.key);
             }
         });
@@ -68,7 +88,7 @@ impl<S: Source> Engine<S> {
         if progress == Progress::Done {
             let purge = self.router.purges.0.remove(0);
             // Once more, for what was forwarded meanwhile.
-            if let Some(target) = purge.target {
+            if let Whose::Dead(target, _) = purge.whose {
                 self.raise_floors(purge.vip, target);
             }
             let (core, token) = (self.id, purge.token);

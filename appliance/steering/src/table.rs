@@ -161,7 +161,7 @@ impl ConnectionTable {
     }
 
     /// An established connection as a target reports it, after this router or the target's link came back. The target's
-    /// word is newer than what the table says: an entry of another target is changed to this one.
+    /// word is newer than what the table says: an entry of another target is changed to this one, and its time begins anew.
     ///
     /// # Errors
     /// [`DropReason::TableFull`].
@@ -170,6 +170,7 @@ impl ConnectionTable {
         if let Some(slot) = self.store.find(&packed) {
             self.confirm_slot(slot, now);
             self.retarget_slot(slot, target);
+            self.store.value_mut(slot).since = Stamp::at(now);
             return Ok(());
         }
         if self.peers.get(key.peer).total >= self.limits.per_peer || !self.peers.has_room_for(key.peer) {

@@ -26,6 +26,20 @@ pub const TICK: Duration = Duration::from_millis(2);
 /// How often use and windows are looked at (R21).
 const USE_EVERY: Duration = Duration::from_millis(50);
 
+/// How long the connections of a target whose session was lost are kept: it may only have been the session. Well below
+/// the two seconds after which a dead target's connections are to be forgotten.
+pub const GRACE: Duration = Duration::from_millis(800);
+
+/// A target whose session was lost, or just came back.
+pub struct Absent {
+    /// Its boot then.
+    pub incarnation: u64,
+    /// When the session was lost; once it is back: when that was.
+    pub since: Instant,
+    /// It is back, of the same boot: what it does not tell of is over.
+    pub back: bool,
+}
+
 /// Something happened.
 pub enum Input {
     /// A poll core said something.
@@ -122,6 +136,7 @@ pub struct Brain {
     pub(super) use_looked_at: Instant,
     /// Per router: when a message of its session last came.
     pub(super) heard: BTreeMap<NodeName, Instant>,
+    pub(super) absent: BTreeMap<TargetId, Absent>,
     pub(super) warnings: Vec<String>,
     pub(super) coupling: String,
     pub(super) version: &'static str,
@@ -178,6 +193,7 @@ impl Brain {
             self.use_looked_at = Instant::now();
             self.look_at_use(now);
         }
+        self.look_for_absent();
         if let Some(router) = &mut self.router {
             router.tick(now);
         }

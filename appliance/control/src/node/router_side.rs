@@ -1,10 +1,11 @@
 //! This node as a router: what its state machine wants done, and how its VIPs and SAs get to its own core.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use phalanx_cluster::messages::{NodeName, RankedFilter, ToTarget};
 use phalanx_cluster::outputs::Connection;
-use phalanx_cluster::{RouterOutput, SaPair};
+use phalanx_cluster::{MemberState, MemberStatus, RouterCluster, RouterOutput, SaPair};
 use phalanx_dataplane::Command;
 use phalanx_dataplane::command::{TargetSet, VipEntry};
 use phalanx_ipsec::{Direction, InboundSa, OutboundSa, SaParams};
@@ -12,7 +13,7 @@ use phalanx_steering::ConnKey;
 use phalanx_wire::{CoreId, SaId, TargetId, VipId};
 
 use super::books::RuleSource;
-use super::brain::{Brain, VipState};
+use super::brain::{Absent, Brain, GRACE, VipState};
 use super::cores::Purpose;
 use super::plan;
 
@@ -171,21 +172,70 @@ impl Brain {
         self.submit(Purpose::Router(request), commands);
     }
 
+    /// A target introduced itself. Of the same boot it still has its connections and is about to tell; of another it has none.
     fn target_up(&mut self, target: TargetId) {
-        let name = self.numbering.name(target).cloned();
-        tracing::info!(target = name.as_deref().unwrap_or("?"), "target up");
-        let vips: Vec<VipId> = self.vips.keys().copied().collect();
-        vips.into_iter().for_each(|vip| self.set_targets(vip));
+        tracing::info!(target = self.named(target), "target up");
+        let incarnation = self.incarnation_of(target);
+        match self.absent.get_mut(&target) {
+            Some(absent) if absent.incarnation == incarnation => {
+                (absent.since, absent.back) = (Instant::now(), true);
+            }
+            Some(_) => self.forget_target(target),
+            None => {}
+        }
+        self.own_vips().into_iter().for_each(|vip| self.set_targets(vip));
     }
 
+    /// A target's session is lost: it gets no new connections, and soon it has none.
     fn target_down(&mut self, target: TargetId, reason: &str) {
-        let name = self.numbering.name(target).cloned();
-        tracing::warn!(target = name.as_deref().unwrap_or("?"), reason, "target down: its connections are purged");
-        let vips: Vec<VipId> = self.vips.iter().filter(|(_, v)| v.router.is_none()).map(|(id, _)| *id).collect();
-        for vip in vips {
-            self.set_targets(vip);
+        tracing::warn!(target = self.named(target), reason, "target down");
+        let absent = Absent { incarnation: self.incarnation_of(target), since: Instant::now(), back: false };
+        self.absent.insert(target, absent);
+        self.own_vips().into_iter().for_each(|vip| self.set_targets(vip));
+    }
+
+    /// Ends the connections of targets that stayed away, and those that a target which is back does not have any more.
+    pub(super) fn look_for_absent(&mut self) {
+        let told = |member: &MemberStatus| member.state >= MemberState::Joining;
+        let members = self.router.as_ref().filter(|_| !self.absent.is_empty()).map(RouterCluster::members);
+        let told: Vec<TargetId> =
+            members.into_iter().flatten().filter(|m| told(m)).flat_map(|m| m.targets).collect();
+        let due = |(id, absent): (&TargetId, &Absent)| {
+            let due = if absent.back { told.contains(id) } else { absent.since.elapsed() >= GRACE };
+            due.then_some((*id, absent.back, absent.since))
+        };
+        let due: Vec<(TargetId, bool, Instant)> = self.absent.iter().filter_map(due).collect();
+        for (target, back, since) in due {
+            if back {
+                self.absent.remove(&target);
+                for vip in self.own_vips() {
+                    self.tell_router(Command::PurgeStale(vip, target, since));
+                }
+            } else {
+                self.forget_target(target);
+            }
+        }
+    }
+
+    fn forget_target(&mut self, target: TargetId) {
+        tracing::warn!(target = self.named(target), "its connections are purged");
+        self.absent.remove(&target);
+        for vip in self.own_vips() {
             self.tell_router(Command::PurgeTarget(vip, target));
         }
+    }
+
+    fn named(&self, target: TargetId) -> &str {
+        self.numbering.name(target).map_or("?", |name| name)
+    }
+
+    fn incarnation_of(&self, target: TargetId) -> u64 {
+        let members = self.router.as_ref().map(RouterCluster::members).unwrap_or_default();
+        members.iter().find(|m| m.targets.contains(&target)).map_or(0, |m| m.incarnation)
+    }
+
+    fn own_vips(&self) -> Vec<VipId> {
+        self.vips.iter().filter(|(_, state)| state.router.is_none()).map(|(id, _)| *id).collect()
     }
 
     fn set_targets(&mut self, vip: VipId) {

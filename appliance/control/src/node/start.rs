@@ -66,6 +66,7 @@ pub(super) async fn node(
         inputs: inputs.clone(),
         use_looked_at: Instant::now(),
         heard: BTreeMap::new(),
+        absent: BTreeMap::new(),
         warnings: dataplane.warning().map(ToOwned::to_owned).into_iter().collect(),
         phase: Phase::Starting,
         courier: Courier::start(dataplane.events(), inputs.clone())?,

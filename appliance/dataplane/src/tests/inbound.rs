@@ -2,7 +2,8 @@
 
 use super::*;
 use phalanx_ipsec::WindowSnapshot;
-use phalanx_steering::ConnState;
+use phalanx_steering::{ConnKey, ConnState};
+use phalanx_wire::{Endpoint, Flow, PeerId};
 use proptest::prelude::*;
 
 const SYN: u8 = TcpFlags::SYN;
@@ -197,6 +198,30 @@ fn a_dead_targets_connections_go_and_its_numbers_are_not_accepted_again() {
     bench.receive(NETWORK, &last);
     assert!(bench.delivered().is_empty());
     bench.only_dropped(&[(DropReason::TooOld, 1)]);
+}
+
+fn key(port: u16) -> ConnKey {
+    let flow = Flow {
+        protocol: 6,
+        local: Endpoint::new(addr("10.77.0.100"), 80),
+        remote: Endpoint::new(addr("10.99.0.10"), port),
+    };
+    ConnKey { peer: PeerId(1), flow }
+}
+
+#[test]
+fn what_a_returned_target_does_not_tell_of_is_over_and_the_rest_goes_on() {
+    let (mut bench, mut client) = settled();
+    for port in [4000, 4001] {
+        bench.receive(NETWORK, &client.tcp(port, SYN));
+    }
+    bench.pass(5);
+    let back = bench.start + Duration::from_millis(bench.now.ms());
+    bench.order(Command::RestoreConn(VIP, key(4001), TargetId(1)));
+    bench.order(Command::PurgeStale(VIP, TargetId(1), back));
+    (0..50).for_each(|_| bench.pass(1));
+    assert_eq!(bench.engine.router.table.lookup(&key(4000)), None);
+    assert!(bench.engine.router.table.lookup(&key(4001)).is_some());
 }
 
 #[test]
