@@ -175,6 +175,8 @@ bed_run() {
   echo "$id" >"$BED_DIR/guest/console"
   for ((i = 0; i < seconds * 50; i++)); do
     [ -s "$BED_DIR/guest/$id.rc" ] && break
+    # The guest's kernel now and then sleeps over what came on its console, until more comes. An empty line is more.
+    if ((i % 16 == 15)) && [ ! -e "$BED_DIR/guest/$id.out" ]; then echo >"$BED_DIR/guest/console"; fi
     sleep 0.02
   done
   cat "$BED_DIR/guest/$id.out" 2>/dev/null || true
