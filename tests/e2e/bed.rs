@@ -69,7 +69,7 @@ impl Bed {
         bed.script("cluster.sh", &["configure"]);
         for target in ["t1", "t2"] {
             bed.script("cluster.sh", &["web", target]);
-            crate::pace::serve(&bed.namespace(target));
+            crate::pace::serve(&bed.namespace(target), target);
         }
         for node in ["r", "t1", "t2"] {
             bed.start(node);

@@ -148,14 +148,6 @@ pub fn connections_of(bed: &Bed, target: &str) -> usize {
     bed.query("r", "conn").as_array().expect("a list").iter().filter(|c| c["target"] == target).count()
 }
 
-/// The target of the connection from that port of the client.
-pub fn target_of(bed: &Bed, client_port: u16) -> Option<String> {
-    let rows = bed.query("r", "conn");
-    let ours =
-        |row: &&serde_json::Value| row["remote"].as_str().is_some_and(|r| r.ends_with(&format!(":{client_port}")));
-    rows.as_array().expect("a list").iter().find(ours).and_then(|row| row["target"].as_str()).map(str::to_owned)
-}
-
 /// Every node's own account of what must hold.
 pub fn assert_invariants(bed: &Bed) {
     for node in NODES {

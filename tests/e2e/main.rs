@@ -11,6 +11,7 @@ mod served;
 mod windows;
 
 mod bed;
+mod client;
 mod looks;
 mod pace;
 mod raw;

@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 /// The port it listens on.
 pub const PORT: u16 = 8080;
 
-/// Starts the server in a namespace; its threads end with the test process.
-pub fn serve(namespace: &str) {
+/// Starts the server in a target's namespace; its threads end with the test process.
+pub fn serve(namespace: &str, target: &'static str) {
     let listener = raw::listen(namespace, PORT);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             // A connection that a test kills ends in an error here, which is nobody's news.
-            std::thread::spawn(move || answer(stream));
+            std::thread::spawn(move || answer(stream, target));
         }
     });
 }
 
-fn answer(mut stream: TcpStream) -> Option<()> {
+fn answer(mut stream: TcpStream, target: &str) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut request = String::new();
     BufReader::new(stream.try_clone().ok()?).read_line(&mut request).ok()?;
@@ -28,7 +28,8 @@ fn answer(mut stream: TcpStream) -> Option<()> {
     let [rate, count, size] = numbers[..] else {
         return None;
     };
-    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", u64::from(count) * u64::from(size));
+    let length = u64::from(count) * u64::from(size);
+    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {length}\r\nServed-By: {target}\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()?;
     let body = vec![b'x'; size as usize];
     let start = Instant::now();

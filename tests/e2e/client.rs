@@ -1,0 +1,180 @@
+//! Loads in the client guest that start no process per step: a fork there takes up to a second while the machine is busy, which would drown
+//! what the tests measure. They tell how they are in files of the guest's folder, with the host's clock.
+
+use crate::bed::{Bed, wait_until};
+use crate::pace;
+use std::cell::Cell;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Runs loads in a bed's guest.
+pub struct Client<'a> {
+    bed: &'a Bed,
+    started: Cell<u32>,
+}
+
+/// An endless download.
+pub struct Stream {
+    path: PathBuf,
+}
+
+/// Pages fetched one after the other, each over a connection of its own.
+pub struct Pages {
+    path: PathBuf,
+}
+
+/// A page that came.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// When it was asked for; microseconds since 1970.
+    pub asked: u64,
+    /// When it was there.
+    pub there: u64,
+    /// Who served it.
+    pub by: String,
+}
+
+/// Now, as in [`Page`].
+pub fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(now.as_micros()).expect("before the year 586,000")
+}
+
+/// Every 4000 bytes it says how far it is. Where nothing comes for a second it says something itself, so that a peer that does not know
+/// the connection can reset it.
+const STREAM: &str = r"
+exec 5<>/dev/tcp/$VIP/$PORT && printf 'GET /100/10000000/400 HTTP/1.0\r\n\r\n' >&5
+while read -r -t 5 -u 5 line && [ ${#line} -gt 1 ]; do case $line in Served-By:*) by=${line#*: };; esac; done
+n=0
+while [ ! -e $ME.stop ]; do
+  read -r -N 4000 -t 1 -u 5 data; code=$?
+  n=$((n + ${#data})); echo ${by%?} $n >$ME
+  if [ $code -gt 128 ]; then printf x >&5 || break; elif [ $code -gt 0 ]; then break; fi
+done
+exec 5>&-; echo ended >$ME.end
+";
+
+const PAGES: &str = r"
+while [ ! -e $ME.stop ]; do
+  asked=${EPOCHREALTIME/[.,]/} by=
+  exec 5<>/dev/tcp/$VIP/80 && printf 'GET / HTTP/1.0\r\n\r\n' >&5
+  while read -r -t 0.5 -u 5 line; do case $line in 'served by '*) by=${line##* };; esac; done
+  exec 5>&-
+  [ -z $by ] || echo $asked ${EPOCHREALTIME/[.,]/} $by >>$ME
+  read -r -t 0.005 -u 6
+done
+echo ended >$ME.end
+";
+
+impl Client<'_> {
+    /// Loads for this bed, whose tunnel must be IPv4's.
+    pub fn new(bed: &Bed) -> Client<'_> {
+        Client { bed, started: Cell::new(0) }
+    }
+
+    fn run(&self, script: &str) -> PathBuf {
+        let id = self.started.get();
+        self.started.set(id + 1);
+        let path = self.bed.file(&format!("guest/load{id}"));
+        // A pipe that nobody writes to, on 6, to wait for a while without a process.
+        let head = "exec 2>/dev/null; trap '' PIPE; mkfifo /tmp/wait$$; exec 6<>/tmp/wait$$";
+        let (host, port) = (self.bed.host(), pace::PORT);
+        self.bed.guest_start(&format!("{head}; VIP={host} PORT={port} ME=/mnt/load{id}\n{script}"));
+        path
+    }
+
+    /// Starts an endless download of 100 small packets a second, and waits until it runs.
+    pub fn stream(&self) -> Stream {
+        let stream = Stream { path: self.run(STREAM) };
+        wait_until("a stream runs", Duration::from_secs(20), || stream.bytes() > 0);
+        stream
+    }
+
+    /// An endless download from that target, however the others are spread.
+    pub fn stream_from(&self, target: &str) -> Stream {
+        loop {
+            let stream = self.stream();
+            if stream.by() == target {
+                return stream;
+            }
+            stream.stop();
+        }
+    }
+
+    /// Starts to fetch pages.
+    pub fn pages(&self) -> Pages {
+        let pages = Pages { path: self.run(PAGES) };
+        wait_until("pages come", Duration::from_secs(20), || !pages.after(0).is_empty());
+        pages
+    }
+}
+
+impl Stream {
+    fn read(&self) -> (String, u64) {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let (by, bytes) = text.trim().split_once(' ').unwrap_or_default();
+        (by.to_owned(), bytes.parse().unwrap_or(0))
+    }
+
+    /// Who serves it.
+    pub fn by(&self) -> String {
+        let mut by = String::new();
+        wait_until("the stream says who serves it", Duration::from_secs(5), || {
+            by = self.read().0;
+            !by.is_empty()
+        });
+        by
+    }
+
+    /// Bytes that arrived; 0 for a moment while it is being written.
+    pub fn bytes(&self) -> u64 {
+        self.read().1
+    }
+
+    /// Whether its connection ended.
+    pub fn ended(&self) -> bool {
+        self.path.with_extension("end").exists()
+    }
+
+    /// Waits until more arrives than had.
+    pub fn goes_on(&self, limit: Duration) {
+        let mut before = 0;
+        wait_until("the stream is there", limit, || {
+            before = self.bytes();
+            before > 0
+        });
+        wait_until("the stream goes on", limit, || self.bytes() > before + 4000);
+    }
+
+    /// Closes it.
+    pub fn stop(self) {
+        fs::write(self.path.with_extension("stop"), "").expect("the guest's folder");
+        wait_until("the stream stops", Duration::from_secs(20), || self.ended());
+    }
+}
+
+impl Pages {
+    /// The pages asked for after a moment.
+    pub fn after(&self, moment: u64) -> Vec<Page> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let page = |line: &str| {
+            let (asked, rest) = line.split_once(' ')?;
+            let (there, by) = rest.split_once(' ')?;
+            Some(Page { asked: asked.parse().ok()?, there: there.parse().ok()?, by: by.to_owned() })
+        };
+        // Others may still be on their way in; the newest line may be cut.
+        text.split_inclusive('\n')
+            .filter(|l| l.ends_with('\n'))
+            .filter_map(|l| page(l.trim()))
+            .filter(|p| p.asked > moment)
+            .collect()
+    }
+
+    /// Ends the load.
+    pub fn stop(self) -> Vec<Page> {
+        fs::write(self.path.with_extension("stop"), "").expect("the guest's folder");
+        wait_until("the pages stop", Duration::from_secs(20), || self.path.with_extension("end").exists());
+        self.after(0)
+    }
+}
