@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use phalanx_cluster::messages::{NodeName, ToRouter, ToTarget};
-use phalanx_cluster::{CouplingError, CouplingFacility, RouterCluster, TargetCluster};
+use phalanx_cluster::{ClusterError, CouplingError, CouplingFacility, RouterCluster, TargetCluster};
 use phalanx_dataplane::command::{LinkEnd, TargetEntry, VipEntry};
 use phalanx_dataplane::{Command, CoreStats, Dataplane, Event};
 use phalanx_fabric::Embedded;
@@ -167,17 +167,17 @@ impl Brain {
                 self.heard.insert(node.clone(), Instant::now());
                 self.as_router(|router| router.handle(&node, message, now));
             }
-            Input::RouterConnected(node) => self.as_target_of(&node, |target| Ok(target.connected(now))),
+            Input::RouterConnected(node) => self.with_target_of(&node, |target| target.connected(now)),
             Input::RouterDisconnected(node, why) => {
                 tracing::warn!(router = %node, %why, "no session with the router; its connections go on as far as leases reach");
-                self.as_target_of(&node, |target| Ok(target.disconnected(now)));
+                self.with_target_of(&node, |target| target.disconnected(now));
             }
             Input::FromRouter(node, message) => {
                 self.heard.insert(node.clone(), Instant::now());
                 self.as_target_of(&node, |target| target.handle(message, now));
             }
-            Input::Granted(sa, result) => self.as_router(|router| Ok(router.granted(sa, result, now))),
-            Input::CeilingRaised(sa, result) => self.as_router(|router| Ok(router.ceiling_raised(sa, result))),
+            Input::Granted(sa, result) => self.with_router(|router| router.granted(sa, result, now)),
+            Input::CeilingRaised(sa, result) => self.with_router(|router| router.ceiling_raised(sa, result)),
             Input::Query(query) => self.query(query),
             Input::Shutdown => return true,
         }
@@ -203,22 +203,34 @@ impl Brain {
         self.settle();
     }
 
-    fn as_router(&mut self, act: impl FnOnce(&mut RouterCluster) -> Result<(), phalanx_cluster::ClusterError>) {
-        let Some(router) = &mut self.router else { return };
-        if let Err(error) = act(router) {
-            tracing::warn!(%error, "a message of a target was refused");
+    /// Something that the router's state machine takes as it is.
+    fn with_router(&mut self, act: impl FnOnce(&mut RouterCluster)) {
+        if let Some(router) = &mut self.router {
+            act(router);
         }
     }
 
-    fn as_target_of(
-        &mut self,
-        node: &NodeName,
-        act: impl FnOnce(&mut TargetCluster) -> Result<(), phalanx_cluster::ClusterError>,
-    ) {
-        let Some(target) = self.routers.get_mut(node) else { return };
-        if let Err(error) = act(target) {
-            tracing::warn!(router = %node, %error, "a message of the router was refused");
+    /// Something that may be refused: then it changed nothing.
+    fn as_router(&mut self, act: impl FnOnce(&mut RouterCluster) -> Result<(), ClusterError>) {
+        self.with_router(|router| {
+            if let Err(error) = act(router) {
+                tracing::warn!(%error, "a message of a target was refused");
+            }
+        });
+    }
+
+    fn with_target_of(&mut self, node: &NodeName, act: impl FnOnce(&mut TargetCluster)) {
+        if let Some(target) = self.routers.get_mut(node) {
+            act(target);
         }
+    }
+
+    fn as_target_of(&mut self, node: &NodeName, act: impl FnOnce(&mut TargetCluster) -> Result<(), ClusterError>) {
+        self.with_target_of(node, |target| {
+            if let Err(error) = act(target) {
+                tracing::warn!(router = %node, %error, "a message of the router was refused");
+            }
+        });
     }
 
     /// Does all that the state machines want, until they want nothing more.
@@ -247,9 +259,9 @@ impl Brain {
         let now = self.now();
         let result = finished.result.map_err(|refused| refused.to_string());
         match finished.purpose {
-            Purpose::Router(request) => self.as_router(|router| Ok(router.local_done(request, result, now))),
+            Purpose::Router(request) => self.with_router(|router| router.local_done(request, result, now)),
             Purpose::Target(node, request) => {
-                self.as_target_of(&node, |target| Ok(target.core_done(request, result)));
+                self.with_target_of(&node, |target| target.core_done(request, result));
             }
             Purpose::Nobody(what) => {
                 if let Err(refused) = result {

@@ -198,8 +198,7 @@ impl Brain {
     pub(super) fn look_for_absent(&mut self) {
         let told = |member: &MemberStatus| member.state >= MemberState::Joining;
         let members = self.router.as_ref().filter(|_| !self.absent.is_empty()).map(RouterCluster::members);
-        let told: Vec<TargetId> =
-            members.into_iter().flatten().filter(|m| told(m)).flat_map(|m| m.targets).collect();
+        let told: Vec<TargetId> = members.into_iter().flatten().filter(|m| told(m)).flat_map(|m| m.targets).collect();
         let due = |(id, absent): (&TargetId, &Absent)| {
             let due = if absent.back { told.contains(id) } else { absent.since.elapsed() >= GRACE };
             due.then_some((*id, absent.back, absent.since))

@@ -33,7 +33,7 @@ pub(super) async fn node(
     version: &'static str,
     inputs: mpsc::Sender<Input>,
 ) -> Result<Brain, NodeError> {
-    let store = if config.vips.is_empty() { None } else { Some(Arc::new(Embedded::open(&store_path(&config))?)) };
+    let store = if config.vips.is_empty() { None } else { Some(Arc::new(Embedded::open(store_path(&config))?)) };
     let coupling = match &store {
         Some(store) => format!("embedded, store {:016x}", store.incarnation().await?),
         None => "none: this node owns no VIP".to_owned(),
