@@ -46,7 +46,8 @@ pid_start_time() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
   read -ra stat <<<"${stat##*) }"
-  [ "${stat[0]}" != Z ] || return 1
+  # The first thread of a killed process may be gone before the others are.
+  if [ "${stat[0]}" = Z ] && [ "${stat[17]}" -le 1 ]; then return 1; fi
   echo "${stat[19]}"
 }
 

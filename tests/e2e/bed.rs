@@ -284,9 +284,11 @@ pub fn wait_until(what: &str, limit: Duration, mut happened: impl FnMut() -> boo
     start.elapsed()
 }
 
-/// A process that ended but was not waited for by its parent, which is not us.
+/// A process that ended, with all its threads, but was not waited for by its parent, which is not us.
 fn zombie(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    threads == 0 || threads == 1 && state.contains(") Z ")
 }
 
 fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {

@@ -1,5 +1,4 @@
-//! Loads in the client guest that start no process per step: a fork there takes up to a second while the machine is busy, which would drown
-//! what the tests measure. They tell how they are in files of the guest's folder, with the host's clock.
+//! Loads in the client guest (`client.py`). They tell how they are in files of the guest's folder, with the host's clock.
 
 use crate::bed::{Bed, wait_until};
 use crate::pace;
@@ -41,52 +40,24 @@ pub fn now() -> u64 {
     u64::try_from(now.as_micros()).expect("before the year 586,000")
 }
 
-/// Every 4000 bytes it says how far it is. Where nothing comes for a second it says something itself, so that a peer that does not know
-/// the connection can reset it.
-const STREAM: &str = r"
-exec 5<>/dev/tcp/$VIP/$PORT && printf 'GET /100/10000000/400 HTTP/1.0\r\n\r\n' >&5
-while read -r -t 5 -u 5 line && [ ${#line} -gt 1 ]; do case $line in Served-By:*) by=${line#*: };; esac; done
-n=0
-while [ ! -e $ME.stop ]; do
-  read -r -N 4000 -t 1 -u 5 data; code=$?
-  n=$((n + ${#data})); echo ${by%?} $n >$ME
-  if [ $code -gt 128 ]; then printf x >&5 || break; elif [ $code -gt 0 ]; then break; fi
-done
-exec 5>&-; echo ended >$ME.end
-";
-
-const PAGES: &str = r"
-while [ ! -e $ME.stop ]; do
-  asked=${EPOCHREALTIME/[.,]/} by=
-  exec 5<>/dev/tcp/$VIP/80 && printf 'GET / HTTP/1.0\r\n\r\n' >&5
-  while read -r -t 0.5 -u 5 line; do case $line in 'served by '*) by=${line##* };; esac; done
-  exec 5>&-
-  [ -z $by ] || echo $asked ${EPOCHREALTIME/[.,]/} $by >>$ME
-  read -r -t 0.005 -u 6
-done
-echo ended >$ME.end
-";
-
 impl Client<'_> {
-    /// Loads for this bed, whose tunnel must be IPv4's.
+    /// Loads for this bed.
     pub fn new(bed: &Bed) -> Client<'_> {
         Client { bed, started: Cell::new(0) }
     }
 
-    fn run(&self, script: &str) -> PathBuf {
+    fn run(&self, kind: &str, port: u16) -> PathBuf {
         let id = self.started.get();
         self.started.set(id + 1);
-        let path = self.bed.file(&format!("guest/load{id}"));
-        // A pipe that nobody writes to, on 6, to wait for a while without a process.
-        let head = "exec 2>/dev/null; trap '' PIPE; mkfifo /tmp/wait$$; exec 6<>/tmp/wait$$";
-        let (host, port) = (self.bed.host(), pace::PORT);
-        self.bed.guest_start(&format!("{head}; VIP={host} PORT={port} ME=/mnt/load{id}\n{script}"));
-        path
+        fs::write(self.bed.file("guest/client.py"), include_str!("client.py")).expect("the guest's folder");
+        let host = self.bed.host().trim_matches(['[', ']']);
+        self.bed.guest_start(&format!("exec /usr/bin/python3 /mnt/client.py {kind} {host} {port} /mnt/load{id}"));
+        self.bed.file(&format!("guest/load{id}"))
     }
 
     /// Starts an endless download of 100 small packets a second, and waits until it runs.
     pub fn stream(&self) -> Stream {
-        let stream = Stream { path: self.run(STREAM) };
+        let stream = Stream { path: self.run("stream", pace::PORT) };
         wait_until("a stream runs", Duration::from_secs(20), || stream.bytes() > 0);
         stream
     }
@@ -104,7 +75,7 @@ impl Client<'_> {
 
     /// Starts to fetch pages.
     pub fn pages(&self) -> Pages {
-        let pages = Pages { path: self.run(PAGES) };
+        let pages = Pages { path: self.run("pages", 80) };
         wait_until("pages come", Duration::from_secs(20), || !pages.after(0).is_empty());
         pages
     }
