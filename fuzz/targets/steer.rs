@@ -57,7 +57,7 @@ impl Bed {
             inner_is_vip: what & 16 != 0,
             settled: what & 32 == 0,
         };
-        let decision = decide(&arrival, &seen, &self.table);
+        let decision = decide(&arrival, &seen, &self.table, |port| port & 1 == 0);
         self.act(peer, decision, &Opened::packet(&mended), what);
         let _ = self.table.sweep(self.now, 2, |_| ());
         let _ = self.tracker.sweep(self.now, 2, |_, _| ());
@@ -69,7 +69,7 @@ impl Bed {
 
     fn act(&mut self, peer: PeerId, decision: Decision, opened: &Opened, what: u8) {
         if decision == Decision::OpenThenSelect {
-            let admitted = admit(peer, opened, &mut self.table, &mut self.selector, self.now);
+            let admitted = admit(peer, opened, &mut self.table, |_| Some(&mut self.selector), self.now);
             if let (Ok(target), Seen::Tcp { flow, .. }) = (admitted, opened.seen()) {
                 let entry = self.table.lookup(&ConnKey { peer, flow: *flow }).expect("an entry was made");
                 assert_eq!(entry.target, target);

@@ -56,8 +56,6 @@ pub struct VipDef {
     pub prefix_len: u8,
     /// Who obeys: the highest epoch seen (I6).
     pub epoch: Epoch,
-    /// Ports that are distributed to this target; empty: all.
-    pub ports: Vec<u16>,
     /// From which addresses link packets for this VIP are believed: the router's end of the link (R14).
     pub router_link: Vec<IpAddr>,
     /// The standing rules of the VIP: those that name no SA of their own.

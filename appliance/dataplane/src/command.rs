@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, WindowSnapshot};
-use phalanx_steering::{ConnKey, Cursor, Policy};
+use phalanx_steering::{Candidate, ConnKey, Cursor, Distribution, Policy, PortRule, SteeringError};
 use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
 
 /// A command with the number its [`Event::Done`] answers to.
@@ -37,7 +37,8 @@ pub enum Command {
     RemoveSa(SaId),
     /// Replaces all filters.
     SetFilters(Box<FilterTable>),
-    /// Replaces the targets of a VIP, on its router core.
+    /// Replaces the targets of a VIP and which ports go to them, on its router core. A rule whose ports stay the same goes
+    /// on with its turn.
     SetTargets(VipId, Box<TargetSet>),
     /// On targets, on every core (the one with the link port looks at it): from whom link packets for a VIP are believed.
     SetRouter(VipId, GreEnd),
@@ -92,22 +93,33 @@ pub struct VipEntry {
     pub epoch: Epoch,
     /// The core of this process that is its router; none: the router is another box.
     pub router_core: Option<CoreId>,
-    /// How targets are selected.
-    pub policy: Policy,
     /// Outbound connections from this VIP and clear packets to it are this host's business: it serves the VIP.
     pub served: bool,
 }
 
-/// All targets of a VIP.
+/// All targets of a VIP, and which of them new connections go to.
 #[derive(Clone, Debug, Default)]
 pub struct TargetSet {
-    /// In any order; at most [`TargetSet::MAX`].
-    pub targets: Vec<TargetEntry>,
+    pub(crate) targets: Vec<TargetEntry>,
+    pub(crate) distribution: Distribution,
 }
 
 impl TargetSet {
-    /// Most targets of one VIP.
-    pub const MAX: usize = 32;
+    /// The targets in any order. The first of the rules that names the local port of a new
+    /// connection says which of them may be selected for it; a port that no rule names is the router's own (R10, R24).
+    ///
+    /// # Errors
+    /// More than [`Distribution::new`] takes.
+    pub fn new(targets: Vec<TargetEntry>, policy: Policy, rules: &[PortRule]) -> Result<TargetSet, SteeringError> {
+        let candidate = |target: &TargetEntry| Candidate {
+            id: target.id,
+            eligible: target.eligible,
+            draining: target.draining,
+            weight: target.weight,
+        };
+        let candidates: Vec<Candidate> = targets.iter().map(candidate).collect();
+        Ok(TargetSet { distribution: Distribution::new(policy, &candidates, rules)?, targets })
+    }
 }
 
 /// One target of a VIP.
@@ -251,7 +263,7 @@ pub enum Refused {
     /// The epoch is lower than the one seen (I6).
     #[error("an older epoch")]
     OldEpoch,
-    /// More targets than [`TargetSet::MAX`], or a port or core that does not exist.
+    /// A port or core that does not exist.
     #[error("out of range")]
     OutOfRange,
 }

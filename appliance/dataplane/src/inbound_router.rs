@@ -6,11 +6,13 @@ use arrayvec::ArrayVec;
 use phalanx_aead::{PeekOp, peek_burst};
 use phalanx_ipsec::{InboundIndex, Mode, Peek, PeekJob, Peeked, Subject};
 use phalanx_steering::look::{Look, Seen, Shape, look};
-use phalanx_steering::{Arrival, ConnectionTable, Decision, Protection, Seed, SteeringError, TableLimits, steer};
+use phalanx_steering::{
+    Arrival, ConnectionTable, Decision, Distribution, Protection, Seed, SteeringError, TableLimits, steer,
+};
 use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, TargetId, link, protocol};
 
 use crate::clock::Now;
-use crate::command::{LinkEnd, TargetSet};
+use crate::command::LinkEnd;
 use crate::config::Limits;
 use crate::engine::{Batch, Engine};
 use crate::hold::{Held, HoldPool};
@@ -52,7 +54,7 @@ pub(crate) struct RouterSa {
     pub(crate) asked_us: Option<u64>,
     pub(crate) held: Held,
     /// The highest number forwarded to each target.
-    pub(crate) forwarded: ArrayVec<(TargetId, u64), { TargetSet::MAX }>,
+    pub(crate) forwarded: ArrayVec<(TargetId, u64), { Distribution::TARGETS }>,
 }
 
 /// An IP packet to a VIP whose router this core is.
@@ -209,17 +211,20 @@ impl<S: Source> Engine<S> {
     fn decide(&self, one: &Peeking<S::Packet>, seen: &Seen) -> Decision {
         let (vip, sa) = (self.tables.vips.at(one.arrived.vip), self.tables.cache.inbound(one.sa));
         let (Some(vip), Some(sa)) = (vip, sa) else { return Decision::Drop(DropReason::UnknownSpi) };
+        // The connection's VIP may be another than the tunnel's: IPv6 through a tunnel over IPv4.
+        let connects_to = seen.local().and_then(|local| self.tables.vips.by_address(local));
         let arrival = Arrival {
             peer: sa.params().peer,
             protection: Protection::Esp,
             encrypted: true,
             tunnel: matches!(sa.params().mode, Mode::Tunnel { .. }),
             outer_is_vip: true,
-            // The inner address may be another VIP of ours: IPv6 through a tunnel over IPv4.
-            inner_is_vip: seen.local().is_some_and(|local| self.tables.vips.slot_of(local).is_some()),
+            inner_is_vip: connects_to.is_some(),
             settled: vip.settled,
         };
-        steer::decide(&arrival, seen, &self.router.table)
+        // While draining no new connection is welcome, ours no more than a target's: the SYN is refused once it is proved.
+        let distributed = |port| self.router.draining || connects_to.is_some_and(|vip| vip.distributes(port));
+        steer::decide(&arrival, seen, &self.router.table, distributed)
     }
 
     /// Stage 4: sends an encrypted packet as it came to a target (R14); to this very core without a detour.

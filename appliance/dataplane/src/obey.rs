@@ -74,7 +74,6 @@ impl<S: Source> Engine<S> {
             }
             let was_router = vip.entry.router_core.is_some();
             vip.settled &= vip.entry.router_core == Some(self.id);
-            vip.selector.set_policy(entry.policy);
             let old = std::mem::replace(&mut vip.entry, entry);
             self.trash(Trash::Vip(old));
             match (was_router, is_router) {
@@ -177,7 +176,7 @@ impl<S: Source> Engine<S> {
             LinkEnd::Ring(core) => self.world.core(*core).is_some(),
             LinkEnd::Gre(gre, _) => gre.port < self.world.ports.len(),
         };
-        if set.targets.len() > TargetSet::MAX || !set.targets.iter().all(|target| exists(&target.link)) {
+        if !set.targets.iter().all(|target| exists(&target.link)) {
             self.trash(Trash::Targets(set));
             return Err(Refused::OutOfRange);
         }

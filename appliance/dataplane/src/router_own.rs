@@ -130,8 +130,10 @@ impl<S: Source> Engine<S> {
         if self.router.draining {
             return Err(DropReason::NoTarget);
         }
-        let vip = self.tables.vips.at_mut(one.slot).ok_or(DropReason::NoTarget)?;
-        steer::admit(peer, &opened, &mut self.router.table, &mut vip.selector, now.ms())
+        let vips = &mut self.tables.vips;
+        let slot = opened.seen().local().and_then(|local| vips.slot_of(local));
+        let connects_to = slot.and_then(|slot| vips.at_mut(slot));
+        steer::admit(peer, &opened, &mut self.router.table, |port| connects_to?.selector(port), now.ms())
     }
 
     /// Whether this router may accept the number itself.

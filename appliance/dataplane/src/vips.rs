@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use arrayvec::ArrayVec;
-use phalanx_steering::{Candidate, Selector};
+use phalanx_steering::Selector;
 use phalanx_wire::{TargetId, VipId};
 
 use crate::command::{GreEnd, TargetEntry, TargetSet, VipEntry};
@@ -20,7 +19,6 @@ pub(crate) struct Vip {
     /// From whom link packets are believed.
     pub(crate) router: Option<GreEnd>,
     pub(crate) targets: Option<Box<TargetSet>>,
-    pub(crate) selector: Selector,
     /// All targets were heard since this router took the VIP.
     pub(crate) settled: bool,
 }
@@ -36,19 +34,21 @@ impl Vip {
         (self.entry.router_core, self.router) == (other.entry.router_core, other.router)
     }
 
+    /// Whether new connections to the port go to targets.
+    pub(crate) fn distributes(&self, port: u16) -> bool {
+        self.targets.as_ref().is_some_and(|set| set.distribution.names(port))
+    }
+
+    /// Who chooses a target for a new connection to the port.
+    pub(crate) fn selector(&mut self, port: u16) -> Option<&mut Selector> {
+        self.targets.as_mut()?.distribution.selector(port)
+    }
+
     /// Replaces the targets; gives back the old set.
-    pub(crate) fn set_targets(&mut self, set: Box<TargetSet>) -> Option<Box<TargetSet>> {
-        let candidates: ArrayVec<Candidate, { TargetSet::MAX }> = set
-            .targets
-            .iter()
-            .map(|target| Candidate {
-                id: target.id,
-                eligible: target.eligible,
-                draining: target.draining,
-                weight: target.weight,
-            })
-            .collect();
-        self.selector.set(&candidates);
+    pub(crate) fn set_targets(&mut self, mut set: Box<TargetSet>) -> Option<Box<TargetSet>> {
+        if let Some(old) = &self.targets {
+            set.distribution.succeed(&old.distribution);
+        }
         self.targets.replace(set)
     }
 }
@@ -96,8 +96,7 @@ impl Vips {
         // The maps have as many places as there are slots: neither is full.
         let _ = self.by_address.insert(entry.address, slot as u16);
         let _ = self.by_id.insert(entry.id, slot as u16);
-        let selector = Selector::new(entry.policy, &[]);
-        self.slots[slot] = Some(Vip { entry, router: None, targets: None, selector, settled });
+        self.slots[slot] = Some(Vip { entry, router: None, targets: None, settled });
         Ok(())
     }
 
@@ -112,13 +111,11 @@ impl Vips {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phalanx_steering::Policy;
     use phalanx_wire::Epoch;
 
     fn entry(id: u16, address: &str) -> Box<VipEntry> {
         let address = address.parse().unwrap();
-        let policy = Policy::RoundRobin;
-        Box::new(VipEntry { id: VipId(id), address, epoch: Epoch(1), router_core: None, policy, served: true })
+        Box::new(VipEntry { id: VipId(id), address, epoch: Epoch(1), router_core: None, served: true })
     }
 
     #[test]

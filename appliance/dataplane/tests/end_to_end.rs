@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use common::{Control, End, framed, params, protect, segment};
 use dpdk_ffi::{Burst, Eal, Mempool, MempoolConfig, Port, RxQueue, TxQueue};
-use phalanx_dataplane::command::{ConnRow, DumpRequest, DumpWhat, LeaseRow, LinkEnd, TargetEntry, TargetSet, VipEntry};
+use phalanx_dataplane::command::{ConnRow, DumpRequest, DumpWhat, LeaseRow, VipEntry};
 use phalanx_dataplane::config::{CoreConfig, EalConfig, HugePages, Idle, Limits, PortConfig, PortRole};
 use phalanx_dataplane::{Command, Dataplane, DataplaneConfig, Event, Stage};
 use phalanx_ipsec::{Direction, FilterTable, InboundSa, Lease, OutboundSa, Role};
-use phalanx_steering::Policy;
 use phalanx_wire::ethernet::{HEADER_LEN, ethertype};
 use phalanx_wire::{Arp, Buffer, CoreId, DropReason, Epoch, Frame, Mac, TargetId, TcpFlags, VecBuffer, VipId, arp};
 
@@ -128,14 +127,11 @@ fn set_up(control: &mut Control, role: Direction) {
         address: common::addr(VIP),
         epoch: Epoch(1),
         router_core: Some(CoreId(0)),
-        policy: Policy::RoundRobin,
         served: true,
     })));
     control.order(Command::AddInbound(Box::new(InboundSa::new(params(Direction::Inbound, &ours(1, 0x101))).unwrap())));
     if role == Direction::Inbound {
-        let link = LinkEnd::Ring(CoreId(1));
-        let target = TargetEntry { id: TargetId(1), link, eligible: true, draining: false, weight: 1 };
-        control.order(Command::SetTargets(VipId(1), Box::new(TargetSet { targets: vec![target] })));
+        control.order(Command::SetTargets(VipId(1), common::all_ports_to(CoreId(1))));
         control.order(Command::Settled(VipId(1)));
     } else {
         let sa = OutboundSa::new(params(Direction::Outbound, &ours(2, 0x102))).unwrap();

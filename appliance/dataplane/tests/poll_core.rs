@@ -17,12 +17,11 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use common::{Control, End, framed, params, protect, segment};
-use phalanx_dataplane::command::{LinkEnd, TargetEntry, TargetSet, VipEntry};
+use phalanx_dataplane::command::VipEntry;
 use phalanx_dataplane::config::{CoreConfig, EalConfig, HugePages, Idle, Limits, PortConfig, PortRole};
 use phalanx_dataplane::{Command, CoreStats, Dataplane, DataplaneConfig, Stage};
 use phalanx_ipsec::{Direction, FilterTable, InboundSa, OutboundSa};
-use phalanx_steering::Policy;
-use phalanx_wire::{CoreId, DropReason, Epoch, Mac, TargetId, TcpFlags, VipId};
+use phalanx_wire::{CoreId, DropReason, Epoch, Mac, TcpFlags, VipId};
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
@@ -226,13 +225,10 @@ fn set_up(control: &mut Control) {
             address: common::addr(address),
             epoch: Epoch(1),
             router_core: Some(CoreId(0)),
-            policy: Policy::RoundRobin,
             served: true,
         })));
     }
-    let target =
-        TargetEntry { id: TargetId(1), link: LinkEnd::Ring(CoreId(0)), eligible: true, draining: false, weight: 1 };
-    control.order(Command::SetTargets(VipId(2), Box::new(TargetSet { targets: vec![target] })));
+    control.order(Command::SetTargets(VipId(2), common::all_ports_to(CoreId(0))));
     control.order(Command::Settled(VipId(2)));
     control.order(Command::AddInbound(Box::new(InboundSa::new(params(Direction::Inbound, &RECEIVER)).unwrap())));
     control.order(Command::AddOutbound(Box::new(OutboundSa::new(params(Direction::Outbound, &SENDER)).unwrap())));
@@ -258,7 +254,10 @@ fn a_poll_core_neither_allocates_nor_waits_nor_calls_the_system() {
     assert!(LISTENER.load(SeqCst) >= 0, "seccomp needs root: {}", std::io::Error::last_os_error());
     let before = stages(&stats);
     ARMED.store(1, SeqCst);
-    control.serve_for(Duration::from_secs(2));
+    control.serve_for(Duration::from_secs(1));
+    // New targets amid the traffic: what they replace is given back, not freed.
+    control.order(Command::SetTargets(VipId(2), common::all_ports_to(CoreId(0))));
+    control.serve_for(Duration::from_secs(1));
     ARMED.store(0, SeqCst);
     let (allocations, calls) = (ALLOCATIONS.load(SeqCst), SYSTEM_CALLS.load(SeqCst));
     let after = stages(&stats);

@@ -5,8 +5,8 @@
 //! no memory: everything is allocated at construction (I7).
 //!
 //! The way of one inbound packet through here: [`look::look`] says what a decrypted prefix shows, [`steer::decide`]
-//! what to do with it; for a SYN that the router has opened and verified, [`steer::admit`] selects a target and makes
-//! the entry. On the target [`tracker::Tracker`] watches both directions and says when a connection opened and closed.
+//! what to do with it; for a SYN that the router has opened and verified, [`steer::admit`] has a target selected by the
+//! [`ports::Distribution`] and makes the entry. On the target [`tracker::Tracker`] watches both directions and says when a connection opened and closed.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -16,6 +16,7 @@ mod hash;
 mod key;
 pub mod look;
 mod peers;
+pub mod ports;
 pub mod select;
 pub mod steer;
 mod store;
@@ -27,6 +28,7 @@ pub use hash::Seed;
 pub use key::ConnKey;
 pub use look::{Look, Opened, Seen};
 pub use peers::PeerCount;
+pub use ports::{Distribution, PortRule};
 pub use select::{Candidate, Policy, Selector};
 pub use steer::{Arrival, Decision};
 pub use table::{Conn, ConnState, ConnectionTable, TableLimits};
@@ -61,4 +63,13 @@ pub enum SteeringError {
     /// More entries than this machine or a slot number can address.
     #[error("{0} entries are more than a table can have")]
     TooMany(usize),
+    /// More than [`Distribution::TARGETS`].
+    #[error("{0} targets of one VIP are more than {max}", max = Distribution::TARGETS)]
+    TooManyTargets(usize),
+    /// More than [`Distribution::RULES`].
+    #[error("{0} rules for ports are more than {max}", max = Distribution::RULES)]
+    TooManyRules(usize),
+    /// More than [`Distribution::RANGES`].
+    #[error("{0} ranges of ports in one rule are more than {max}", max = Distribution::RANGES)]
+    TooManyRanges(usize),
 }

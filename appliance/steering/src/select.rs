@@ -32,49 +32,33 @@ impl Candidate {
     }
 }
 
-/// Most targets that one VIP may have.
-pub const MAX_TARGETS: usize = 64;
-
-#[derive(Clone, Copy)]
+#[derive(Clone, Debug)]
 struct Share {
     candidate: Candidate,
     /// What smooth weighted round robin owes this target.
     credit: i64,
 }
 
-/// Chooses targets for one VIP. Control replaces its candidates; the poll loop asks it once per new connection.
+/// Chooses among targets. Control makes it, the poll loop asks it once per new connection.
+#[derive(Clone, Debug)]
 pub struct Selector {
     policy: Policy,
-    shares: arrayvec::ArrayVec<Share, MAX_TARGETS>,
+    shares: Vec<Share>,
 }
 
 impl Selector {
-    /// A selector over `candidates`; those beyond [`MAX_TARGETS`] are left out (control checks that there are none).
+    /// A selector over `candidates`.
     pub fn new(policy: Policy, candidates: &[Candidate]) -> Self {
-        let mut selector = Selector { policy, shares: arrayvec::ArrayVec::new() };
-        selector.set(candidates);
-        selector
+        let shares = candidates.iter().map(|&candidate| Share { candidate, credit: 0 }).collect();
+        Selector { policy, shares }
     }
 
-    /// Replaces the candidates. Those that stay keep their place in the turn, so frequent updates skew nothing.
-    pub fn set(&mut self, candidates: &[Candidate]) {
-        let old = self.shares.clone();
-        let credit = |id| old.iter().find(|share| share.candidate.id == id).map_or(0, |share| share.credit);
-        self.shares = candidates
-            .iter()
-            .take(MAX_TARGETS)
-            .map(|candidate| Share { candidate: *candidate, credit: credit(candidate.id) })
-            .collect();
-    }
-
-    /// Changes how it chooses.
-    pub fn set_policy(&mut self, policy: Policy) {
-        self.policy = policy;
-    }
-
-    /// The candidates as they were set.
-    pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
-        self.shares.iter().map(|share| &share.candidate)
+    /// Takes the place of `old`: targets that both have keep their place in the turn, so frequent updates skew nothing.
+    pub fn succeed(&mut self, old: &Selector) {
+        for share in &mut self.shares {
+            let same = old.shares.iter().find(|other| other.candidate.id == share.candidate.id);
+            share.credit = same.map_or(0, |other| other.credit);
+        }
     }
 
     /// The target for one new connection; `None` if none takes new ones. `connections` tells how many a target has.
@@ -156,7 +140,7 @@ mod tests {
         for policy in [Policy::RoundRobin, Policy::LeastConnections] {
             let mut selector = Selector::new(policy, &[draining, dead, candidate(3, 0)]);
             assert_eq!(selector.select(|_| 0), None);
-            selector.set(&[draining, dead, candidate(3, 0), candidate(4, 1)]);
+            let mut selector = Selector::new(policy, &[draining, dead, candidate(3, 0), candidate(4, 1)]);
             assert_eq!(choices(&mut selector, 3), [4, 4, 4]);
         }
     }
@@ -168,7 +152,9 @@ mod tests {
         let mut seen = Vec::new();
         for _ in 0..4 {
             seen.extend(choices(&mut selector, 1));
-            selector.set(&all);
+            let mut next = Selector::new(Policy::RoundRobin, &all);
+            next.succeed(&selector);
+            selector = next;
         }
         assert_eq!(seen, [1, 2, 1, 2]);
     }

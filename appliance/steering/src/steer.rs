@@ -57,7 +57,8 @@ pub enum Decision {
         /// Who.
         target: TargetId,
     },
-    /// A SYN: open a copy of it; if it is genuine, not a replay and fits its tunnel, [`admit`] names the target.
+    /// A SYN to a distributed port, or of a half-open connection: open a copy of it; if it is genuine, not a replay and
+    /// fits its tunnel, [`admit`] names the target.
     OpenThenSelect,
     /// Process it here, as an ordinary endpoint does.
     Local,
@@ -66,8 +67,14 @@ pub enum Decision {
 }
 
 /// Decides about a packet of which only an unauthenticated prefix may have been seen; the table is only read (I5).
+/// `distributed` tells whether new connections to a local port are distributed (R24); known ones are, whatever it says.
 #[inline]
-pub fn decide(arrival: &Arrival, seen: &Seen, table: &ConnectionTable) -> Decision {
+pub fn decide(
+    arrival: &Arrival,
+    seen: &Seen,
+    table: &ConnectionTable,
+    distributed: impl FnOnce(u16) -> bool,
+) -> Decision {
     let verdict = arrival.verdict(seen);
     let Seen::Tcp { flow, tcp } = seen else {
         return by_the_router(arrival);
@@ -82,7 +89,7 @@ pub fn decide(arrival: &Arrival, seen: &Seen, table: &ConnectionTable) -> Decisi
         Some(conn) if opens && conn.state == ConnState::HalfOpen => OPEN_IF_SETTLED[usize::from(arrival.settled)],
         Some(conn) if verdict == Verdict::DistributeConnection => Decision::OpenThenForward { target: conn.target },
         Some(conn) => Decision::Forward { target: conn.target },
-        None if opens => OPEN_IF_SETTLED[usize::from(arrival.settled)],
+        None if opens && distributed(flow.local.port) => OPEN_IF_SETTLED[usize::from(arrival.settled)],
         None => by_the_router(arrival),
     }
 }
@@ -96,16 +103,17 @@ fn by_the_router(arrival: &Arrival) -> Decision {
 }
 
 /// Makes the entry for a SYN that was opened: its integrity check was good, the window has taken its number, and it fits
-/// its tunnel. A SYN of a known connection gets that connection's target; half-open, it has its full time again.
+/// its tunnel. A SYN of a known connection gets that connection's target; half-open, it has its full time again. Of a new
+/// one, `selector` is who chooses for its local port.
 ///
 /// # Errors
 /// [`DropReason::UnknownConnection`] if what was opened is not a SYN after all, [`DropReason::TableFull`],
 /// [`DropReason::HalfOpenLimit`], [`DropReason::NoTarget`]. No entry has changed then.
-pub fn admit(
+pub fn admit<'s>(
     peer: PeerId,
     opened: &Opened,
     table: &mut ConnectionTable,
-    selector: &mut Selector,
+    selector: impl FnOnce(u16) -> Option<&'s mut Selector>,
     now: u64,
 ) -> Result<TargetId, DropReason> {
     let Seen::Tcp { flow, tcp } = opened.seen() else {
@@ -117,6 +125,7 @@ pub fn admit(
     let key = ConnKey { peer, flow: *flow };
     if table.lookup(&key).is_none() {
         table.admits(peer)?;
+        let selector = selector(flow.local.port).ok_or(DropReason::NoTarget)?;
         let target = selector.select(|target| table.connections_of(target)).ok_or(DropReason::NoTarget)?;
         return table.insert(&key, target, now);
     }

@@ -4,10 +4,9 @@ mod common;
 
 use common::{ACK, FIN, RST, SYN, key, segment};
 use phalanx_steering::look::{FIRST_PEEK, MAX_PEEK, Shape, look};
-use phalanx_steering::steer::{admit, decide};
 use phalanx_steering::{
     Arrival, Candidate, Conn, ConnKey, ConnectionTable, Cursor, Decision, Look, Opened, Policy, Progress, Protection,
-    Seen, Selector, TableLimits,
+    Seen, Selector, TableLimits, steer,
 };
 use phalanx_wire::ip::{Fields, write_header};
 use phalanx_wire::{DropReason, IpHeader, PeerId, TargetId};
@@ -86,6 +85,21 @@ fn table() -> ConnectionTable {
 fn selector() -> Selector {
     let target = |id| Candidate { id: TargetId(id), eligible: true, draining: false, weight: 1 };
     Selector::new(Policy::RoundRobin, &[target(1), target(2)])
+}
+
+/// Where every port is distributed.
+fn decide(arrival: &Arrival, seen: &Seen, table: &ConnectionTable) -> Decision {
+    steer::decide(arrival, seen, table, |_| true)
+}
+
+fn admit(
+    peer: PeerId,
+    opened: &Opened,
+    table: &mut ConnectionTable,
+    selector: &mut Selector,
+    now: u64,
+) -> Result<TargetId, DropReason> {
+    steer::admit(peer, opened, table, |_| Some(selector), now)
 }
 
 fn contents(table: &ConnectionTable) -> Vec<Conn> {
@@ -227,6 +241,22 @@ fn a_connection_through_a_tunnel_that_does_not_end_at_the_vip_is_forwarded_opene
     assert_eq!(decide(&arrival, &seen(ACK), &table), Decision::OpenThenForward { target: TargetId(2) });
     let inner = Arrival { inner_is_vip: false, ..ARRIVAL };
     assert_eq!(decide(&inner, &seen(ACK), &table), Decision::Local);
+}
+
+#[test]
+fn a_port_that_is_not_distributed_is_the_routers_unless_its_connection_is_known() {
+    let (mut table, mut selector) = (table(), selector());
+    let not_80 = |port| port != 80;
+    assert_eq!(steer::decide(&ARRIVAL, &seen(SYN), &table, not_80), Decision::Local);
+    let unsettled = Arrival { settled: false, ..ARRIVAL };
+    let settling = Decision::Drop(DropReason::Settling);
+    assert_eq!(steer::decide(&unsettled, &seen(SYN), &table, not_80), settling);
+    assert_eq!(steer::admit(PeerId(1), &opened(SYN), &mut table, |_| None, 0), Err(DropReason::NoTarget));
+    assert!(table.is_empty());
+    admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 0).expect("a target");
+    assert_eq!(steer::decide(&ARRIVAL, &seen(SYN), &table, not_80), Decision::OpenThenSelect);
+    assert_eq!(steer::admit(PeerId(1), &opened(SYN), &mut table, |_| None, 5), Ok(TargetId(1)));
+    assert_eq!(steer::decide(&ARRIVAL, &seen(ACK), &table, not_80), Decision::Forward { target: TargetId(1) });
 }
 
 #[test]

@@ -67,7 +67,6 @@ pub fn vip(id: VipId, targets: &[u16]) -> VipPlan {
         address: vip_address(id),
         prefix_len: 32,
         epoch: Epoch(1),
-        ports: Vec::new(),
         router_link: vec!["10.78.0.1".parse().unwrap()],
         filters: Vec::new(),
     };

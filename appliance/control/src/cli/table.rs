@@ -190,7 +190,7 @@ fn connections(rows: &[ConnRow]) -> Table {
 }
 
 fn vips(rows: &[VipRow]) -> Table {
-    let mut t = table(&["vip", "id", "address", "owner", "epoch", "here", "targets", "connections", "settled"]);
+    let mut t = table(&["vip", "id", "address", "owner", "epoch", "here", "distributes", "connections", "settled"]);
     for r in rows {
         t.add_row([
             Cell::new(&r.name),
@@ -199,7 +199,7 @@ fn vips(rows: &[VipRow]) -> Table {
             Cell::new(&r.owner),
             number(r.epoch),
             Cell::new(r.roles.join(" ")),
-            Cell::new(r.targets.join(" ")),
+            Cell::new(r.ports.join("\n")),
             number(r.connections),
             flag(r.settled, "yes", "no"),
         ]);
@@ -330,6 +330,14 @@ mod tests {
         let row = LeaseRow { grant_first: 1, grant_end: 1001, next: 40, holders, ..LeaseRow::default() };
         let text = render(&Answer::Lease(vec![row]), false, false);
         assert!(text.contains("1..1001") && text.contains("t1: 16 in 2"), "{text}");
+    }
+
+    #[test]
+    fn a_vip_shows_which_ports_go_to_whom() {
+        let ports = vec!["80,443 -> t1,t2".into(), "25 -> t2".into()];
+        let row = VipRow { name: "web".into(), ports, ..VipRow::default() };
+        let text = render(&Answer::Vip(vec![row]), false, false);
+        assert!(text.contains("80,443 -> t1,t2") && text.contains("25 -> t2"), "{text}");
     }
 
     #[test]

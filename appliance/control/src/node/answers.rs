@@ -243,6 +243,7 @@ impl Brain {
                 owner: self.router_of(state).to_owned(),
                 roles,
                 targets,
+                ports: self.rules_in_words(*id),
                 connections: self.stats.iter().map(count).sum(),
                 settled: state.settled,
             }
@@ -307,8 +308,8 @@ impl Brain {
         self.sas.iter().filter(|(_, e)| e.params.direction == Direction::Outbound).map(row).collect()
     }
 
-    fn vip_name(&self, id: VipId) -> String {
-        let configured = self.config.vips.iter().find(|vip| vip.id == id.0).map(|vip| vip.name.clone());
+    pub(super) fn vip_name(&self, id: VipId) -> String {
+        let configured = self.configured(id).map(|vip| vip.name.clone());
         let address = || self.vips.get(&id).map(|state| state.entry.address.to_string());
         configured.or_else(address).unwrap_or_else(|| id.0.to_string())
     }
@@ -318,7 +319,7 @@ impl Brain {
         sa.map_or_else(|| format!("{:08x}", peer.0), |(_, entry)| entry.params.tunnel.to_string())
     }
 
-    fn target_name(&self, id: phalanx_wire::TargetId) -> String {
+    pub(super) fn target_name(&self, id: phalanx_wire::TargetId) -> String {
         self.numbering.name(id).map_or_else(|| id.0.to_string(), ToString::to_string)
     }
 }

@@ -314,12 +314,14 @@ impl Brain {
     /// The targets of a VIP as its router core is to know them now.
     pub(super) fn target_entries(&self, vip: VipId) -> Vec<TargetEntry> {
         let Some(router) = &self.router else { return Vec::new() };
+        let rules = self.rules(vip);
         let eligible = router.eligible(vip, None);
         let own = self.cores.targets().first().copied().unwrap_or(CoreId(0));
         let entries = router.members().into_iter().flat_map(|member| {
             let core = member.cores.first().copied().unwrap_or(own);
             member.targets.into_iter().map(move |id| (id, core))
         });
+        let entries = entries.filter(|(id, _)| rules.iter().any(|rule| rule.targets.contains(id)));
         let entry = |(id, core)| {
             Some(TargetEntry {
                 id,

@@ -10,6 +10,7 @@ mod books;
 mod brain;
 mod core_events;
 mod cores;
+mod distribution;
 mod dumps;
 mod plan;
 mod router_side;

@@ -15,6 +15,7 @@ use phalanx_ipsec::{
 use phalanx_steering::Policy;
 use phalanx_wire::{CoreId, Epoch, PeerId, Spi, TargetId, VipId};
 
+use super::distribution;
 use crate::config::{self, Config};
 
 /// What the largest SA adds to a packet: IPv6 header, SPI and sequence number, IV, padding and its length, next header, ICV.
@@ -134,11 +135,10 @@ pub fn vips(config: &Config, numbering: &Numbering) -> Result<Vec<VipPlan>, Ipse
                     address: vip.address.addr(),
                     prefix_len: vip.address.prefix_len(),
                     epoch: FIRST_EPOCH,
-                    ports: Vec::new(),
                     router_link: router_link.clone(),
                     filters: own,
                 },
-                targets: targets_of(config, vip, numbering),
+                targets: distribution::targets(config, vip, numbering),
             })
         })
         .collect()
@@ -148,20 +148,6 @@ pub fn vips(config: &Config, numbering: &Numbering) -> Result<Vec<VipPlan>, Ipse
 pub fn links(config: &Config) -> Vec<IpAddr> {
     let ports = config.ports.iter().filter(|p| p.role == config::PortRole::Link);
     ports.flat_map(|p| p.addresses.iter().map(IpNet::addr)).collect()
-}
-
-fn targets_of(config: &Config, vip: &config::Vip, numbering: &Numbering) -> Vec<TargetId> {
-    let mut ids = BTreeSet::new();
-    for rule in &vip.distribute {
-        match &rule.targets {
-            config::Targets::Named(names) => ids.extend(names.iter().filter_map(|n| numbering.id(n))),
-            config::Targets::All => {
-                let others = config.cluster.nodes.iter().filter(|n| n.name != config.node.name);
-                ids.extend(others.filter_map(|n| numbering.id(&n.name)));
-            }
-        }
-    }
-    ids.into_iter().collect()
 }
 
 /// How the router chooses among a VIP's targets.

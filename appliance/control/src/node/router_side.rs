@@ -28,7 +28,6 @@ impl Brain {
                 address: vip.address.addr(),
                 epoch: plan::FIRST_EPOCH,
                 router_core: Some(router_core),
-                policy: plan::policy(vip),
                 served: true,
             };
             self.on_tap(entry.address, true);
@@ -238,8 +237,12 @@ impl Brain {
     }
 
     fn set_targets(&mut self, vip: VipId) {
-        let targets = self.target_entries(vip);
-        self.tell_router(Command::SetTargets(vip, Box::new(TargetSet { targets })));
+        let Some(configured) = self.configured(vip) else { return };
+        let policy = plan::policy(configured);
+        match TargetSet::new(self.target_entries(vip), policy, &self.rules(vip)) {
+            Ok(set) => self.tell_router(Command::SetTargets(vip, Box::new(set))),
+            Err(error) => self.warn(format!("VIP {}: {error}", self.vip_name(vip))),
+        }
     }
 
     fn restore(&mut self, c: &Connection) {

@@ -108,14 +108,8 @@ impl Brain {
         let mut commands = self.set_rules(RuleSource::Vip(def.vip), def.filters);
         // Its own VIPs are on the cores already, with this node as their router.
         if **router != *self.config.node.name {
-            let entry = VipEntry {
-                id: def.vip,
-                address: def.address,
-                epoch: def.epoch,
-                router_core: None,
-                policy: phalanx_steering::Policy::RoundRobin,
-                served: true,
-            };
+            let entry =
+                VipEntry { id: def.vip, address: def.address, epoch: def.epoch, router_core: None, served: true };
             self.on_tap(def.address, true);
             let end = def.router_link.iter().find_map(|&remote| self.gre_to(remote));
             if end.is_none() {

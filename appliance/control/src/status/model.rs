@@ -260,6 +260,8 @@ pub struct VipRow {
     pub roles: Vec<String>,
     /// Those it is distributed to.
     pub targets: Vec<String>,
+    /// Which of its ports go to whom, as `80,1000-2000 -> t1,t2`; the first that names a port decides.
+    pub ports: Vec<String>,
     /// Connections known here.
     pub connections: u64,
     /// Whether connections and windows were gathered from the targets.

@@ -110,8 +110,7 @@ fn connections_of_targets_go_on_before_the_router_is_settled() {
     // The router starts anew: its tables are empty, its target's are not.
     let mut restarted = Bench::new(1);
     restarted.set_vip(Some(CoreId(0)));
-    let targets = vec![TargetEntry { id: TargetId(1), link: SELF[0].1, eligible: true, draining: false, weight: 1 }];
-    restarted.order(Command::SetTargets(VIP, Box::new(TargetSet { targets })));
+    restarted.set_targets(&SELF, &[(0..=u16::MAX, &[1])]);
     restarted.add_sas();
     restarted.order(Command::RestoreConn(VIP, key, TargetId(1)));
     restarted.receive(NETWORK, &client.tcp(4000, ACK));
@@ -160,7 +159,7 @@ fn what_waits_for_a_ceiling_is_given_up_after_a_while() {
     bench.set_vip(Some(CoreId(0)));
     bench.add_sas();
     bench.order(Command::Settled(VIP));
-    bench.receive(NETWORK, &client.tcp(4000, SYN)); // no target is there, but that is asked later
+    bench.receive(NETWORK, &client.tcp(4000, SYN));
     bench.pass(500);
     let asked = bench.events().iter().filter(|e| matches!(e, Event::CeilingWanted { .. })).count();
     assert_eq!(asked, 2);

@@ -99,7 +99,6 @@ fn an_older_epoch_is_not_obeyed() {
         address: addr("10.77.0.100"),
         epoch: Epoch(6),
         router_core: None,
-        policy: Policy::RoundRobin,
         served: true,
     })));
     router.receive(NETWORK, &client.tcp(4000, SYN));
@@ -125,9 +124,7 @@ fn a_target_that_does_not_serve_the_vip_takes_nothing() {
 fn targets_take_turns_and_a_connection_stays_where_it_is() {
     let (mut router, _, mut client) = two_boxes();
     let targets = [(1, LinkEnd::Gre(gre(1, 11), CoreId(0))), (2, LinkEnd::Gre(gre(1, 12), CoreId(0)))];
-    let targets =
-        targets.map(|(id, link)| TargetEntry { id: TargetId(id), link, eligible: true, draining: false, weight: 1 });
-    router.order(Command::SetTargets(VIP, Box::new(TargetSet { targets: targets.to_vec() })));
+    router.set_targets(&targets, &[(0..=u16::MAX, &[1, 2])]);
     for _ in 0..2 {
         for port in 0..6 {
             let flags = if router.engine.router.table.len() < 6 { SYN } else { ACK };

@@ -4,9 +4,11 @@ mod inbound;
 mod links;
 mod modes;
 mod outbound;
+mod ports;
 mod stations;
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use phalanx_ipsec::{
     Action, Algorithm, Direction, Filter, FilterTable, InboundSa, Lease, Lifesize, Mode, OutboundSa, Prefix, Role,
     SaParams, SecretKey, Selectors, TunnelName,
 };
-use phalanx_steering::Policy;
+use phalanx_steering::{Policy, PortRule};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{
     Arp, Buffer, CoreId, DropReason, Epoch, Frame, IpHeader, Mac, NeighborSolicitation, PeerId, SaId, Spi, TargetId,
@@ -158,17 +160,22 @@ impl Bench {
     /// A router of the VIP that is settled, with these targets; its ceiling is far away.
     fn route_vip(&mut self, targets: &[(u16, LinkEnd)]) {
         self.set_vip(Some(CoreId(0)));
-        let targets = targets.iter().map(|&(id, link)| TargetEntry {
-            id: TargetId(id),
-            link,
-            eligible: true,
-            draining: false,
-            weight: 1,
-        });
-        self.order(Command::SetTargets(VIP, Box::new(TargetSet { targets: targets.collect() })));
+        self.set_targets(targets, &[(0..=u16::MAX, &[1, 2])]);
         self.order(Command::Settled(VIP));
         self.add_sas();
         self.order(Command::Ceiling(IN, 1 << 30));
+    }
+
+    /// These targets, in turn, and which ports go to which of them.
+    fn set_targets(&mut self, targets: &[(u16, LinkEnd)], rules: &[(RangeInclusive<u16>, &[u16])]) {
+        let target = |&(id, link)| entry(id, link);
+        let rule = |(ports, targets): &(RangeInclusive<u16>, &[u16])| PortRule {
+            ports: vec![ports.clone()],
+            targets: targets.iter().map(|&id| TargetId(id)).collect(),
+        };
+        let rules: Vec<PortRule> = rules.iter().map(rule).collect();
+        let set = TargetSet::new(targets.iter().map(target).collect(), Policy::RoundRobin, &rules).unwrap();
+        self.order(Command::SetTargets(VIP, Box::new(set)));
     }
 
     fn set_vip(&mut self, router_core: Option<CoreId>) {
@@ -177,7 +184,6 @@ impl Bench {
             address: addr(self.shape.vip),
             epoch: Epoch(5),
             router_core,
-            policy: Policy::RoundRobin,
             served: true,
         })));
     }
@@ -265,6 +271,11 @@ impl Bench {
         let all: Vec<_> = DropReason::ALL.iter().map(|&r| (r, self.drops(r))).filter(|&(_, count)| count > 0).collect();
         assert_eq!(all, expected);
     }
+}
+
+/// A target that takes new connections.
+fn entry(id: u16, link: LinkEnd) -> TargetEntry {
+    TargetEntry { id: TargetId(id), link, eligible: true, draining: false, weight: 1 }
 }
 
 fn framed(packet: &[u8], to: Mac, from: Mac) -> Vec<u8> {
@@ -361,7 +372,12 @@ impl Client {
     }
 
     fn tcp(&mut self, port: u16, flags: u8) -> Vec<u8> {
-        let packet = segment("10.99.0.10", port, "10.77.0.100", 80, flags);
+        self.tcp_to(80, port, flags)
+    }
+
+    /// From a port of the client to a port of the VIP.
+    fn tcp_to(&mut self, to: u16, from: u16, flags: u8) -> Vec<u8> {
+        let packet = segment("10.99.0.10", from, "10.77.0.100", to, flags);
         self.seal(&packet)
     }
 }

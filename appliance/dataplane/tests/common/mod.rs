@@ -5,16 +5,25 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use phalanx_dataplane::command::{Outcome, Refused};
+use phalanx_dataplane::command::{LinkEnd, Outcome, Refused, TargetEntry, TargetSet};
 use phalanx_dataplane::{Command, CommandSender, Event, EventReceiver};
 use phalanx_ipsec::{
     Action, Algorithm, Direction, Filter, Lease, Lifesize, Mode, Prefix, SaParams, SecretKey, Selectors, TunnelName,
 };
+use phalanx_steering::{Policy, PortRule};
 use phalanx_wire::ethernet::{self, ethertype};
-use phalanx_wire::{Mac, PeerId, SaId, Spi, TcpFlags, TcpHeader, VipId, ip, protocol, tcp};
+use phalanx_wire::{CoreId, Mac, PeerId, SaId, Spi, TargetId, TcpFlags, TcpHeader, VipId, ip, protocol, tcp};
 
 pub fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+/// One target, on a core of this box, for every port.
+pub fn all_ports_to(core: CoreId) -> Box<TargetSet> {
+    let id = TargetId(1);
+    let target = TargetEntry { id, link: LinkEnd::Ring(core), eligible: true, draining: false, weight: 1 };
+    let rule = PortRule { ports: vec![0..=u16::MAX], targets: vec![id] };
+    Box::new(TargetSet::new(vec![target], Policy::RoundRobin, &[rule]).unwrap())
 }
 
 /// An SA in tunnel mode between outer and inner addresses; the same `key` and `spi` make the two ends fit.

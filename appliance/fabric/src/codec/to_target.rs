@@ -87,7 +87,6 @@ fn vip_def(m: proto::Vip) -> Part<VipDef> {
         address: at,
         prefix_len,
         epoch: Epoch(m.epoch),
-        ports: list(m.ports, LIST_MAX, "ports", |p| small(p, "port"))?,
         router_link: list(m.router_link, LINKS_MAX, "link addresses", |a| address(&a, "link address"))?,
         filters: list(m.filters, FILTERS_MAX, "filters", |f| ranked_filter(f, vip))?,
     })
@@ -180,7 +179,6 @@ fn from_vip_def(m: &VipDef) -> Part<proto::Vip> {
         address: from_address(m.address),
         prefix_len: m.prefix_len.into(),
         epoch: m.epoch.0,
-        ports: m.ports.iter().map(|p| u32::from(*p)).collect(),
         router_link: list(m.router_link.clone(), LINKS_MAX, "link addresses", |a| Ok(from_address(a)))?,
         filters: list(m.filters.iter().collect(), FILTERS_MAX, "filters", |f| from_ranked_filter(f, m.vip))?,
     })

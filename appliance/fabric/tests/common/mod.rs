@@ -194,19 +194,16 @@ fn filters(vip: VipId) -> impl Strategy<Value = Vec<RankedFilter>> {
 fn vip_def() -> impl Strategy<Value = VipDef> {
     let address = prop_oneof![(v4(), 0..=32_u8), (v6(), 0..=128_u8)];
     let links = vec(prop_oneof![v4(), v6()], 0..3);
-    (vip_epoch(), address, vec(any::<u16>(), 0..5), links).prop_flat_map(
-        |((vip, epoch), (address, prefix_len), ports, router_link)| {
-            filters(vip).prop_map(move |filters| VipDef {
-                vip,
-                address,
-                prefix_len,
-                epoch,
-                ports: ports.clone(),
-                router_link: router_link.clone(),
-                filters,
-            })
-        },
-    )
+    (vip_epoch(), address, links).prop_flat_map(|((vip, epoch), (address, prefix_len), router_link)| {
+        filters(vip).prop_map(move |filters| VipDef {
+            vip,
+            address,
+            prefix_len,
+            epoch,
+            router_link: router_link.clone(),
+            filters,
+        })
+    })
 }
 
 /// An SA that passes its own check.

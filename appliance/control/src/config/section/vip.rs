@@ -26,6 +26,7 @@ pub(in crate::config) struct BackupDraft {
 }
 
 pub(in crate::config) struct DistributeDraft {
+    pub span: Span,
     pub ports: PortsDraft,
     pub targets: TargetsDraft,
 }
@@ -133,8 +134,9 @@ impl DistributeDraft {
                 TargetsDraft::Wrong
             }
         };
+        let span = f.span.clone();
         f.finish();
-        DistributeDraft { ports, targets }
+        DistributeDraft { span, ports, targets }
     }
 }
 

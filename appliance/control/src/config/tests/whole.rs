@@ -250,3 +250,21 @@ fn ports_are_distributed_once_and_to_nodes_that_can_be_reached() {
         &["47: `distribute`: `ports`: the range `8999-8000` ends before it begins"],
     );
 }
+
+#[test]
+fn distribution_has_bounds() {
+    let ports: Vec<String> = (0..17).map(|n| (9000 + 2 * n).to_string()).collect();
+    let help = "put the others into another entry with the same targets";
+    let line = format!("47: `ports` has at most 16 ports and ranges ({help})");
+    expect(ROUTER, &[("80, \"8000-8999\"", &ports.join(", "))], &[&line]);
+    expect(ROUTER, &[("80, \"8000-8999\"", &ports[1..].join(", "))], &[]);
+    let entries: Vec<String> = ports.iter().map(|port| format!("{{ ports = [{port}], targets = [\"t1\"] }}")).collect();
+    let entry = "{ ports = [80, \"8000-8999\"], targets = [\"t1\", \"t2\"] }";
+    expect(ROUTER, &[(entry, &entries.join(", "))], &["47: `distribute` has at most 16 entries"]);
+    expect(ROUTER, &[(entry, &entries[1..].join(", "))], &[]);
+    let node = "[[cluster.node]]\nname = \"t1\"\n";
+    let nodes: String =
+        (1..=30).map(|n| format!("[[cluster.node]]\nname = \"n{n}\"\nlink = [\"10.78.0.{}\"]\n", 100 + n)).collect();
+    let many = [(node, &*format!("{nodes}{node}")), (entry, "{ ports = \"all\", targets = \"all\" }")];
+    expect(ROUTER, &many, &["137: a VIP has at most 32 targets, these are 33"]);
+}

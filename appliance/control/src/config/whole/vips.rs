@@ -2,11 +2,13 @@
 
 use super::{known, unique, unique_names};
 use crate::config::build::default_vip_id;
-use crate::config::read::{At, Sink};
+use crate::config::read::{At, Sink, Span};
 use crate::config::report::Problem;
 use crate::config::section::{Draft, PortsDraft, TargetsDraft, VipDraft, place, text};
 use crate::config::{PortRange, PortRole};
 use ipnet::IpNet;
+use phalanx_steering::Distribution;
+use std::collections::HashSet;
 
 pub(super) fn check(draft: &Draft, sink: &Sink) {
     unique_names(draft.vips.iter().map(|v| v.name.as_ref()), "VIPs", sink);
@@ -17,6 +19,7 @@ pub(super) fn check(draft: &Draft, sink: &Sink) {
         owner(draft, vip, sink);
         backups(draft, vip, sink);
         distribution(draft, vip, sink);
+        bounds(draft, vip, sink);
         if let Some(address) = &vip.address {
             address_of(draft, address, sink);
         }
@@ -32,7 +35,7 @@ fn numbers(draft: &Draft, sink: &Sink) {
     };
     let message = |id: &u16| format!("two VIPs have the number {id}; set another `id` for one of them");
     // Twice the same address has the same number: that was said already.
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let distinct = draft.vips.iter().filter(|v| v.address.as_ref().is_none_or(|a| seen.insert(a.value.addr())));
     unique(distinct.filter_map(number), message, sink);
 }
@@ -99,6 +102,33 @@ fn distribution(draft: &Draft, vip: &VipDraft, sink: &Sink) {
                 sink.push(problem.at(node.span.clone(), "this node").at(name.span.clone(), "named as a target here"));
             }
         }
+    }
+}
+
+/// What a poll core looks at for a new connection is bounded.
+fn bounds(draft: &Draft, vip: &VipDraft, sink: &Sink) {
+    let error = |what: String, span: &Span| Problem::error(what).at(span.clone(), "");
+    if let Some(entry) = vip.distribute.get(Distribution::RULES) {
+        let what = format!("`distribute` has at most {} entries", Distribution::RULES);
+        sink.push(error(what, &entry.span));
+    }
+    for entry in &vip.distribute {
+        if let PortsDraft::Ranges(ranges) = &entry.ports
+            && let Some(range) = ranges.get(Distribution::RANGES)
+        {
+            let what = format!("`ports` has at most {} ports and ranges", Distribution::RANGES);
+            sink.push(error(what, &range.span).help("put the others into another entry with the same targets"));
+        }
+    }
+    let names = vip.distribute.iter().flat_map(|entry| match &entry.targets {
+        TargetsDraft::Wrong => Vec::new(),
+        TargetsDraft::All => draft.node_names().collect(),
+        TargetsDraft::Named(names) => names.iter().map(|n| n.value.as_str()).collect(),
+    });
+    let targets = names.collect::<HashSet<&str>>().len();
+    if targets > Distribution::TARGETS {
+        let what = format!("a VIP has at most {} targets, these are {targets}", Distribution::TARGETS);
+        sink.push(error(what, &vip.distribute[0].span));
     }
 }
 

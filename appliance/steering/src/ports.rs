@@ -1,0 +1,184 @@
+//! Which new connections of a VIP are distributed, and to whom: a list of ports (R24).
+
+use std::ops::RangeInclusive;
+
+use phalanx_wire::TargetId;
+
+use crate::SteeringError;
+use crate::select::{Candidate, Policy, Selector};
+
+/// New connections to these local ports go to these targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRule {
+    /// Which ports; at most [`Distribution::RANGES`].
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// To whom.
+    pub targets: Vec<TargetId>,
+}
+
+/// The rules of one VIP: the first that names a port decides, and a port that none names is the router's own. Control
+/// makes it, for it takes memory; its poll core asks it once per new connection.
+#[derive(Clone, Debug, Default)]
+pub struct Distribution {
+    rules: Box<[Rule]>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    ports: Box<[RangeInclusive<u16>]>,
+    selector: Selector,
+}
+
+impl Distribution {
+    /// Most targets of one VIP.
+    pub const TARGETS: usize = 32;
+    /// Most rules of one VIP.
+    pub const RULES: usize = 16;
+    /// Most ranges of one rule.
+    pub const RANGES: usize = 16;
+
+    /// Distribution to those of `candidates` that the rules name; each rule has its own turn.
+    ///
+    /// # Errors
+    /// [`SteeringError::TooManyTargets`], [`SteeringError::TooManyRules`], [`SteeringError::TooManyRanges`].
+    pub fn new(policy: Policy, candidates: &[Candidate], rules: &[PortRule]) -> Result<Distribution, SteeringError> {
+        if candidates.len() > Distribution::TARGETS {
+            return Err(SteeringError::TooManyTargets(candidates.len()));
+        }
+        if rules.len() > Distribution::RULES {
+            return Err(SteeringError::TooManyRules(rules.len()));
+        }
+        if let Some(long) = rules.iter().find(|rule| rule.ports.len() > Distribution::RANGES) {
+            return Err(SteeringError::TooManyRanges(long.ports.len()));
+        }
+        let rule = |rule: &PortRule| {
+            let named: Vec<Candidate> = candidates.iter().filter(|c| rule.targets.contains(&c.id)).copied().collect();
+            Rule { ports: rule.ports.clone().into(), selector: Selector::new(policy, &named) }
+        };
+        Ok(Distribution { rules: rules.iter().map(rule).collect() })
+    }
+
+    /// Takes the place of `old`: a rule for the same ports goes on with its turn.
+    pub fn succeed(&mut self, old: &Distribution) {
+        for rule in &mut self.rules {
+            if let Some(same) = old.rules.iter().find(|other| other.ports == rule.ports) {
+                rule.selector.succeed(&same.selector);
+            }
+        }
+    }
+
+    /// Whether a rule names the port.
+    pub fn names(&self, port: u16) -> bool {
+        self.rules.iter().any(|rule| rule.names(port))
+    }
+
+    /// Who chooses a target for a new connection to the port.
+    pub fn selector(&mut self, port: u16) -> Option<&mut Selector> {
+        self.rules.iter_mut().find(|rule| rule.names(port)).map(|rule| &mut rule.selector)
+    }
+}
+
+impl Rule {
+    fn names(&self, port: u16) -> bool {
+        self.ports.iter().any(|range| range.contains(&port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn candidates(ids: &[u16]) -> Vec<Candidate> {
+        let one = |id: &u16| Candidate { id: TargetId(*id), eligible: true, draining: false, weight: 1 };
+        ids.iter().map(one).collect()
+    }
+
+    fn rule(ports: &[RangeInclusive<u16>], targets: &[u16]) -> PortRule {
+        PortRule { ports: ports.to_vec(), targets: targets.iter().map(|id| TargetId(*id)).collect() }
+    }
+
+    fn distribution(targets: &[u16], rules: &[PortRule]) -> Distribution {
+        Distribution::new(Policy::RoundRobin, &candidates(targets), rules).expect("within bounds")
+    }
+
+    fn choice(distribution: &mut Distribution, port: u16) -> Option<u16> {
+        distribution.selector(port)?.select(|_| 0).map(|id| id.0)
+    }
+
+    #[test]
+    fn the_first_rule_that_names_a_port_decides() {
+        let rules = [rule(&[80..=80, 1000..=2000], &[1]), rule(&[1500..=3000], &[2]), rule(&[0..=90], &[3])];
+        let mut distribution = distribution(&[1, 2, 3], &rules);
+        let cases = [(80, 1), (1000, 1), (2000, 1), (1500, 1), (2001, 2), (3000, 2), (0, 3), (81, 3)];
+        for (port, target) in cases {
+            assert!(distribution.names(port));
+            assert_eq!(choice(&mut distribution, port), Some(target), "port {port}");
+        }
+        for port in [91, 999, 3001, u16::MAX] {
+            assert!(!distribution.names(port) && distribution.selector(port).is_none(), "port {port}");
+        }
+    }
+
+    #[test]
+    fn no_rules_name_no_port_and_a_rule_may_name_all() {
+        assert!(!Distribution::default().names(80));
+        let all = distribution(&[1], &[rule(&[0..=u16::MAX], &[1])]);
+        assert!(all.names(0) && all.names(u16::MAX));
+    }
+
+    #[test]
+    fn each_rule_has_its_own_turn() {
+        let mut distribution = distribution(&[1, 2], &[rule(&[80..=80], &[1, 2]), rule(&[443..=443], &[1, 2])]);
+        let chosen = [80, 443, 80, 443].map(|port| choice(&mut distribution, port));
+        assert_eq!(chosen, [Some(1), Some(1), Some(2), Some(2)]);
+    }
+
+    #[test]
+    fn a_rule_keeps_its_turn_when_the_targets_change_and_another_rule_does_not_take_it() {
+        let (web, tls) = (rule(&[80..=80], &[1, 2, 3]), rule(&[443..=443], &[1, 2, 3]));
+        let mut old = distribution(&[1, 2, 3], &[web.clone(), tls.clone()]);
+        assert_eq!(choice(&mut old, 80), Some(1));
+        let mut new = distribution(&[1, 2], &[tls, web]);
+        new.succeed(&old);
+        assert_eq!([80, 443].map(|port| choice(&mut new, port)), [Some(2), Some(1)]);
+    }
+
+    #[test]
+    fn a_rule_whose_targets_are_not_there_names_its_ports_and_chooses_nobody() {
+        let mut distribution = distribution(&[1], &[rule(&[80..=80], &[2])]);
+        assert!(distribution.names(80));
+        assert_eq!(choice(&mut distribution, 80), None);
+    }
+
+    #[test]
+    fn more_than_a_core_may_have_to_look_at_is_refused() {
+        let new =
+            |targets: &[u16], rules: &[PortRule]| Distribution::new(Policy::RoundRobin, &candidates(targets), rules);
+        let refused = |rules: &[PortRule]| new(&[], rules).err();
+        let long = rule(&vec![80..=80; 17], &[]);
+        assert_eq!(refused(&[long]), Some(SteeringError::TooManyRanges(17)));
+        assert_eq!(refused(&vec![rule(&[], &[]); 17]), Some(SteeringError::TooManyRules(17)));
+        assert_eq!(refused(&vec![rule(&vec![80..=80; 16], &[]); 16]), None);
+        let ids: Vec<u16> = (0..33).collect();
+        assert_eq!(new(&ids, &[]).err(), Some(SteeringError::TooManyTargets(33)));
+        assert!(new(&ids[1..], &[]).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_port_is_named_if_one_of_all_ranges_has_it(
+            ranges in prop::collection::vec(prop::collection::vec((any::<u16>(), any::<u16>()), 0..5), 0..8),
+            port: u16,
+        ) {
+            let rules: Vec<PortRule> = ranges
+                .iter()
+                .map(|all| rule(&all.iter().map(|&(a, b)| a.min(b)..=a.max(b)).collect::<Vec<_>>(), &[1]))
+                .collect();
+            let named = ranges.iter().flatten().any(|&(a, b)| a.min(b) <= port && port <= a.max(b));
+            let mut distribution = distribution(&[1], &rules);
+            prop_assert_eq!(distribution.names(port), named);
+            prop_assert_eq!(distribution.selector(port).is_some(), named);
+        }
+    }
+}
