@@ -24,6 +24,8 @@ mod fixed_map;
 mod hold;
 mod inbound_router;
 mod inbound_target;
+#[cfg(feature = "bench")]
+mod lone;
 mod mail;
 mod neighbour;
 mod obey;
@@ -45,4 +47,6 @@ mod world;
 pub use command::{Command, Event, Trash};
 pub use config::DataplaneConfig;
 pub use dataplane::{CommandSender, Dataplane, DataplaneError, EventReceiver};
+#[cfg(feature = "bench")]
+pub use lone::{LoneCore, LonePacket};
 pub use stats::{CoreStats, Stage};

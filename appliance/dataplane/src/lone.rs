@@ -1,0 +1,149 @@
+//! One core without driver, thread and control: what the benchmarks run. All it adds to the engine is memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::queue::ArrayQueue;
+use phalanx_steering::SteeringError;
+use phalanx_wire::{Buffer, Mac, NoRoom};
+
+use crate::clock::Now;
+use crate::command::{Command, Event, Order};
+use crate::config::DataplaneConfig;
+use crate::engine::Engine;
+use crate::mail::Mail;
+use crate::outbox::Outbox;
+use crate::packet::Source;
+use crate::stats::CoreStats;
+
+/// What an mbuf has in front, and room for a frame with all that is put around it.
+const FRONT: usize = 128;
+const ROOM: usize = FRONT + 2304;
+
+/// A packet in memory of its own: as an mbuf, a pointer to move.
+pub struct LonePacket(Box<Memory>);
+
+#[repr(align(64))]
+struct Memory {
+    start: usize,
+    end: usize,
+    bytes: [u8; ROOM],
+}
+
+/// The first core of a configuration. Its time stands still unless it is let [`pass`](LoneCore::pass).
+pub struct LoneCore {
+    engine: Engine<Heap>,
+    events: Arc<ArrayQueue<Event>>,
+    stats: Arc<CoreStats>,
+    start: Instant,
+    now: Now,
+}
+
+struct Heap;
+
+impl LoneCore {
+    /// `macs` are those of the ports, by index.
+    ///
+    /// # Errors
+    /// Limits that no table can be made of.
+    pub fn new(config: &DataplaneConfig, macs: &[Mac]) -> Result<LoneCore, SteeringError> {
+        let world = Arc::new(crate::world::World::new(config, macs));
+        let stats = Arc::new(CoreStats::new(config.ports.len()));
+        let events = Arc::new(ArrayQueue::new(config.limits.events));
+        let mail = Mail::new(events.clone(), stats.clone());
+        let out = Outbox::new(config.ports.len(), config.cores.len(), stats.clone());
+        let engine = Engine::new(&config.cores[0], world, Heap, mail, out, [[1, 2], [3, 4]])?;
+        let start = Instant::now();
+        Ok(LoneCore { engine, events, stats, start, now: Now::new(start, start + Duration::from_secs(1)) })
+    }
+
+    /// Carries a command out; its answer is an [`event`](LoneCore::event).
+    pub fn obey(&mut self, command: Command) {
+        self.engine.obey(Order { token: 0, command }, self.now);
+    }
+
+    /// A burst of up to 32 frames comes in by a port.
+    pub fn receive(&mut self, port: usize, frames: impl Iterator<Item = LonePacket>) {
+        self.engine.receive(port, frames, self.now);
+    }
+
+    /// The frames that wait to leave by a port.
+    pub fn sent(&mut self, port: usize) -> impl Iterator<Item = LonePacket> + '_ {
+        self.engine.out.frames[port].drain(..)
+    }
+
+    /// What the core has to tell.
+    pub fn event(&mut self) -> Option<Event> {
+        let event = self.events.pop();
+        self.engine.mail.flush();
+        event
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> &CoreStats {
+        &self.stats
+    }
+
+    /// Lets time pass, and the core do what is due.
+    pub fn pass(&mut self, time: Duration) {
+        self.now = Now::new(self.start, self.start + Duration::from_micros(self.now.us()) + time);
+        self.engine.tend(self.now);
+    }
+}
+
+impl LonePacket {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> LonePacket {
+        LonePacket(Box::new(Memory { start: FRONT, end: FRONT, bytes: [0; ROOM] }))
+    }
+
+    /// Puts `bytes` in the place of whatever it held; panics if they do not fit.
+    pub fn set(&mut self, bytes: &[u8]) {
+        (self.0.start, self.0.end) = (FRONT, FRONT + bytes.len());
+        self.bytes_mut().copy_from_slice(bytes);
+    }
+}
+
+impl Default for LonePacket {
+    fn default() -> LonePacket {
+        LonePacket::new()
+    }
+}
+
+impl Buffer for LonePacket {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        &self.0.bytes[self.0.start..self.0.end]
+    }
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0.bytes[self.0.start..self.0.end]
+    }
+    #[inline]
+    fn grow_front(&mut self, n: usize) -> Result<(), NoRoom> {
+        self.0.start = self.0.start.checked_sub(n).ok_or(NoRoom)?;
+        Ok(())
+    }
+    #[inline]
+    fn grow_back(&mut self, n: usize) -> Result<(), NoRoom> {
+        let end = self.0.end.checked_add(n).filter(|end| *end <= ROOM).ok_or(NoRoom)?;
+        self.0.end = end;
+        Ok(())
+    }
+    #[inline]
+    fn cut_front(&mut self, n: usize) {
+        self.0.start += n.min(self.0.end - self.0.start);
+    }
+    #[inline]
+    fn cut_back(&mut self, n: usize) {
+        self.0.end -= n.min(self.0.end - self.0.start);
+    }
+}
+
+impl Source for Heap {
+    type Packet = LonePacket;
+    fn fresh(&mut self) -> Option<LonePacket> {
+        Some(LonePacket::new())
+    }
+}

@@ -1,0 +1,121 @@
+//! What the benchmarks share: a clock, samples, and the table or the JSON of what came out.
+//!
+//! A benchmark measures ours and its peers in turn, round after round, and hands the samples over. Whatever else the
+//! machine does only adds to a time, so the best of many short rounds is what is compared; the median tells how
+//! quiet the machine was.
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// Rounds in which each contestant has its turn.
+pub const ROUNDS: usize = 41;
+
+/// Nanoseconds that `work` takes; what reading the clock takes is not of them.
+pub fn clock(work: impl FnOnce()) -> f64 {
+    static COST: OnceLock<f64> = OnceLock::new();
+    let cost = *COST.get_or_init(|| (0..10_000).map(|_| raw(|| {})).fold(f64::MAX, f64::min));
+    (raw(work) - cost).max(0.0)
+}
+
+fn raw(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_nanos() as f64
+}
+
+/// Nanoseconds per item, one sample a round.
+#[derive(Default)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    pub fn push(&mut self, ns: f64) {
+        self.0.push(ns);
+    }
+
+    pub fn best(&self) -> f64 {
+        self.0.iter().copied().fold(f64::MAX, f64::min)
+    }
+
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    }
+}
+
+/// What is shown of a time per item.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    /// Less is better.
+    NsPerPacket,
+    /// More is better.
+    PerSecond(&'static str),
+}
+
+impl Unit {
+    fn of(self, ns: f64) -> f64 {
+        match self {
+            Unit::NsPerPacket => ns,
+            Unit::PerSecond(_) => 1e9 / ns,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Unit::NsPerPacket => "ns/packet".into(),
+            Unit::PerSecond(what) => format!("{what}/s"),
+        }
+    }
+}
+
+/// Where results go: a table for people, or with `--json` one object per line.
+pub struct Report {
+    group: &'static str,
+    json: bool,
+    titled: Cell<bool>,
+}
+
+impl Report {
+    /// For a benchmark's `main`.
+    pub fn new(group: &'static str) -> Report {
+        Report { group, json: std::env::args().any(|arg| arg == "--json"), titled: Cell::new(false) }
+    }
+
+    /// Ours beside one peer of the same rounds. The ratio is ours / peer, whatever the unit.
+    pub fn row(&self, name: &str, unit: Unit, ours: &Samples, peer_name: &str, peer: &Samples) {
+        let [our_best, peer_best] = [ours, peer].map(|samples| unit.of(samples.best()));
+        let [our_median, peer_median] = [ours, peer].map(|samples| unit.of(samples.median()));
+        let ratio = our_best / peer_best;
+        if self.json {
+            let row = serde_json::json!({
+                "group": self.group, "name": name, "ours": rounded(our_best), "peer": rounded(peer_best),
+                "peer_name": peer_name, "ratio": rounded(ratio), "unit": unit.name(),
+                "ours_median": rounded(our_median), "peer_median": rounded(peer_median),
+            });
+            println!("{row}");
+            return;
+        }
+        if !self.titled.replace(true) {
+            let columns = ("name", "ours", "median", "peer", "median", "ratio", "unit", "peer is");
+            let (name, a, b, c, d, ratio, unit, peer_name) = columns;
+            println!("{name:<58} {a:>10} {b:>10} {c:>10} {d:>10} {ratio:>7}  {unit:<14} {peer_name}");
+        }
+        let [a, b, c, d] = [our_best, our_median, peer_best, peer_median].map(shown);
+        println!("{name:<58} {a:>10} {b:>10} {c:>10} {d:>10} {ratio:>7.2}  {:<14} {peer_name}", unit.name());
+    }
+}
+
+/// Progress and remarks, apart from results.
+pub fn note(text: &str) {
+    eprintln!("    {text}");
+}
+
+fn shown(value: f64) -> String {
+    if value < 10_000.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
