@@ -5,7 +5,6 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -58,7 +57,6 @@ pub struct Bed {
 /// A command that runs in the guest.
 pub struct Job {
     path: PathBuf,
-    nudged: Cell<Instant>,
 }
 
 impl Bed {
@@ -180,9 +178,19 @@ impl Bed {
         let id = format!("e{}", self.guest_commands.fetch_add(1, Ordering::Relaxed));
         let path = self.file("guest").join(&id);
         fs::write(path.with_extension("cmd"), command).expect("the guest's folder");
-        let job = Job { path, nudged: Cell::new(Instant::now()) };
-        job.tell(&format!("{id}\n"));
-        job
+        let console = self.file("guest/console");
+        let mut console = File::options().write(true).open(console).expect("the guest's console");
+        console.write_all(format!("{id}\n").as_bytes()).expect("the guest listens");
+        // Its kernel now and then sleeps over what came on its console, until more comes. An empty line is more.
+        let mut told = Instant::now();
+        wait_until("the guest takes a command", Duration::from_secs(20), || {
+            if told.elapsed() > Duration::from_millis(300) {
+                console.write_all(b"\n").expect("the guest listens");
+                told = Instant::now();
+            }
+            path.with_extension("out").exists()
+        });
+        Job { path }
     }
 
     /// Runs a shell command in the guest: its exit code and output.
@@ -248,20 +256,8 @@ impl Drop for Bed {
 }
 
 impl Job {
-    /// Writes to the guest's console.
-    fn tell(&self, line: &str) {
-        let console = self.path.with_file_name("console");
-        let mut console = File::options().write(true).open(console).expect("the guest's console");
-        console.write_all(line.as_bytes()).expect("the guest listens");
-    }
-
     /// Whether the command has ended.
     pub fn ended(&self) -> bool {
-        // The guest's kernel now and then sleeps over what came on its console, until more comes. An empty line is more.
-        if self.nudged.get().elapsed() > Duration::from_millis(300) && !self.path.with_extension("out").exists() {
-            self.nudged.set(Instant::now());
-            self.tell("\n");
-        }
         fs::metadata(self.path.with_extension("rc")).is_ok_and(|m| m.len() > 0)
     }
 
