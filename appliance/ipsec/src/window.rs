@@ -13,6 +13,8 @@ use crate::sync::{AtomicU64, Ordering, fence};
 pub const MIN_WINDOW: u32 = 32;
 /// The largest.
 pub const MAX_WINDOW: u32 = 65536;
+/// How far a bound that is told to [`ReplayWindow::infer_above`] may be ahead of the peer's numbers.
+const AHEAD: u32 = 1 << 20;
 
 pub(crate) const fn valid_size(size: u32) -> bool {
     size.is_multiple_of(32) && size >= MIN_WINDOW && size <= MAX_WINDOW
@@ -123,20 +125,23 @@ impl ReplayWindow {
     }
 
     /// As [`ReplayWindow::infer`], for a window that knows less than its caller: one that began empty after a restart,
-    /// while the peer's numbers are known to have reached `reached` (a durable ceiling, a floor).
+    /// while the peer's numbers are known to have come near `reached` (a durable ceiling, a floor).
+    ///
+    /// Such a bound runs ahead of the peer, by far more than a small window: genuine numbers are looked for from
+    /// 2^20 below it on, or each of them would be taken for one of the next 2^32.
     #[must_use]
     pub fn infer_above(&self, low: u32, reached: u64) -> Option<u64> {
         if !self.esn {
             return Some(u64::from(low));
         }
-        let edge = self.edge.max(reached);
+        let (edge, size) = if reached > self.edge { (reached, self.size.max(AHEAD)) } else { (self.edge, self.size) };
         let (high, top) = ((edge >> 32) as u32, edge as u32);
-        let high = if top >= self.size - 1 {
+        let high = if top >= size - 1 {
             // Case A: the window lies within one subspace.
-            if low >= top - (self.size - 1) { Some(high) } else { high.checked_add(1) }
+            if low >= top - (size - 1) { Some(high) } else { high.checked_add(1) }
         } else {
             // Case B: it spans two.
-            if low >= top.wrapping_sub(self.size - 1) { high.checked_sub(1) } else { Some(high) }
+            if low >= top.wrapping_sub(size - 1) { high.checked_sub(1) } else { Some(high) }
         }?;
         Some(u64::from(high) << 32 | u64::from(low))
     }

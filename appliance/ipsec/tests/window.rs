@@ -246,6 +246,20 @@ fn a_window_that_began_empty_is_led_by_what_is_known_of_the_peer() {
 }
 
 #[test]
+fn a_bound_far_ahead_of_the_peer_does_not_make_its_next_numbers_unintelligible() {
+    // After a restart: the ceiling was raised ahead of a fast peer by more than its small window.
+    let mut window = ReplayWindow::new(64, true);
+    for ahead in [0, 1, 64, 4096, 65_536] {
+        for edge in [5, 70_000, (7 << 32) + 10, (7 << 32) - 10] {
+            assert_eq!(window.infer_above(edge as u32 + 1, edge + ahead), Some(edge + 1), "{edge} + {ahead}");
+        }
+    }
+    // What it was told by its targets since is behind the bound, and changes nothing.
+    window.commit(100).unwrap();
+    assert_eq!(window.infer_above(101, 4096), Some(101));
+}
+
+#[test]
 fn without_64_bit_numbers_there_is_nothing_above_32_bits() {
     let mut window = ReplayWindow::new(64, false);
     window.commit(u64::from(u32::MAX)).unwrap();
