@@ -19,6 +19,10 @@ const REFRESH_MS: u64 = 10_000;
 const RETRY_MS: [u64; 4] = [100, 300, 1000, 1000];
 /// Pause between requests for an entry that is still good.
 const REFRESH_RETRY_MS: u64 = 2000;
+/// Somebody else claims a known address: who had it is asked so often...
+const DOUBT_ASKS: u8 = 3;
+/// ...with this pause, and believed as soon as it answers. Else the address is anybody's.
+const DOUBT_RETRY_MS: u64 = 300;
 
 pub(crate) struct Neighbours<P> {
     entries: Box<[Option<Entry>]>,
@@ -35,6 +39,8 @@ struct Entry {
     /// When to ask next.
     ask_at: u64,
     asked: u8,
+    /// Known, but somebody else claims it.
+    doubted: bool,
     used: bool,
     held: Held,
 }
@@ -94,19 +100,21 @@ impl<P> Neighbours<P> {
             return self.waiting.pop(&mut held).map_or(Resolved::Held { ask: false }, Resolved::Full);
         }
         let (since, ask_at) = (now.ms(), now.ms() + RETRY_MS[0]);
-        self.entries[at] = Some(Entry { address, mac: None, since, ask_at, asked: 1, used: true, held });
+        self.entries[at] = Some(Entry { address, mac: None, since, ask_at, asked: 1, doubted: false, used: true, held });
         Resolved::Held { ask: true }
     }
 
     /// Takes in an answer. Gives the entry whose packets may go now.
     ///
-    /// A different MAC is believed only if we asked: an unasked one makes us ask.
+    /// A different MAC is not believed as long as the known one answers: anybody on the network could draw our packets to
+    /// itself, with one lie to make us ask and another as the answer.
     pub(crate) fn answer(&mut self, address: IpAddr, mac: Mac, now: Now) -> Option<(u16, Mac)> {
         let at = *self.index.value(&address)?;
         let entry = self.entries[usize::from(at)].as_mut()?;
-        if entry.mac.is_some_and(|known| known != mac) && entry.asked == 0 {
-            entry.ask_at = now.ms();
-            entry.used = true;
+        if entry.mac.is_some_and(|known| known != mac) {
+            if !entry.doubted {
+                (entry.doubted, entry.asked, entry.ask_at) = (true, 0, now.ms());
+            }
             return None;
         }
         if entry.mac.is_some() && entry.asked == 0 {
@@ -116,7 +124,7 @@ impl<P> Neighbours<P> {
         entry.since = now.ms();
         entry.ask_at = now.ms() + GOOD_MS - REFRESH_MS;
         entry.asked = 0;
-        entry.used = false;
+        (entry.doubted, entry.used) = (false, false);
         Some((at, mac))
     }
 
@@ -142,13 +150,21 @@ impl<P> Neighbours<P> {
                 self.entries[at] = None;
                 continue;
             }
-            if now.ms() < entry.ask_at || (entry.mac.is_some() && !entry.used) {
+            if now.ms() < entry.ask_at || (entry.mac.is_some() && !entry.used && !entry.doubted) {
                 continue;
+            }
+            if entry.doubted && entry.asked == DOUBT_ASKS {
+                // Silent: now the first answer to a question to everybody counts.
+                (entry.mac, entry.since, entry.asked, entry.doubted) = (None, now.ms(), 0, false);
             }
             if entry.mac.is_none() && usize::from(entry.asked) == RETRY_MS.len() {
                 return Some(Due::GiveUp(at as u16));
             }
-            let pause = entry.mac.map_or(RETRY_MS[usize::from(entry.asked).min(3)], |_| REFRESH_RETRY_MS);
+            let pause = match entry.mac {
+                None => RETRY_MS[usize::from(entry.asked).min(3)],
+                Some(_) if entry.doubted => DOUBT_RETRY_MS,
+                Some(_) => REFRESH_RETRY_MS,
+            };
             entry.ask_at = now.ms() + pause;
             entry.asked = entry.asked.saturating_add(1);
             return Some(Due::Ask(entry.address, entry.mac));
@@ -198,9 +214,26 @@ mod tests {
         while table.waiting(entry).is_some() {}
         assert!(table.answer(HOP, LIAR, at(10)).is_none());
         assert!(matches!(table.resolve(HOP, 2, at(11)), Resolved::To(MAC, 2)));
-        // The doubt is asked about, and the answer to that counts.
+        // Who had it is asked. A second lie is no answer to that.
         assert_eq!(due(&mut table, 12), Some(Due::Ask(HOP, Some(MAC))));
-        assert_eq!(table.answer(HOP, LIAR, at(13)).map(|(_, mac)| mac), Some(LIAR));
+        assert!(table.answer(HOP, LIAR, at(13)).is_none());
+        assert_eq!(table.answer(HOP, MAC, at(14)).map(|(_, mac)| mac), Some(MAC));
+        assert!(matches!(table.resolve(HOP, 3, at(15)), Resolved::To(MAC, 3)));
+        assert_eq!(due(&mut table, 400), None, "the doubt is over");
+    }
+
+    #[test]
+    fn a_station_that_took_an_address_over_is_believed_when_the_one_before_is_silent() {
+        let mut table = Neighbours::new(4, 8, 4);
+        table.resolve(HOP, 1u8, at(0));
+        let (entry, _) = table.answer(HOP, MAC, at(0)).unwrap();
+        while table.waiting(entry).is_some() {}
+        table.answer(HOP, LIAR, at(1000));
+        for ms in [1000, 1300, 1600] {
+            assert_eq!(due(&mut table, ms), Some(Due::Ask(HOP, Some(MAC))));
+        }
+        assert_eq!(due(&mut table, 1900), Some(Due::Ask(HOP, None)));
+        assert_eq!(table.answer(HOP, LIAR, at(1901)).map(|(_, mac)| mac), Some(LIAR));
     }
 
     #[test]
