@@ -1,6 +1,6 @@
 //! What the control core remembers of what it gave to the poll cores.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use phalanx_cluster::messages::RankedFilter;
@@ -64,15 +64,22 @@ impl SaEntry {
     }
 }
 
+/// Windows of removed SAs that are remembered: for each SA and core.
+const RETIRED: usize = 4096;
+
 /// All SAs of this node by id.
 #[derive(Default)]
-pub struct SaBook(BTreeMap<SaId, SaEntry>);
+pub struct SaBook {
+    sas: BTreeMap<SaId, SaEntry>,
+    /// What cores accepted on inbound SAs that they do not hold any more, the latest last.
+    retired: VecDeque<(SaId, CoreId, Arc<SaShared>)>,
+}
 
 impl SaBook {
     /// Notes that an SA is held as router or as target; the entry, for its cores to be added.
     pub fn hold(&mut self, params: &Arc<SaParams>, router: bool) -> &mut SaEntry {
         let fresh = || SaEntry { params: params.clone(), shared: Vec::new(), router: false, target: false };
-        let entry = self.0.entry(params.id).or_insert_with(fresh);
+        let entry = self.sas.entry(params.id).or_insert_with(fresh);
         if router {
             entry.router = true
         } else {
@@ -83,27 +90,51 @@ impl SaBook {
 
     /// No longer held in that role; true when it is held in none and gone.
     pub fn release(&mut self, sa: SaId, router: bool) -> bool {
-        let Some(entry) = self.0.get_mut(&sa) else { return true };
+        let Some(entry) = self.sas.get_mut(&sa) else { return true };
         if router {
             entry.router = false
         } else {
             entry.target = false
         }
         let gone = !entry.router && !entry.target;
-        if gone {
-            self.0.remove(&sa);
+        if gone && let Some(entry) = self.sas.remove(&sa) {
+            entry.shared.into_iter().for_each(|(core, shared)| self.retire(sa, core, shared));
         }
         gone
     }
 
+    /// A core does not hold it any more; others do.
+    pub fn leave(&mut self, sa: SaId, core: CoreId) {
+        let Some(entry) = self.sas.get_mut(&sa) else { return };
+        if let Some(at) = entry.shared.iter().position(|(on, _)| *on == core) {
+            let (_, shared) = entry.shared.remove(at);
+            self.retire(sa, core, shared);
+        }
+    }
+
+    fn retire(&mut self, sa: SaId, core: CoreId, shared: Arc<SaShared>) {
+        if shared.window().is_some() {
+            self.retired.retain(|(of, on, _)| (*of, *on) != (sa, core));
+            self.retired.push_back((sa, core, shared));
+            let over = self.retired.len().saturating_sub(RETIRED);
+            self.retired.drain(..over);
+        }
+    }
+
+    /// What a core that gets an SA anew accepted on it before: as a target, and as a router.
+    pub fn accepted_before(&self, sa: SaId, core: CoreId) -> Option<(WindowSnapshot, WindowSnapshot)> {
+        let (_, _, shared) = self.retired.iter().find(|(of, on, _)| (*of, *on) == (sa, core))?;
+        Some((shared.window()?.snapshot(), shared.verified()?.snapshot()))
+    }
+
     /// One of them.
     pub fn find(&self, sa: SaId) -> Option<&SaEntry> {
-        self.0.get(&sa)
+        self.sas.get(&sa)
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&SaId, &SaEntry)> {
-        self.0.iter()
+        self.sas.iter()
     }
 }
 
@@ -140,11 +171,67 @@ impl FilterBook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phalanx_ipsec::{Action, Filter, Prefix, Selectors};
+    use phalanx_ipsec::{
+        Action, Algorithm, Filter, InboundSa, Lifesize, Mode, Prefix, SecretKey, Selectors, TunnelName,
+    };
+    use phalanx_wire::{PeerId, Spi};
 
     fn rule(rank: u32, action: Action) -> RankedFilter {
         let selectors = Selectors::between("10.0.0.1".parse().unwrap(), Prefix::ANY_V4);
         RankedFilter { rank, filter: Filter { vip: VipId(1), selectors, action, log: false } }
+    }
+
+    fn inbound() -> InboundSa {
+        let [local, remote] = ["10.77.0.100", "10.77.0.10"].map(|a| a.parse::<std::net::IpAddr>().unwrap());
+        InboundSa::new(SaParams {
+            id: SaId(7),
+            direction: Direction::Inbound,
+            vip: VipId(1),
+            peer: PeerId(1),
+            tunnel: TunnelName::new("client").unwrap(),
+            spi: Spi(0xc0de),
+            mode: Mode::Tunnel { local, remote },
+            local,
+            remote,
+            algorithm: Algorithm::Aes128Gcm16,
+            key: SecretKey::new(Algorithm::Aes128Gcm16, &[1; 20]).unwrap(),
+            esn: true,
+            window: 64,
+            selectors: Selectors::between(Prefix::host(local), Prefix::ANY_V4),
+            lifesize: Lifesize::UNLIMITED,
+            path_mtu: 1500,
+            copy_dscp: true,
+            ecn: true,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_core_that_gets_an_sa_again_learns_what_it_accepted_before() {
+        let (mut book, mut sa, core) = (SaBook::default(), inbound(), CoreId(3));
+        book.hold(&Arc::new(sa.params().clone()), false).shared.push((core, sa.shared().clone()));
+        assert!(book.accepted_before(SaId(7), core).is_none(), "it has it");
+        sa.window.commit(40).unwrap();
+        sa.verified.commit(41).unwrap();
+        assert!(book.release(SaId(7), false));
+        // Accepted after control had given the order, before the core carried it out.
+        sa.window.commit(50).unwrap();
+        let (window, verified) = book.accepted_before(SaId(7), core).unwrap();
+        assert!(window.contains(40) && window.contains(50) && verified.contains(41));
+        assert!(book.accepted_before(SaId(7), CoreId(4)).is_none());
+    }
+
+    #[test]
+    fn a_core_may_lose_an_sa_that_another_role_keeps() {
+        let (mut book, sa, params) = (SaBook::default(), inbound(), Arc::new(inbound().params().clone()));
+        for (core, router) in [(CoreId(0), true), (CoreId(1), false)] {
+            book.hold(&params, router).shared.push((core, sa.shared().clone()));
+        }
+        assert!(!book.release(SaId(7), false), "it is the router's still");
+        book.leave(SaId(7), CoreId(1));
+        assert_eq!(book.find(SaId(7)).unwrap().shared.len(), 1);
+        assert!(book.accepted_before(SaId(7), CoreId(1)).is_some());
+        assert!(book.release(SaId(7), true));
     }
 
     #[test]

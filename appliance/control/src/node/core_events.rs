@@ -97,19 +97,28 @@ impl Brain {
         let targets = self.cores.targets();
         let mut reports: BTreeMap<NodeName, Vec<SaReport>> = BTreeMap::new();
         for (&sa, entry) in self.sas.iter() {
+            if entry.router
+                && let Some(router) = &mut self.router
+            {
+                // What its target cores do is reported by this node as a target.
+                let used = entry.used(|core| !entry.target || !targets.contains(&core));
+                router.local_use(sa, Use { packets: used.packets, bytes: used.bytes });
+            }
             if entry.target {
                 let Some(state) = self.vips.get(&entry.params.vip) else { continue };
                 let name: NodeName = self.router_of(state).into();
                 let Some(target) = self.routers.get(&name) else { continue };
                 let used = entry.used(|core| targets.contains(&core));
                 if target.report_due(sa, used.packets, used.bytes, now) {
-                    let window = entry.windows(|core| targets.contains(&core)).pop();
-                    let report = SaReport { sa, packets: used.packets, bytes: used.bytes, window };
-                    reports.entry(name).or_default().push(report);
+                    // Each core has a window of its own. The same use in several reports is counted once.
+                    let report = |window| SaReport { sa, packets: used.packets, bytes: used.bytes, window };
+                    let windows = entry.windows(|core| targets.contains(&core));
+                    let reports = reports.entry(name).or_default();
+                    if windows.is_empty() {
+                        reports.push(report(None));
+                    }
+                    reports.extend(windows.into_iter().map(|window| report(Some(window))));
                 }
-            } else if let Some(router) = &mut self.router {
-                let used = entry.used(|_| true);
-                router.local_use(sa, Use { packets: used.packets, bytes: used.bytes });
             }
         }
         for (name, reports) in reports {

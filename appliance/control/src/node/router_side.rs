@@ -144,7 +144,12 @@ impl Brain {
     pub(super) fn sa_command(&mut self, core: CoreId, sa: &Arc<SaParams>, router: bool) -> Result<Command, String> {
         let (command, shared) = match sa.direction {
             Direction::Inbound => {
-                let inbound = InboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
+                let mut inbound = InboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
+                // DESIGN: who gets an SA again, with the same SPI and key, keeps its window.
+                if let Some((window, verified)) = self.sas.accepted_before(sa.id, core) {
+                    inbound.window.merge(&window);
+                    inbound.verified.merge(&verified);
+                }
                 let shared = inbound.shared().clone();
                 (Command::AddInbound(Box::new(inbound)), shared)
             }
@@ -163,12 +168,27 @@ impl Brain {
     }
 
     fn remove_local(&mut self, request: u64, sa: SaId) {
-        let mut commands = Vec::new();
-        if self.sas.release(sa, true) {
-            commands = self.set_rules(RuleSource::Sa(sa), Vec::new());
-            commands.extend(self.cores.router().map(|core| (core, Command::RemoveSa(sa))));
-        }
+        let cores: Vec<CoreId> = self.cores.router().into_iter().collect();
+        let commands = self.release_sa(sa, true, &cores, &self.cores.targets());
         self.submit(Purpose::Router(request), commands);
+    }
+
+    /// The commands that take an SA from the cores that had it in a role, but for those that keep it in the `other`
+    /// role; and its rules, when no role is left.
+    pub(super) fn release_sa(
+        &mut self,
+        sa: SaId,
+        router: bool,
+        cores: &[CoreId],
+        other: &[CoreId],
+    ) -> Vec<(CoreId, Command)> {
+        let gone = self.sas.release(sa, router);
+        let mut commands = if gone { self.set_rules(RuleSource::Sa(sa), Vec::new()) } else { Vec::new() };
+        for core in cores.iter().filter(|core| gone || !other.contains(core)) {
+            self.sas.leave(sa, *core);
+            commands.push((*core, Command::RemoveSa(sa)));
+        }
+        commands
     }
 
     /// A target introduced itself. Of the same boot it still has its connections and is about to tell; of another it has none.

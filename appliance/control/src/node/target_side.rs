@@ -161,11 +161,7 @@ impl Brain {
 
     /// The commands that take an SA and its rules from the target cores, unless it is held as router too.
     fn forget_sa(&mut self, sa: SaId) -> Vec<(CoreId, Command)> {
-        if !self.sas.release(sa, false) {
-            return Vec::new();
-        }
-        let mut commands = self.set_rules(RuleSource::Sa(sa), Vec::new());
-        commands.extend(self.cores.targets().into_iter().map(|core| (core, Command::RemoveSa(sa))));
-        commands
+        let router: Vec<CoreId> = self.cores.router().into_iter().collect();
+        self.release_sa(sa, false, &self.cores.targets(), &router)
     }
 }
