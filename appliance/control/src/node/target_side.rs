@@ -104,6 +104,16 @@ impl Brain {
     }
 
     fn install_vip(&mut self, router: &NodeName, request: u64, def: VipDef) {
+        // I6: one owner per VIP and epoch. With two of them, each with a store of its own, numbers would come twice (I1).
+        let owner = self.vips.get(&def.vip).map(|known| (self.router_of(known).to_owned(), known.entry.epoch));
+        if let Some((owner, epoch)) = owner.filter(|(owner, epoch)| *owner != **router && def.epoch <= *epoch) {
+            let refused = format!("VIP {} is router {owner}'s in epoch {epoch}; {router} claims it too", def.address);
+            self.warn(refused.clone());
+            if let Some(target) = self.routers.get_mut(router) {
+                target.core_done(request, Err(refused));
+            }
+            return;
+        }
         let purpose = Purpose::Target(router.clone(), request);
         let mut commands = self.set_rules(RuleSource::Vip(def.vip), def.filters);
         // Its own VIPs are on the cores already, with this node as their router.
@@ -125,11 +135,14 @@ impl Brain {
     }
 
     fn remove_vip(&mut self, router: &NodeName, request: u64, vip: VipId, sas: &[SaId]) {
-        let mut commands = self.set_rules(RuleSource::Vip(vip), Vec::new());
+        let mut commands = Vec::new();
         for &sa in sas {
             commands.extend(self.forget_sa(sa));
         }
-        if let Some(state) = self.vips.remove(&vip) {
+        // Another router's by now, or our own: then that one says how long.
+        let theirs = self.vips.get(&vip).is_some_and(|state| state.router.as_ref() == Some(router));
+        if theirs && let Some(state) = self.vips.remove(&vip) {
+            commands.extend(self.set_rules(RuleSource::Vip(vip), Vec::new()));
             self.on_tap(state.entry.address, false);
             commands.extend(self.cores.all().into_iter().map(|core| (core, Command::RemoveVip(vip))));
         }
