@@ -9,7 +9,7 @@ use phalanx_steering::{
     Arrival, Candidate, ConnKey, ConnectionTable, Decision, Policy, Protection, Selector, TableLimits, Tracker,
     TrackerLimits,
 };
-use phalanx_wire::{IpHeader, PeerId, TargetId, checksum};
+use phalanx_wire::{IpHeader, PeerId, Spi, TargetId, checksum};
 
 fuzz_target!(|data: &[u8]| {
     let mut bed = Bed::new();
@@ -50,6 +50,8 @@ impl Bed {
         transport(what, &mended);
         let arrival = Arrival {
             peer,
+            spi: Spi(256),
+            number: u64::from(what),
             protection: Protection::Esp,
             encrypted: true,
             tunnel: what & 8 != 0,

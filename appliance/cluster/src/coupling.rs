@@ -53,6 +53,12 @@ pub mod keys {
         named("ceiling/", fingerprint)
     }
 
+    /// What targets may have accepted, far ahead (DESIGN, "Inbound replay").
+    #[must_use]
+    pub fn reached(fingerprint: &[u8; 16]) -> String {
+        named("reached/", fingerprint)
+    }
+
     /// The lifesize ledger's record of an SA (R21).
     #[must_use]
     pub fn lifesize(fingerprint: &[u8; 16]) -> String {

@@ -75,6 +75,8 @@ pub struct SaPair {
     pub filters: Vec<RankedFilter>,
     /// What the coupling facility holds under `keys::ceiling`: 0 for a new SA.
     pub ceiling: u64,
+    /// What it holds under `keys::reached`.
+    pub reached: u64,
 }
 
 /// A target that does not hold something in time.
@@ -168,6 +170,8 @@ pub enum RouterOutput {
         sa: SaId,
         /// The floor.
         floor: u64,
+        /// The floor of what targets accept, TCP without SYN: at least as high.
+        late: u64,
     },
     /// The router itself may accept up to this number: it is durable.
     Ceiling {
@@ -184,6 +188,22 @@ pub enum RouterOutput {
         key: Arc<str>,
         /// Its new value.
         to: u64,
+    },
+    /// `raise(key, to)` at the coupling facility, then [`crate::RouterCluster::reached_raised`].
+    RaiseReached {
+        /// The inbound SA.
+        sa: SaId,
+        /// The counter.
+        key: Arc<str>,
+        /// Its new value.
+        to: u64,
+    },
+    /// `raise(key, u64::MAX)` at the coupling facility: no number of this key is ever given again (I1).
+    Burn {
+        /// The outbound SA.
+        sa: SaId,
+        /// Its counter.
+        key: Arc<str>,
     },
     /// `fetch_add` at the coupling facility, then [`crate::RouterCluster::granted`].
     GrantWanted(GrantWanted),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use phalanx_wire::{SaId, TargetId, VipId};
 
-use crate::ceiling::Ceiling;
+use crate::ceiling::{Ceiling, Reached};
 use crate::error::ClusterError;
 use crate::ledger::{Crossed, Ledger, Use};
 use crate::messages::{Hello, SaReport, ToRouter, ToTarget, VERSION, WindowRecord};
@@ -49,6 +49,7 @@ pub struct RouterCluster {
     /// From an outbound SA to its pair.
     outbound: BTreeMap<SaId, SaId>,
     ceilings: BTreeMap<SaId, Ceiling>,
+    reached: BTreeMap<SaId, Reached>,
     /// Ceilings that the store did not take: at which number, and when to ask again.
     ceilings_failed: BTreeMap<SaId, u64>,
     ceilings_retry: Option<u64>,
@@ -85,6 +86,7 @@ impl RouterCluster {
             pairs: BTreeMap::new(),
             outbound: BTreeMap::new(),
             ceilings: BTreeMap::new(),
+            reached: BTreeMap::new(),
             ceilings_failed: BTreeMap::new(),
             ceilings_retry: None,
             sequencer: Sequencer::new(config.sequencer),

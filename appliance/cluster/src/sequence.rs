@@ -60,6 +60,8 @@ pub(crate) struct Sequence {
     granted_once: bool,
     no_more: bool,
     behind: bool,
+    /// Numbers are given.
+    open: bool,
     quiet_until: u64,
     live: VecDeque<Block>,
     waiting: VecDeque<Waiting>,
@@ -82,12 +84,18 @@ impl Sequence {
             granted_once: false,
             no_more: false,
             behind: false,
+            open: true,
             quiet_until: 0,
             live: VecDeque::new(),
             waiting: VecDeque::new(),
             holders: BTreeMap::new(),
             blocks: 0,
         }
+    }
+
+    /// See [`crate::Sequencer::hold`].
+    pub(crate) fn set_open(&mut self, open: bool) {
+        self.open = open;
     }
 
     /// Takes a request; false: it is a repetition or the limit of holders is reached.
@@ -200,7 +208,7 @@ impl Sequence {
     /// Requests that waited too long. Those that the store keeps waiting are told so.
     pub(crate) fn expire(&mut self, now: u64, config: &SequencerConfig, mut reply: impl FnMut(Request, u64, Answer)) {
         let starving = self.grants.is_empty();
-        while let Some(front) = self.waiting.front() {
+        while let (true, Some(front)) = (self.open, self.waiting.front()) {
             if now < front.since + config.waiting_us {
                 break;
             }
@@ -237,7 +245,7 @@ impl Sequence {
     pub(crate) fn deadline(&self, config: &SequencerConfig) -> Option<u64> {
         let retry = (!self.asked && self.ask_at > 0 && self.grants.is_empty() && !self.no_more && !self.behind)
             .then_some(self.ask_at);
-        let front = self.waiting.front().map(|front| {
+        let front = self.waiting.front().filter(|_| self.open).map(|front| {
             let expiry = self.live.iter().map(|block| block.expires).min().unwrap_or(u64::MAX);
             // While quiet, nothing else can help.
             expiry.max(self.quiet_until).min(front.since + config.waiting_us)
@@ -285,7 +293,7 @@ impl Sequence {
 
     /// How many numbers from `next` may be handed out now so that none can be late at the peer; None: wait.
     fn room(&self, next: u64, want: u32, now: u64, config: &SequencerConfig) -> Option<u64> {
-        if now < self.quiet_until || self.live.len() >= config.live_max {
+        if !self.open || now < self.quiet_until || self.live.len() >= config.live_max {
             return None;
         }
         let want = u64::from(want.min(block_size(self.window, self.active(now, config))));

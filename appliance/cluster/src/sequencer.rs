@@ -258,6 +258,21 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Requests wait until [`Self::open`]: some node may yet tell that the store is behind (I1).
+    pub fn hold(&mut self, sa: SaId) {
+        if let Some(sequence) = self.sequences.get_mut(&sa) {
+            sequence.set_open(false);
+        }
+    }
+
+    /// From now on numbers are given.
+    pub fn open(&mut self, sa: SaId, now: u64) {
+        if let Some(sequence) = self.sequences.get_mut(&sa) {
+            sequence.set_open(true);
+            self.turn(sa, now);
+        }
+    }
+
     /// Forgets an SA. What is left of its grants is a gap in its counter.
     pub fn remove(&mut self, sa: SaId) {
         self.sequences.remove(&sa);

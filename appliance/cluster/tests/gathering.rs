@@ -247,6 +247,7 @@ fn numbers_of_a_router_that_restarted_are_thrown_away_first() {
     world.restart_router(router_config(78, 2, vec![vip(VIP, &[1, 2])]), vec![pair(1, VIP)]);
     world.target_log.clear();
     world.connect(1);
+    world.connect(2);
     let now = world.now;
     world.target(1).lease_wanted(CoreId(0), SaId(3), want, now);
     world.settle();
@@ -279,4 +280,101 @@ fn a_store_that_lost_its_numbers_is_found_out() {
     world.advance(1_000 * MS);
     let leased = world.target_log.iter().any(|(_, o)| matches!(o, TargetOutput::Lease { .. }));
     assert!(!leased, "I1");
+}
+
+fn leased(world: &World, n: u16) -> bool {
+    world.target_log.iter().any(|(node, o)| **node == *name(n) && matches!(o, TargetOutput::Lease { .. }))
+}
+
+#[test]
+fn no_number_is_given_before_all_targets_could_say_what_they_remember() {
+    let mut world = World::ready();
+    let want = Want { want: 8, done_below: 0, rate_pps: 100 };
+    let now = world.now;
+    world.target(1).lease_wanted(CoreId(0), SaId(3), want, now);
+    world.settle();
+    // An old copy of the store is put in place. The target that knows more is slow to come back.
+    world.counters.clear();
+    world.restart_router(router_config(78, 2, vec![vip(VIP, &[1, 2])]), vec![pair(1, VIP)]);
+    world.log.clear();
+    world.target_log.clear();
+    world.connect(2);
+    let now = world.now;
+    world.target(2).lease_wanted(CoreId(0), SaId(3), want, now);
+    world.router.local_lease_wanted(CoreId(5), SaId(3), want, now);
+    world.settle();
+    world.advance(1_000 * MS);
+    world.connect(1);
+    world.advance(3_000 * MS);
+    let local = world.log.iter().any(|o| matches!(o, RouterOutput::LocalLease { .. }));
+    assert!(!leased(&world, 2) && !local, "I1");
+}
+
+#[test]
+fn numbers_are_given_as_soon_as_all_were_heard_or_their_time_is_over() {
+    let want = Want { want: 8, done_below: 0, rate_pps: 100 };
+    for missing in [false, true] {
+        let mut world = World::new(router_config(77, 2, vec![vip(VIP, &[1, 2])]), 2);
+        world.add(pair(1, VIP));
+        world.connect(1);
+        let now = world.now;
+        world.target(1).lease_wanted(CoreId(0), SaId(3), want, now);
+        world.settle();
+        world.advance(500 * MS);
+        assert!(!leased(&world, 1));
+        if missing {
+            world.advance(2_400 * MS);
+            assert!(!leased(&world, 1));
+            world.advance(1_000 * MS);
+        } else {
+            world.connect(2);
+        }
+        assert!(leased(&world, 1));
+    }
+}
+
+#[test]
+fn a_key_whose_store_was_behind_stays_refused_after_another_restart() {
+    let mut world = World::ready();
+    let want = Want { want: 8, done_below: 0, rate_pps: 100 };
+    let now = world.now;
+    world.target(1).lease_wanted(CoreId(0), SaId(3), want, now);
+    world.settle();
+    world.counters.clear();
+    world.restart_router(router_config(78, 2, vec![vip(VIP, &[1, 2])]), vec![pair(1, VIP)]);
+    world.connect(1);
+    world.connect(2);
+    // The next grant would be above all that anybody remembers.
+    world.restart_router(router_config(79, 2, vec![vip(VIP, &[1, 2])]), vec![pair(1, VIP)]);
+    world.target_log.clear();
+    world.connect(1);
+    world.connect(2);
+    let now = world.now;
+    world.target(2).lease_wanted(CoreId(0), SaId(3), want, now);
+    world.settle();
+    world.advance(1_000 * MS);
+    assert!(!leased(&world, 2), "I1");
+}
+
+#[test]
+fn what_dead_targets_may_have_accepted_is_refused_when_everybody_restarts() {
+    let mut world = World::ready();
+    let report = |edge| vec![SaReport { sa: SaId(2), packets: 1, bytes: 1, window: Some(window(edge).snapshot) }];
+    let now = world.now;
+    world.target(1).report(report(40_000), now);
+    world.settle();
+    // All nodes die, what the target accepted since its last report included.
+    world.disconnect(1);
+    world.disconnect(2);
+    world.restart_router(router_config(78, 2, vec![vip(VIP, &[1, 2])]), vec![pair(1, VIP)]);
+    world.log.clear();
+    world.connect(1);
+    world.connect(2);
+    let floors = world.log.iter().find_map(|o| match o {
+        RouterOutput::RaiseFloor { floor, late, .. } => Some((*floor, *late)),
+        _ => None,
+    });
+    let (floor, late) = floors.unwrap();
+    assert!(late >= 40_000 + 32_768, "{late}");
+    assert!(floor < 1000, "and new connections do not wait: {floor}");
 }

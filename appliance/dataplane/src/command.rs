@@ -53,11 +53,12 @@ pub enum Command {
     },
     /// Throws away what is left of an outbound SA's numbers: the router that leased them is not the one there now.
     DropLeases(SaId),
-    /// The target says that this connection is established.
-    Confirm(VipId, ConnKey),
-    /// The target says that this connection is over. Send the window of its notice first.
-    EndConn(VipId, ConnKey),
-    /// A target died: its connections go, some per round, and the floors of its SAs rise. `Done` when all are gone.
+    /// The target says that this connection is established. Of another target's connection it says nothing.
+    Confirm(VipId, ConnKey, TargetId),
+    /// The target says that this connection is over. Send the window of its notice first. Another target's goes on.
+    EndConn(VipId, ConnKey, TargetId),
+    /// A target died: its connections go, some per round, and what it may have accepted is refused: see
+    /// [`Command::RaiseLate`]. `Done` when all are gone.
     PurgeTarget(VipId, TargetId),
     /// A target's session is back and all it has was restored: its connections that were neither made nor restored since
     /// this moment are over. `Done` when all are gone.
@@ -66,6 +67,8 @@ pub enum Command {
     MergeWindow(SaId, Box<WindowSnapshot>),
     /// The router itself accepts nothing at or below this number any more.
     RaiseFloor(SaId, u64),
+    /// Of TCP packets without SYN, which targets accept, the router itself accepts nothing at or below this number any more.
+    RaiseLate(SaId, u64),
     /// The router itself may accept up to this number: it is durable. No [`Event::Done`].
     Ceiling(SaId, u64),
     /// A connection that a target told of after the router's restart.

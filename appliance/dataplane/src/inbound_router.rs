@@ -7,7 +7,8 @@ use phalanx_aead::{PeekOp, peek_burst};
 use phalanx_ipsec::{InboundIndex, Mode, Peek, PeekJob, Peeked, Subject};
 use phalanx_steering::look::{Look, Seen, Shape, look};
 use phalanx_steering::{
-    Arrival, ConnectionTable, Decision, Distribution, Protection, Seed, SteeringError, TableLimits, steer,
+    Arrival, ConnKey, ConnectionTable, Decision, Distribution, Ended, Protection, Seed, SteeringError, TableLimits,
+    steer,
 };
 use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, TargetId, link, protocol};
 
@@ -22,6 +23,11 @@ use crate::purge::Purges;
 use crate::router_own::{Above, Scratch};
 use crate::stats::Stage;
 
+/// Ends of connections are remembered until the windows of their targets have come, or the target is given up: reports
+/// come every 100 ms, a session without a sign of life ends after 1 s, and its target is waited for for 0.8 s.
+const ENDED_MS: u64 = 3000;
+/// So many at least.
+const ENDED_LEAST: usize = 64;
 /// Rounds of peeking: the first, and one more for IPv6 extension headers.
 const PEEK_ROUNDS: usize = 2;
 
@@ -36,6 +42,8 @@ pub(crate) struct RouterSide<P> {
     pub(crate) above: Above,
     pub(crate) scratch: Box<[Scratch]>,
     pub(crate) purges: Purges,
+    /// Connections that ended a moment ago.
+    pub(crate) ended: Ended,
     /// No new connections.
     pub(crate) draining: bool,
     peeked: Box<[Peeked]>,
@@ -46,6 +54,9 @@ pub(crate) struct RouterSide<P> {
 pub(crate) struct RouterSa {
     /// The router itself accepts nothing at or below...
     pub(crate) floor: u64,
+    /// ...and of what it sends to targets once it knows the connection, TCP without SYN, nothing at or below this: a
+    /// target that is gone may have accepted it...
+    pub(crate) late: u64,
     /// ...nor above this, which is durable.
     pub(crate) ceiling: u64,
     /// The highest genuine number so far that came near it or waits for it.
@@ -88,6 +99,7 @@ impl<P> RouterSide<P> {
             above: Above::default(),
             scratch: (0..burst).map(|_| Scratch::new(usize::from(limits.frame))).collect(),
             purges: Purges::default(),
+            ended: Ended::new((connections / 8).max(ENDED_LEAST), ENDED_MS, seed)?,
             draining: false,
             peeked: (0..burst).map(|_| Peeked::empty()).collect(),
         })
@@ -122,7 +134,7 @@ impl<S: Source> Engine<S> {
         let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
         let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
         for (one, seen) in burst.into_iter().zip(seen) {
-            let decision = self.decide(&one, &seen);
+            let decision = self.decide(&one, &seen, now);
             let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
             let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, .. } = one;
             let opening = Opening { packet, ip, vip, sa, seq, filtered: false };
@@ -165,9 +177,9 @@ impl<S: Source> Engine<S> {
         if arrived.ip.src != sa.params().remote {
             return Err(DropReason::WrongPeer);
         }
-        // After a restart the window may know less than the floor does.
-        let floor = self.router.sas[at.0 as usize].floor;
-        let seq = sa.verified.infer_above(esp.seq, floor).ok_or(DropReason::SequenceWrap)?;
+        // After a restart the window may know less than the floors do.
+        let known = &self.router.sas[at.0 as usize];
+        let seq = sa.verified.infer_above(esp.seq, known.floor.max(known.late)).ok_or(DropReason::SequenceWrap)?;
         sa.verified.check(seq).inspect_err(|_| sa.count_replayed())?;
         Ok((at, seq))
     }
@@ -208,13 +220,15 @@ impl<S: Source> Engine<S> {
     }
 
     /// Stage 3.
-    fn decide(&self, one: &Peeking<S::Packet>, seen: &Seen) -> Decision {
+    fn decide(&self, one: &Peeking<S::Packet>, seen: &Seen, now: Now) -> Decision {
         let (vip, sa) = (self.tables.vips.at(one.arrived.vip), self.tables.cache.inbound(one.sa));
         let (Some(vip), Some(sa)) = (vip, sa) else { return Decision::Drop(DropReason::UnknownSpi) };
         // The connection's VIP may be another than the tunnel's: IPv6 through a tunnel over IPv4.
         let connects_to = seen.local().and_then(|local| self.tables.vips.by_address(local));
         let arrival = Arrival {
             peer: sa.params().peer,
+            spi: sa.params().spi,
+            number: one.seq,
             protection: Protection::Esp,
             encrypted: true,
             tunnel: matches!(sa.params().mode, Mode::Tunnel { .. }),
@@ -223,8 +237,25 @@ impl<S: Source> Engine<S> {
             settled: vip.settled,
         };
         // While draining no new connection is welcome, ours no more than a target's: the SYN is refused once it is proved.
-        let distributed = |port| self.router.draining || connects_to.is_some_and(|vip| vip.distributes(port));
-        steer::decide(&arrival, seen, &self.router.table, distributed)
+        let distributes = |port| connects_to.is_some_and(|vip| vip.distributes(port));
+        let distributed = |port| self.router.draining || distributes(port);
+        let decision = steer::decide(&arrival, seen, &self.router.table, distributed);
+        let Seen::Tcp { flow, tcp } = seen else { return decision };
+        let key = ConnKey { peer: arrival.peer, flow: *flow };
+        match decision {
+            // I2: unknown now, but a target may have accepted it as one of a connection that is over.
+            Decision::Local if !tcp.flags.opens() && distributes(flow.local.port) => {
+                if one.seq <= self.router.sas[one.sa.0 as usize].late {
+                    Decision::Drop(DropReason::TooOld)
+                } else if self.router.ended.has(&key, now.ms()) {
+                    Decision::Drop(DropReason::UnknownConnection)
+                } else {
+                    decision
+                }
+            }
+            Decision::Forward { .. } if self.is_purged(&key) => Decision::Drop(DropReason::NoTarget),
+            _ => decision,
+        }
     }
 
     /// Stage 4: sends an encrypted packet as it came to a target (R14); to this very core without a detour.

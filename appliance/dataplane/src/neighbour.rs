@@ -100,7 +100,8 @@ impl<P> Neighbours<P> {
             return self.waiting.pop(&mut held).map_or(Resolved::Held { ask: false }, Resolved::Full);
         }
         let (since, ask_at) = (now.ms(), now.ms() + RETRY_MS[0]);
-        self.entries[at] = Some(Entry { address, mac: None, since, ask_at, asked: 1, doubted: false, used: true, held });
+        self.entries[at] =
+            Some(Entry { address, mac: None, since, ask_at, asked: 1, doubted: false, used: true, held });
         Resolved::Held { ask: true }
     }
 

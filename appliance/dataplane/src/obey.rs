@@ -29,8 +29,11 @@ impl<S: Source> Engine<S> {
             Command::SetRouter(id, end) => Some(self.on_vip(id, |vip| vip.router = Some(end))),
             Command::Settled(id) => Some(self.on_vip(id, |vip| vip.settled = true)),
             Command::DropLeases(id) => Some(self.drop_leases(id)),
-            Command::Confirm(_, key) => Some(found(self.router.table.confirm(&key, now.ms()))),
-            Command::EndConn(_, key) => Some(found(self.router.table.end(&key).is_some())),
+            Command::Confirm(_, key, target) => {
+                let theirs = self.router.table.lookup(&key).is_some_and(|conn| conn.target == target);
+                Some(found(theirs && self.router.table.confirm(&key, now.ms())))
+            }
+            Command::EndConn(_, key, target) => Some(found(self.end_connection(&key, target, now))),
             Command::RestoreConn(_, key, target) => {
                 let restored = self.router.table.restore(&key, target, now.ms());
                 Some(restored.map(|()| Outcome::Applied).map_err(|_| Refused::TableFull))
@@ -41,6 +44,7 @@ impl<S: Source> Engine<S> {
             }
             Command::MergeWindow(id, snapshot) => Some(self.merge_window(id, snapshot)),
             Command::RaiseFloor(id, floor) => Some(self.on_inbound(id, |sa| sa.floor = sa.floor.max(floor))),
+            Command::RaiseLate(id, late) => Some(self.on_inbound(id, |sa| sa.late = sa.late.max(late))),
             Command::Call(function) => {
                 function();
                 Some(Ok(Outcome::Applied))

@@ -6,7 +6,7 @@
 use arrayvec::ArrayVec;
 use phalanx_aead::{OpenOp, open_burst};
 use phalanx_ipsec::{InboundIndex, OpenJob, Role, Subject};
-use phalanx_steering::{Opened, steer};
+use phalanx_steering::{ConnKey, Opened, Seen, steer};
 use phalanx_wire::{Buffer, DropReason, IpHeader, NoRoom, TargetId};
 
 use crate::clock::Now;
@@ -125,7 +125,7 @@ impl<S: Source> Engine<S> {
         let copy = &mut self.router.scratch[one.copy];
         let inner = sa.finish(copy, &one.job)?;
         sa.fits(&Subject::inbound(&inner.header, copy.bytes()))?;
-        let (peer, opened) = (sa.params().peer, Opened::packet(copy.bytes()));
+        let (peer, spi, opened) = (sa.params().peer, sa.params().spi, Opened::packet(copy.bytes()));
         self.near_ceiling(at, one.job.seq, now);
         if self.router.draining {
             return Err(DropReason::NoTarget);
@@ -133,7 +133,11 @@ impl<S: Source> Engine<S> {
         let vips = &mut self.tables.vips;
         let slot = opened.seen().local().and_then(|local| vips.slot_of(local));
         let connects_to = slot.and_then(|slot| vips.at_mut(slot));
-        steer::admit(peer, &opened, &mut self.router.table, |port| connects_to?.selector(port), now.ms())
+        let target = steer::admit(peer, &opened, &mut self.router.table, |port| connects_to?.selector(port), now.ms())?;
+        if let Seen::Tcp { flow, .. } = opened.seen() {
+            self.router.table.begin(&ConnKey { peer, flow: *flow }, spi, one.job.seq);
+        }
+        Ok(target)
     }
 
     /// Whether this router may accept the number itself.

@@ -18,7 +18,7 @@ const LOOK_AT: usize = 8192;
 impl<S: Source> Engine<S> {
     /// Once a round; most of it once a millisecond.
     pub(crate) fn tend(&mut self, now: Now) {
-        self.tend_purges();
+        self.tend_purges(now);
         if now.ms() == self.tended_ms {
             return;
         }
@@ -27,7 +27,8 @@ impl<S: Source> Engine<S> {
         for port in 0..self.stations.len() {
             self.tend_station(port, now);
         }
-        let _ = self.router.table.sweep(now.ms(), SWEEP, |_| {});
+        let (table, ended) = (&mut self.router.table, &mut self.router.ended);
+        let _ = table.sweep(now.ms(), SWEEP, |conn| ended.note(&conn.key, now.ms()));
         self.tend_ceilings(now);
         self.sweep_tracker(now);
         self.tend_leases(now);

@@ -11,6 +11,7 @@
 #![deny(missing_docs)]
 
 pub mod distribute;
+pub mod ended;
 mod fifo;
 mod hash;
 mod key;
@@ -24,6 +25,7 @@ pub mod table;
 pub mod tracker;
 
 pub use distribute::{Protection, Situation, Verdict};
+pub use ended::Ended;
 pub use hash::Seed;
 pub use key::ConnKey;
 pub use look::{Look, Opened, Seen};

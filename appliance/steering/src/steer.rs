@@ -1,19 +1,23 @@
 //! What the router does with an inbound packet (R10, R11): one pure function for what it has peeked at, one step that
 //! makes an entry, for what it has verified.
 
-use phalanx_wire::{DropReason, PeerId, TargetId};
+use phalanx_wire::{DropReason, PeerId, Spi, TargetId};
 
 use crate::ConnKey;
 use crate::distribute::{Protection, Situation, Verdict, verdict};
 use crate::look::{Opened, Seen};
 use crate::select::Selector;
-use crate::table::{ConnState, ConnectionTable};
+use crate::table::ConnectionTable;
 
 /// Where a packet came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Whose SA it came through.
     pub peer: PeerId,
+    /// Its SA's SPI.
+    pub spi: Spi,
+    /// Its number.
+    pub number: u64,
     /// What protects it.
     pub protection: Protection,
     /// ESP with a cipher, as opposed to ESP-NULL.
@@ -57,7 +61,7 @@ pub enum Decision {
         /// Who.
         target: TargetId,
     },
-    /// A SYN to a distributed port, or of a half-open connection: open a copy of it; if it is genuine, not a replay and
+    /// A SYN to a distributed port, or of a known connection: open a copy of it; if it is genuine, not a replay and
     /// fits its tunnel, [`admit`] names the target.
     OpenThenSelect,
     /// Process it here, as an ordinary endpoint does.
@@ -84,9 +88,10 @@ pub fn decide(
     }
     let opens = tcp.flags.opens();
     match table.lookup(&ConnKey { peer: arrival.peer, flow: *flow }) {
-        // As long as the connection is half-open, each SYN of it is opened, not only the first: the router's window
-        // then knows them all when the entry expires, and a copy of one is never taken for a new one (I2).
-        Some(conn) if opens && conn.state == ConnState::HalfOpen => OPEN_IF_SETTLED[usize::from(arrival.settled)],
+        // Each SYN of a connection is opened, not only the first: the router's window then knows them all when the entry
+        // goes, and a copy of one is never taken for a new one (I2).
+        Some(_) if opens => OPEN_IF_SETTLED[usize::from(arrival.settled)],
+        Some(conn) if conn.is_older(arrival.spi, arrival.number) => Decision::Drop(DropReason::TooOld),
         Some(conn) if verdict == Verdict::DistributeConnection => Decision::OpenThenForward { target: conn.target },
         Some(conn) => Decision::Forward { target: conn.target },
         None if opens && distributed(flow.local.port) => OPEN_IF_SETTLED[usize::from(arrival.settled)],

@@ -3,7 +3,7 @@
 //! Entries are made by an authenticated SYN or by a target's word, and end by a target's word, its death, or, as long
 //! as the handshake is not complete, by time. A look-up changes nothing (I5). All memory is taken at construction.
 
-use phalanx_wire::{DropReason, PeerId, TargetId};
+use phalanx_wire::{DropReason, PeerId, Spi, TargetId};
 
 use crate::fifo::{Links, Queue};
 use crate::hash::Seed;
@@ -35,6 +35,18 @@ pub struct Conn {
     pub state: ConnState,
     /// When it came into this state: milliseconds of the caller's clock.
     pub since: u64,
+    /// The SA that its first SYN came through, and 48 bits of that packet's number; `None` for what a target told.
+    pub began: Option<(Spi, u64)>,
+}
+
+impl Conn {
+    /// The packet is older than the connection's first SYN: a copy of one from an earlier connection of these addresses
+    /// and ports, which another target may have accepted (I2). Of packets through another SA nothing can be said.
+    #[must_use]
+    pub fn is_older(&self, spi: Spi, number: u64) -> bool {
+        let behind = |first: u64| number.wrapping_sub(first) >> (Stamp::BITS - 1) & 1 == 1;
+        self.began.is_some_and(|(of, first)| of == spi && behind(first))
+    }
 }
 
 /// Bounds of a [`ConnectionTable`].
@@ -69,6 +81,9 @@ impl Default for TableLimits {
 #[derive(Clone, Copy, Default)]
 struct Value {
     since: Stamp,
+    /// The first SYN's number, and its SPI in two halves; no SA has SPI 0.
+    began: Stamp,
+    spi: [u16; 2],
     target: u16,
     state: ConnState,
 }
@@ -136,7 +151,13 @@ impl ConnectionTable {
             return Ok(TargetId(self.store.value(slot).target));
         }
         self.admits(key.peer)?;
-        let value = Value { since: Stamp::at(now), target: target.0, state: ConnState::HalfOpen };
+        let value = Value {
+            since: Stamp::at(now),
+            began: Stamp::at(0),
+            spi: [0; 2],
+            target: target.0,
+            state: ConnState::HalfOpen,
+        };
         let slot = self.store.insert(&packed, value).ok_or(DropReason::TableFull)?;
         self.links.push(&mut self.half_open, slot);
         self.per_target[usize::from(target.0)] += 1;
@@ -160,23 +181,42 @@ impl ConnectionTable {
         Some(target)
     }
 
-    /// An established connection as a target reports it, after this router or the target's link came back. The target's
-    /// word is newer than what the table says: an entry of another target is changed to this one, and its time begins anew.
+    /// Notes the packet that the connection begins with; of several SYNs the first.
+    pub fn begin(&mut self, key: &ConnKey, spi: Spi, number: u64) {
+        if let Some(slot) = self.store.find(&key.into()) {
+            let value = self.store.value_mut(slot);
+            if value.spi == [0; 2] && value.state == ConnState::HalfOpen {
+                value.spi = [spi.0 as u16, (spi.0 >> 16) as u16];
+                value.began = Stamp::at(number);
+            }
+        }
+    }
+
+    /// An established connection as a target reports it, after this router or the target's link came back; its time
+    /// begins anew. An entry of another target stays as it is: it was made by a newer SYN, after this target was given
+    /// up, and who has it may have accepted what this target must not accept again (I2).
     ///
     /// # Errors
     /// [`DropReason::TableFull`].
     pub fn restore(&mut self, key: &ConnKey, target: TargetId, now: u64) -> Result<(), DropReason> {
         let packed = key.into();
         if let Some(slot) = self.store.find(&packed) {
-            self.confirm_slot(slot, now);
-            self.retarget_slot(slot, target);
-            self.store.value_mut(slot).since = Stamp::at(now);
+            if self.store.value(slot).target == target.0 {
+                self.confirm_slot(slot, now);
+                self.store.value_mut(slot).since = Stamp::at(now);
+            }
             return Ok(());
         }
         if self.peers.get(key.peer).total >= self.limits.per_peer || !self.peers.has_room_for(key.peer) {
             return Err(DropReason::TableFull);
         }
-        let value = Value { since: Stamp::at(now), target: target.0, state: ConnState::Established };
+        let value = Value {
+            since: Stamp::at(now),
+            began: Stamp::at(0),
+            spi: [0; 2],
+            target: target.0,
+            state: ConnState::Established,
+        };
         self.store.insert(&packed, value).ok_or(DropReason::TableFull)?;
         self.per_target[usize::from(target.0)] += 1;
         self.peers.update(key.peer, |count| count.total += 1);
@@ -300,11 +340,13 @@ impl ConnectionTable {
 
     fn show(&self, slot: Slot) -> Conn {
         let value = self.store.value(slot);
+        let spi = Spi(u32::from(value.spi[1]) << 16 | u32::from(value.spi[0]));
         Conn {
             key: self.store.key(slot).into(),
             target: TargetId(value.target),
             state: value.state,
             since: value.since.ms(),
+            began: (spi != Spi(0)).then_some((spi, value.began.ms())),
         }
     }
 

@@ -9,12 +9,14 @@ use phalanx_steering::{
     Seen, Selector, TableLimits, steer,
 };
 use phalanx_wire::ip::{Fields, write_header};
-use phalanx_wire::{DropReason, IpHeader, PeerId, TargetId};
+use phalanx_wire::{DropReason, IpHeader, PeerId, Spi, TargetId};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
 const ARRIVAL: Arrival = Arrival {
     peer: PeerId(1),
+    spi: Spi(0x1001),
+    number: 100,
     protection: Protection::Esp,
     encrypted: true,
     tunnel: true,
@@ -189,14 +191,41 @@ fn a_syn_is_opened_and_gets_the_next_target_and_what_follows_is_forwarded_unopen
 }
 
 #[test]
-fn a_syn_of_a_half_open_connection_is_opened_again_and_of_an_established_one_forwarded() {
+fn each_syn_is_opened_whatever_is_known_of_its_connection() {
     let (mut table, mut selector) = (table(), selector());
     admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 0).expect("a target");
     assert_eq!(decide(&ARRIVAL, &seen(SYN), &table), Decision::OpenThenSelect);
     assert_eq!(admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 9_000), Ok(TargetId(1)), "the same target");
     assert_eq!(table.lookup(&key_of(&seen(SYN))).map(|conn| conn.since), Some(9_000));
     table.confirm(&key_of(&seen(SYN)), 9_500);
-    assert_eq!(decide(&ARRIVAL, &seen(SYN), &table), Decision::Forward { target: TargetId(1) });
+    // I2: forwarded unopened its number would be known to the target alone, and a copy of it, once the connection is over,
+    // would begin another.
+    assert_eq!(decide(&ARRIVAL, &seen(SYN), &table), Decision::OpenThenSelect);
+    assert_eq!(admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 9_600), Ok(TargetId(1)), "the same target");
+}
+
+#[test]
+fn packets_from_before_a_connections_first_syn_are_not_of_it() {
+    let (mut table, mut selector) = (table(), selector());
+    let key = key_of(&seen(SYN));
+    let at = |number| Arrival { number, ..ARRIVAL };
+    admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 0).expect("a target");
+    table.begin(&key, ARRIVAL.spi, (1 << 32) + 50);
+    table.begin(&key, ARRIVAL.spi, (1 << 32) + 60);
+    let forward = Decision::Forward { target: TargetId(1) };
+    for (number, expected) in [
+        ((1 << 32) + 49, Decision::Drop(DropReason::TooOld)),
+        ((1 << 32) - 1, Decision::Drop(DropReason::TooOld)),
+        (1, Decision::Drop(DropReason::TooOld)),
+        ((1 << 32) + 51, forward),
+        ((1 << 32) + 55, forward),
+        ((2 << 32) + 20, forward),
+        (1 << 46, forward),
+    ] {
+        assert_eq!(decide(&at(number), &seen(ACK), &table), expected, "{number:#x}");
+    }
+    let rekeyed = Arrival { spi: Spi(0x1002), number: 1, ..ARRIVAL };
+    assert_eq!(decide(&rekeyed, &seen(ACK), &table), forward, "another SA counts from 1");
 }
 
 #[test]
@@ -286,8 +315,10 @@ fn admission_stops_at_the_half_open_limit_of_the_peer() {
 
 fn arrival() -> impl Strategy<Value = Arrival> {
     let protection = prop_oneof![Just(Protection::Ah), Just(Protection::Esp), Just(Protection::AhEsp)];
-    (0u32..4, protection, any::<[bool; 5]>()).prop_map(|(peer, protection, b)| Arrival {
+    (0u32..4, protection, any::<[bool; 5]>(), any::<u64>()).prop_map(|(peer, protection, b, number)| Arrival {
         peer: PeerId(peer),
+        spi: Spi(0x1001),
+        number,
         protection,
         encrypted: b[0],
         tunnel: b[1],

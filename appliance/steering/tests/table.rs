@@ -116,11 +116,11 @@ fn apply(step: Step, table: &mut ConnectionTable, model: &mut Model, now: &mut u
         }
         Step::Restore(peer, n, target) => {
             let key = key(peer, n);
-            let fits = model.confirm(&key, *now) || model.has_room(key.peer);
+            let other = model.entries.get(&key).is_some_and(|entry| entry.0 != target);
+            let fits = other || model.confirm(&key, *now) || model.has_room(key.peer);
             prop_assert_eq!(table.restore(&key, TargetId(target), *now).is_ok(), fits);
-            if fits {
-                let entry = model.entries.entry(key).or_insert((target, ConnState::Established, *now));
-                entry.0 = target;
+            if fits && !other {
+                model.entries.insert(key, (target, ConnState::Established, *now));
             }
         }
         Step::Renew(peer, n) => {

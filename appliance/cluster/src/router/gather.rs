@@ -51,6 +51,7 @@ impl RouterCluster {
             if let Some(ceiling) = self.ceilings.get_mut(&record.sa) {
                 ceiling.note_edge(record.snapshot.edge);
             }
+            self.raise_reached(record.sa, record.snapshot.edge);
             good.push(record);
         }
         if !good.is_empty() {
@@ -88,7 +89,8 @@ impl RouterCluster {
         self.send(at, ToTarget::NoticeAck { id });
     }
 
-    /// A VIP is settled when all its targets were gathered, or the time is over. Then floors and ceilings are set.
+    /// A VIP is settled when all its targets were gathered, or the time is over. Then floors and ceilings are set, and
+    /// numbers are given: only now is it known what any node remembers of them (I1).
     pub(super) fn settle(&mut self, now: u64) {
         let open: Vec<VipId> = self.vips.values().filter(|vip| !vip.settled).map(|vip| vip.plan.def.vip).collect();
         for vip in open {
@@ -104,6 +106,7 @@ impl RouterCluster {
             if let Some(entry) = self.vips.get_mut(&vip) {
                 entry.settled = true;
             }
+            self.open_all(vip, now);
             self.arm_all(vip, now);
             self.outputs.push_back(RouterOutput::Settled { vip, missing });
         }

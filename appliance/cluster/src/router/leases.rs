@@ -6,6 +6,7 @@ use std::sync::Arc;
 use phalanx_wire::{CoreId, SaId, VipId};
 
 use super::RouterCluster;
+use crate::ceiling::Reached;
 use crate::coupling::{CouplingError, keys};
 use crate::lease_client::Want;
 use crate::messages::{LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, ToTarget};
@@ -35,7 +36,10 @@ impl RouterCluster {
         match self.sequencer.grant(sa, result, now) {
             GrantOutcome::StoreBehind => self.warn_behind(sa),
             GrantOutcome::Exhausted => {
-                let warning = format!("SA {sa}: no sequence numbers are left in the coupling facility, it will stop");
+                let warning = format!(
+                    "SA {sa}: no sequence numbers are left in the coupling facility (or it was found to be behind), the \
+                     SA sends nothing until it has a new key"
+                );
                 self.outputs.push_back(RouterOutput::Warn(warning));
             }
             GrantOutcome::Taken | GrantOutcome::Unwanted => {}
@@ -74,6 +78,22 @@ impl RouterCluster {
                 self.ceilings_retry.get_or_insert(0);
                 self.outputs.push_back(RouterOutput::Warn(format!("the ceiling of SA {sa} was not raised: {error}")));
             }
+        }
+    }
+
+    /// A target's window of this SA has that edge.
+    pub(super) fn raise_reached(&mut self, sa: SaId, edge: u64) {
+        let to = self.reached.get_mut(&sa).and_then(|reached| reached.want(edge));
+        if let (Some(to), Some(pair)) = (to, self.pairs.get(&sa)) {
+            let key = Arc::from(keys::reached(&pair.spec.inbound.key.fingerprint()));
+            self.outputs.push_back(RouterOutput::RaiseReached { sa, key, to });
+        }
+    }
+
+    /// The coupling facility's answer to [`RouterOutput::RaiseReached`].
+    pub fn reached_raised(&mut self, sa: SaId, result: Result<u64, CouplingError>) {
+        if let Some(reached) = self.reached.get_mut(&sa) {
+            reached.answered(result.ok());
         }
     }
 
@@ -148,21 +168,34 @@ impl RouterCluster {
              the SA sends nothing until it has a new key"
         );
         self.outputs.push_back(RouterOutput::Warn(warning));
+        // The next boot may find a grant above all that is remembered then: it must not get one.
+        if let Some(pair) = self.outbound.get(&sa).and_then(|pair| self.pairs.get(pair)) {
+            let key = Arc::from(keys::outbound_counter(&pair.spec.outbound.key.fingerprint()));
+            self.outputs.push_back(RouterOutput::Burn { sa, key });
+        }
     }
 
     /// Sets floor and ceiling of an inbound SA: its VIP is settled and the router's cores have it.
     pub(super) fn arm(&mut self, sa: SaId, now: u64) {
-        let Some(ceiling) = self.ceilings.get(&sa) else {
+        let Some(ceiling) = self.ceilings.get_mut(&sa) else {
             return;
         };
-        let (floor, durable) = (ceiling.floor(), ceiling.durable());
-        if floor > 0 {
-            self.outputs.push_back(RouterOutput::RaiseFloor { sa, floor });
-        }
-        if durable > floor {
-            self.outputs.push_back(RouterOutput::Ceiling { sa, upto: durable });
+        let floor = ceiling.floor();
+        ceiling.arm();
+        let late = floor.max(self.reached.get(&sa).map_or(0, Reached::before));
+        if late > 0 {
+            self.outputs.push_back(RouterOutput::RaiseFloor { sa, floor, late });
         }
         self.ceiling_wanted(sa, floor, now);
+    }
+
+    /// The numbers of a settled VIP's SAs are given out.
+    pub(super) fn open_all(&mut self, vip: VipId, now: u64) {
+        let outbound = self.pairs.values().filter(|pair| pair.vip() == vip).map(|pair| pair.spec.outbound.id);
+        for sa in outbound.collect::<Vec<_>>() {
+            self.sequencer.open(sa, now);
+        }
+        self.pump(now);
     }
 
     pub(super) fn arm_all(&mut self, vip: VipId, now: u64) {

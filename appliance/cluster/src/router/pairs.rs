@@ -9,7 +9,7 @@ use phalanx_wire::{SaId, VipId};
 
 use super::RouterCluster;
 use super::member::What;
-use crate::ceiling::Ceiling;
+use crate::ceiling::{Ceiling, Reached};
 use crate::coupling::keys;
 use crate::error::ClusterError;
 use crate::ledger::Use;
@@ -142,9 +142,15 @@ impl RouterCluster {
             self.ledger.add(sa.id, sa.lifesize.soft, sa.lifesize.hard, Use::default());
         }
         self.ceilings.insert(inbound, Ceiling::new(spec.ceiling));
+        self.reached.insert(inbound, Reached::new(spec.reached));
+        let settled = self.vips.get(&spec.inbound.vip).is_some_and(|vip| vip.settled);
         self.outbound.insert(outbound, inbound);
         let pair = Pair { spec, phase: PairPhase::Placing, began: now, local: BTreeSet::new(), local_error: None };
         self.pairs.insert(inbound, pair);
+        self.raise_reached(inbound, 0);
+        if !settled {
+            self.sequencer.hold(outbound);
+        }
         self.placed(outbound, now);
         self.pump(now);
         Ok(())
@@ -287,6 +293,7 @@ impl RouterCluster {
             self.outbound.remove(&pair.spec.outbound.id);
             self.sequencer.remove(pair.spec.outbound.id);
             self.ceilings.remove(&id);
+            self.reached.remove(&id);
             for request in &pair.local {
                 self.local.remove(request);
             }

@@ -53,6 +53,7 @@ pub fn pair(n: u64, vip: VipId) -> SaPair {
         outbound: sa(2 * n + 1, vip, Direction::Outbound),
         filters: Vec::new(),
         ceiling: 0,
+        reached: 0,
     }
 }
 
@@ -200,6 +201,8 @@ impl World {
         for mut pair in pairs {
             let key = phalanx_cluster::keys::ceiling(&pair.inbound.key.fingerprint());
             pair.ceiling = self.counters.get(&key).copied().unwrap_or(0);
+            let key = phalanx_cluster::keys::reached(&pair.inbound.key.fingerprint());
+            pair.reached = self.counters.get(&key).copied().unwrap_or(0);
             self.router.add_sa(pair, self.now).unwrap();
         }
         self.settle();
@@ -279,18 +282,30 @@ impl World {
                 self.router.granted(wanted.sa, result, now);
             }
             RouterOutput::RaiseCeiling { sa, ref key, to } => {
-                let result = if self.store_down {
-                    Err(CouplingError::Unavailable("down".to_owned()))
-                } else {
-                    let counter = self.counters.entry(key.to_string()).or_default();
-                    *counter = (*counter).max(to);
-                    Ok(*counter)
-                };
+                let result = self.raise(key, to);
                 self.log.push(output);
                 self.router.ceiling_raised(sa, result);
             }
+            RouterOutput::RaiseReached { sa, ref key, to } => {
+                let result = self.raise(key, to);
+                self.log.push(output);
+                self.router.reached_raised(sa, result);
+            }
+            RouterOutput::Burn { ref key, .. } => {
+                let _ = self.raise(key, u64::MAX);
+                self.log.push(output);
+            }
             output => self.log.push(output),
         }
+    }
+
+    fn raise(&mut self, key: &str, to: u64) -> Result<u64, CouplingError> {
+        if self.store_down {
+            return Err(CouplingError::Unavailable("down".to_owned()));
+        }
+        let counter = self.counters.entry(key.to_owned()).or_default();
+        *counter = (*counter).max(to);
+        Ok(*counter)
     }
 
     fn target_output(&mut self, node: &NodeName, output: TargetOutput) {

@@ -60,6 +60,10 @@ pub enum Input {
     Granted(SaId, Result<std::ops::Range<u64>, CouplingError>),
     /// The coupling facility's answer to a `raise`.
     CeilingRaised(SaId, Result<u64, CouplingError>),
+    /// The same, for what targets reached.
+    ReachedRaised(SaId, Result<u64, CouplingError>),
+    /// The same, for the counter of a key that must not be used any more.
+    Burned(SaId, Result<u64, CouplingError>),
     /// Somebody looks at the status socket.
     Query(Query),
     /// SIGTERM or SIGINT.
@@ -178,6 +182,11 @@ impl Brain {
             }
             Input::Granted(sa, result) => self.with_router(|router| router.granted(sa, result, now)),
             Input::CeilingRaised(sa, result) => self.with_router(|router| router.ceiling_raised(sa, result)),
+            Input::ReachedRaised(sa, result) => self.with_router(|router| router.reached_raised(sa, result)),
+            Input::Burned(sa, Err(error)) => {
+                self.warn(format!("SA {sa}: its key could not be marked as used up: {error}. Give it a new one"));
+            }
+            Input::Burned(_, Ok(_)) => {}
             Input::Query(query) => self.query(query),
             Input::Shutdown => return true,
         }
@@ -360,11 +369,13 @@ impl Brain {
     }
 
     /// `raise` at the coupling facility.
-    pub(super) fn ask_ceiling(&self, sa: SaId, key: Arc<str>, to: u64) {
-        self.ask_store(
-            move |store| async move { store.raise(&key, to).await },
-            move |result| Input::CeilingRaised(sa, result),
-        );
+    pub(super) fn ask_raise(
+        &self,
+        key: Arc<str>,
+        to: u64,
+        answer: impl FnOnce(Result<u64, CouplingError>) -> Input + Send + 'static,
+    ) {
+        self.ask_store(move |store| async move { store.raise(&key, to).await }, answer);
     }
 
     /// Puts a VIP on the TAP or takes it off.

@@ -238,6 +238,7 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
         outbound: half(Direction::Outbound, &sa.outbound)?,
         filters: if written { Vec::new() } else { vec![RankedFilter { rank, filter: rule }] },
         ceiling: 0,
+        reached: 0,
     })
 }
 

@@ -13,7 +13,7 @@ use phalanx_steering::ConnKey;
 use phalanx_wire::{CoreId, SaId, TargetId, VipId};
 
 use super::books::RuleSource;
-use super::brain::{Absent, Brain, GRACE, VipState};
+use super::brain::{Absent, Brain, GRACE, Input, VipState};
 use super::cores::Purpose;
 use super::plan;
 
@@ -72,8 +72,8 @@ impl Brain {
                     self.tell_router(Command::MergeWindow(record.sa, Box::new(record.snapshot)));
                 }
             }
-            RouterOutput::ConnOpened(c) => self.tell_router(Command::Confirm(c.vip, key(&c))),
-            RouterOutput::ConnClosed(c) => self.tell_router(Command::EndConn(c.vip, key(&c))),
+            RouterOutput::ConnOpened(c) => self.tell_router(Command::Confirm(c.vip, key(&c), c.target)),
+            RouterOutput::ConnClosed(c) => self.tell_router(Command::EndConn(c.vip, key(&c), c.target)),
             RouterOutput::SaReady { sa, missing } => {
                 for one in &missing {
                     self.warn(format!("SA {sa} is ready, but {} does not hold it: {}", one.node, one.why));
@@ -86,9 +86,20 @@ impl Brain {
                 }
             }
             RouterOutput::Settled { vip, missing } => self.settled(vip, &missing),
-            RouterOutput::RaiseFloor { sa, floor } => self.tell_router(Command::RaiseFloor(sa, floor)),
+            RouterOutput::RaiseFloor { sa, floor, late } => {
+                self.tell_router(Command::RaiseFloor(sa, floor));
+                self.tell_router(Command::RaiseLate(sa, late));
+            }
             RouterOutput::Ceiling { sa, upto } => self.tell_router(Command::Ceiling(sa, upto)),
-            RouterOutput::RaiseCeiling { sa, key, to } => self.ask_ceiling(sa, key, to),
+            RouterOutput::RaiseCeiling { sa, key, to } => {
+                self.ask_raise(key, to, move |result| Input::CeilingRaised(sa, result));
+            }
+            RouterOutput::RaiseReached { sa, key, to } => {
+                self.ask_raise(key, to, move |result| Input::ReachedRaised(sa, result));
+            }
+            RouterOutput::Burn { sa, key } => {
+                self.ask_raise(key, u64::MAX, move |result| Input::Burned(sa, result));
+            }
             RouterOutput::GrantWanted(wanted) => self.ask_grant(wanted),
             RouterOutput::LocalLease { core, sa, lease, valid_until } => {
                 let expires = self.moment(valid_until);
@@ -268,7 +279,7 @@ impl Brain {
     fn restore(&mut self, c: &Connection) {
         self.tell_router(Command::RestoreConn(c.vip, key(c), c.target));
         if c.established {
-            self.tell_router(Command::Confirm(c.vip, key(c)));
+            self.tell_router(Command::Confirm(c.vip, key(c), c.target));
         }
     }
 

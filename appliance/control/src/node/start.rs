@@ -101,7 +101,9 @@ async fn pairs(config: &Config, store: Option<&Embedded>) -> Result<Vec<SaPair>,
     let mut pairs = plan::pairs(config)?;
     if let Some(store) = store {
         for pair in &mut pairs {
-            pair.ceiling = store.read(&keys::ceiling(&pair.inbound.key.fingerprint())).await?;
+            let key = pair.inbound.key.fingerprint();
+            pair.ceiling = store.read(&keys::ceiling(&key)).await?;
+            pair.reached = store.read(&keys::reached(&key)).await?;
         }
     }
     Ok(pairs)

@@ -38,11 +38,11 @@ fn the_target_tells_when_a_connection_is_established_and_over() {
     let opened =
         bench.events().into_iter().find_map(|e| if let Event::ConnOpened { key, .. } = e { Some(key) } else { None });
     let key = opened.expect("opened");
-    bench.order(Command::Confirm(VIP, key));
+    bench.order(Command::Confirm(VIP, key, TargetId(1)));
     assert_eq!(bench.engine.router.table.lookup(&key).unwrap().state, ConnState::Established);
     bench.receive(NETWORK, &client.tcp(4000, TcpFlags::RST));
     assert!(bench.events().iter().any(|e| matches!(e, Event::ConnClosed { key: closed, .. } if *closed == key)));
-    bench.order(Command::EndConn(VIP, key));
+    bench.order(Command::EndConn(VIP, key, TargetId(1)));
     assert!(bench.engine.router.table.is_empty());
 }
 
@@ -187,7 +187,7 @@ fn a_dead_targets_connections_go_and_its_numbers_are_not_accepted_again() {
     let last = client.tcp(4000, ACK);
     bench.receive(NETWORK, &last);
     bench.delivered();
-    bench.order(Command::SetTargets(VIP, Box::default()));
+    bench.set_targets(&[], &[(0..=u16::MAX, &[1])]);
     bench.order(Command::PurgeTarget(VIP, TargetId(1)));
     (0..50).for_each(|_| bench.pass(1));
     assert!(bench.engine.router.table.is_empty());
@@ -206,6 +206,119 @@ fn key(port: u16) -> ConnKey {
         remote: Endpoint::new(addr("10.99.0.10"), port),
     };
     ConnKey { peer: PeerId(1), flow }
+}
+
+#[test]
+fn numbers_forwarded_to_a_target_that_died_hold_up_no_new_connection() {
+    let (mut bench, mut client) = settled();
+    bench.receive(NETWORK, &client.tcp(4000, SYN));
+    // A copy with a forged number far ahead is forwarded too, and fails at the target.
+    let mut forged = client.tcp(4000, ACK);
+    forged[26] = 0x20;
+    bench.receive(NETWORK, &forged);
+    bench.order(Command::PurgeTarget(VIP, TargetId(1)));
+    (0..50).for_each(|_| bench.pass(1));
+    bench.receive(NETWORK, &client.tcp(4001, SYN));
+    assert_eq!(bench.delivered().len(), 2);
+    bench.only_dropped(&[(DropReason::BadIcv, 1)]);
+}
+
+#[test]
+fn nothing_is_forwarded_to_the_next_life_of_a_target_as_long_as_the_last_ones_connections_are_purged() {
+    let (mut bench, mut client) = settled();
+    let (syn, taken) = (client.tcp(4000, SYN), client.tcp(4000, ACK));
+    bench.receive(NETWORK, &syn);
+    bench.order(Command::PurgeTarget(VIP, TargetId(1)));
+    // The target accepted it before it died and did not tell; it is back with an empty window.
+    bench.receive(NETWORK, &taken);
+    assert_eq!(bench.delivered().len(), 1);
+    bench.pass(1);
+    bench.receive(NETWORK, &client.tcp(4001, SYN));
+    bench.receive(NETWORK, &client.tcp(4001, ACK));
+    assert_eq!(bench.delivered().len(), 2, "its new connections are not held up");
+    bench.only_dropped(&[(DropReason::NoTarget, 1)]);
+}
+
+#[test]
+fn what_a_target_accepted_after_its_notice_of_an_end_is_not_taken_by_the_router() {
+    let (mut bench, mut client) = settled();
+    bench.receive(NETWORK, &client.tcp(4000, SYN));
+    // The notice was on its way already when this one was forwarded and accepted.
+    let last = client.tcp(4000, ACK);
+    bench.receive(NETWORK, &last);
+    bench.delivered();
+    bench.order(Command::MergeWindow(IN, Box::new(WindowSnapshot { edge: 1, floor: 0, words: vec![0b10] })));
+    bench.order(Command::EndConn(VIP, key(4000), TargetId(1)));
+    bench.receive(NETWORK, &last);
+    assert!(bench.delivered().is_empty());
+    // The same client begins again with the same port: what is older is not of this connection.
+    bench.receive(NETWORK, &client.tcp(4000, SYN));
+    bench.receive(NETWORK, &last);
+    bench.receive(NETWORK, &client.tcp(4000, ACK));
+    assert_eq!(bench.delivered().len(), 2);
+    bench.only_dropped(&[(DropReason::TooOld, 1), (DropReason::UnknownConnection, 1)]);
+}
+
+#[test]
+fn a_syn_of_an_established_connection_begins_no_other_one_when_it_is_over() {
+    let (mut bench, mut client) = settled();
+    bench.receive(NETWORK, &client.tcp(4000, SYN));
+    bench.order(Command::Confirm(VIP, key(4000), TargetId(1)));
+    let again = client.tcp(4000, SYN);
+    bench.receive(NETWORK, &again);
+    bench.order(Command::EndConn(VIP, key(4000), TargetId(1)));
+    bench.delivered();
+    bench.receive(NETWORK, &again);
+    assert!(bench.delivered().is_empty() && bench.engine.router.table.is_empty());
+    bench.only_dropped(&[(DropReason::Replay, 1)]);
+}
+
+#[test]
+fn a_target_speaks_for_its_own_connections_only() {
+    let (mut bench, mut client) = settled();
+    bench.receive(NETWORK, &client.tcp(4000, SYN));
+    for order in [
+        Command::Confirm(VIP, key(4000), TargetId(2)),
+        Command::RestoreConn(VIP, key(4000), TargetId(2)),
+        Command::EndConn(VIP, key(4000), TargetId(2)),
+    ] {
+        bench.order(order);
+    }
+    let conn = bench.engine.router.table.lookup(&key(4000)).unwrap();
+    assert_eq!((conn.target, conn.state), (TargetId(1), ConnState::HalfOpen));
+}
+
+#[test]
+fn what_targets_may_have_accepted_before_a_restart_is_refused_and_new_connections_are_not() {
+    let (mut bench, mut client) = settled();
+    bench.order(Command::RaiseLate(IN, 10));
+    bench.receive(NETWORK, &client.tcp(4000, ACK));
+    bench.receive(NETWORK, &client.tcp(4001, SYN));
+    client.skip(10);
+    bench.receive(NETWORK, &client.tcp(4000, ACK));
+    assert_eq!(bench.delivered().len(), 2);
+    bench.only_dropped(&[(DropReason::TooOld, 1)]);
+}
+
+#[test]
+fn the_routers_own_connections_go_on_whatever_targets_may_have_accepted() {
+    let (mut bench, mut client) = settled();
+    bench.set_targets(&SELF, &[(443..=443, &[1])]);
+    bench.order(Command::RaiseLate(IN, 60_000));
+    bench.receive(NETWORK, &client.tcp(4000, SYN));
+    bench.receive(NETWORK, &client.tcp(4000, ACK));
+    assert_eq!((bench.delivered().len(), bench.engine.router.table.len()), (2, 0));
+    bench.only_dropped(&[]);
+}
+
+#[test]
+fn a_durable_ceiling_far_ahead_leaves_known_connections_alone() {
+    let (mut bench, mut client) = settled();
+    bench.receive(NETWORK, &client.tcp(4000, SYN));
+    bench.order(Command::RaiseFloor(IN, 60_000));
+    bench.receive(NETWORK, &client.tcp(4000, ACK));
+    assert_eq!(bench.delivered().len(), 2);
+    bench.only_dropped(&[]);
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Control {
                 Event::CeilingWanted { sa, at, .. } => Command::Ceiling(sa, at + (1 << 32)),
                 Event::ConnOpened { vip, key, .. } => {
                     self.opened += 1;
-                    Command::Confirm(vip, key)
+                    Command::Confirm(vip, key, TargetId(1))
                 }
                 _ => continue,
             };
