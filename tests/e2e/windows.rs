@@ -40,7 +40,8 @@ fn paced(window: u32) {
             sequence.packets, sequence.latest
         );
         bed.progress(&done);
-        let each = u64::from(rate * SECONDS) * 9 / 10;
+        // Less than one each write: TCP puts together what waited.
+        let each = u64::from(rate * SECONDS) / 2;
         for target in ["t1", "t2"] {
             assert!(wire.from_vip[&network_mac(target)] > each, "{target} sent its half: {wire:?}");
         }
