@@ -72,7 +72,7 @@ impl Brain {
         let Some(state) = self.vips.get(&vip) else { return };
         let name: NodeName = self.router_of(state).into();
         let record = ConnRecord { vip, peer: key.peer, flow: key.flow, core, established: opened };
-        let windows = if opened { Vec::new() } else { self.windows_of(core, vip, key) };
+        let windows = if opened { Vec::new() } else { self.windows_of(core, key) };
         let Some(target) = self.routers.get_mut(&name) else { return };
         if opened {
             target.notice(vec![record], Vec::new(), windows);
@@ -81,9 +81,9 @@ impl Brain {
         }
     }
 
-    /// The windows of a peer's inbound SAs on one core.
-    fn windows_of(&self, core: CoreId, vip: VipId, key: ConnKey) -> Vec<WindowRecord> {
-        let of_peer = self.sas.iter().filter(|(_, e)| e.params.vip == vip && e.params.peer == key.peer);
+    /// The windows of a peer's inbound SAs on one core, whichever VIP they are of: a tunnel of one VIP may carry another.
+    fn windows_of(&self, core: CoreId, key: ConnKey) -> Vec<WindowRecord> {
+        let of_peer = self.sas.iter().filter(|(_, e)| e.params.peer == key.peer);
         let record = |(&sa, entry): (&SaId, &super::books::SaEntry)| {
             let snapshot = entry.windows(|on| on == core).pop()?;
             Some(WindowRecord { sa, snapshot })
