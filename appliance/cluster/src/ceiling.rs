@@ -71,9 +71,10 @@ impl Ceiling {
             self.recent = Some((now, at));
         }
         let ahead = u64::try_from(2 * a_second).unwrap_or(u64::MAX);
-        let to = at.saturating_add(ahead.clamp(HEADROOM, HEADROOM_MAX));
+        let ahead = ahead.clamp(HEADROOM, HEADROOM_MAX);
+        let to = at.saturating_add(ahead);
         // Half of the headroom is still there: it can wait.
-        if to <= self.durable.max(self.asked.unwrap_or(0)) || at.saturating_add(HEADROOM / 2) <= self.durable {
+        if to <= self.durable.max(self.asked.unwrap_or(0)) || at.saturating_add(ahead / 2) <= self.durable {
             return None;
         }
         (self.asked, self.at) = (Some(to), at);

@@ -61,6 +61,8 @@ pub(crate) struct RouterSa {
     pub(crate) ceiling: u64,
     /// The highest genuine number so far that came near it or waits for it.
     pub(crate) wanted: u64,
+    /// How far above that the ceiling was raised.
+    pub(crate) room: u64,
     /// When a higher ceiling was asked for.
     pub(crate) asked_us: Option<u64>,
     pub(crate) held: Held,

@@ -155,7 +155,7 @@ impl<S: Source> Engine<S> {
     /// After a number was accepted: asks for a higher ceiling before this one is reached.
     pub(crate) fn near_ceiling(&mut self, at: InboundIndex, accepted: u64, now: Now) {
         let sa = &self.router.sas[at.0 as usize];
-        if sa.ceiling.saturating_sub(accepted) < HEADROOM / 2 {
+        if sa.ceiling.saturating_sub(accepted) < sa.room.max(HEADROOM) / 2 {
             self.want_ceiling(at, accepted, now);
         }
     }
@@ -187,6 +187,7 @@ impl<S: Source> Engine<S> {
     pub(crate) fn raise_ceiling(&mut self, at: InboundIndex, upto: u64, now: Now) {
         let sa = &mut self.router.sas[at.0 as usize];
         sa.ceiling = sa.ceiling.max(upto);
+        sa.room = sa.ceiling.saturating_sub(sa.wanted.max(sa.floor));
         sa.asked_us = None;
         // As many as there were: those still above wait once more.
         let mut left = self.router.sas[at.0 as usize].held.len();
