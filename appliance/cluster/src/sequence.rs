@@ -297,7 +297,8 @@ impl Sequence {
             return None;
         }
         let want = u64::from(want.min(block_size(self.window, self.active(now, config))));
-        let margin = u64::from(self.window / 8);
+        // For what is on its way: a holder is done with a number when it seals, and a busy machine may send much later.
+        let margin = u64::from(self.window / 4);
         // `live` is in the order of its numbers: the front has the oldest.
         let oldest = self.live.front().map_or(next, |block| block.first);
         let bound = oldest.saturating_add(u64::from(self.window) - margin);

@@ -160,10 +160,20 @@ pub(crate) async fn next<M>(incoming: &mut Streaming<M>, ending: &Ending) -> Res
 pub(crate) fn why(status: &Status) -> String {
     use std::error::Error;
     match (status.source(), status.message()) {
-        (Some(cause), _) => format!("the connection broke: {}", chain(cause)),
+        (Some(cause), _) => format!("the connection broke: {}", root(cause)),
         (None, "") => status.code().description().to_owned(),
         (None, message) => message.to_owned(),
     }
+}
+
+/// The first cause of an error: what TLS or the kernel said. Pointers to a library's manual help no operator.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut first = error;
+    while let Some(cause) = first.source() {
+        first = cause;
+    }
+    let text = first.to_string();
+    text.split(": https://").next().unwrap_or(&text).to_owned()
 }
 
 /// An error and its causes, which is where TLS says what is wrong.
