@@ -13,7 +13,7 @@ use phalanx_fabric::Embedded;
 use phalanx_ipsec::{Grant, GrantCell};
 use phalanx_wire::{CoreId, SaId};
 
-use harness::{ROUNDS, Report, Samples, Unit, clock, note};
+use harness::{Report, Unit, clock, measure, note};
 
 /// The peer's replay window.
 const WINDOW: u32 = 4096;
@@ -33,15 +33,13 @@ fn main() {
 fn leases(report: &Report, sas: u64, holders: u16) {
     let mut asking = Asking::new(sas, holders);
     let cell = GrantCell::new(Grant::new(1, u64::MAX));
-    let (mut ours, mut peer) = (Samples::default(), Samples::default());
-    for _ in 0..ROUNDS {
-        ours.push(clock(|| asking.leases(LEASES)) / f64::from(LEASES));
-        let adds = || (0..LEASES).for_each(|_| drop(std::hint::black_box(cell.take(64))));
-        peer.push(clock(adds) / f64::from(LEASES));
-    }
+    let samples = measure(|| {
+        let adds = || (0..LEASES).for_each(|_| assert!(std::hint::black_box(cell.take(64)).is_some()));
+        [clock(|| asking.leases(LEASES)), clock(adds)].map(|ns| ns / f64::from(LEASES))
+    });
     let s = |n| if n == 1 { "" } else { "s" };
     let name = format!("sequencer, {sas} SA{}, {holders} holder{}", s(sas), s(u64::from(holders)));
-    report.row(&name, Unit::PerSecond("leases"), &ours, "an atomic add on one grant", &peer);
+    report.row(&name, Unit::PerSecond("leases"), &samples[0], "an atomic add on one grant", &samples[1]);
 }
 
 struct Asking {
@@ -121,17 +119,13 @@ fn fetch_adds(report: &Report) {
     let store = Arc::new(Embedded::create(directory.path().join("store")).expect("a store"));
     let plain = Plain::new(directory.path());
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let clients = [1, CLIENTS];
-    let mut ours: [Samples; 2] = Default::default();
-    let mut peer = Samples::default();
-    for _ in 0..ROUNDS {
-        for (samples, clients) in ours.iter_mut().zip(clients) {
-            samples.push(clock(|| runtime.block_on(fetch_from(&store, clients))) / (FETCHES * clients) as f64);
-        }
-        peer.push(clock(|| (0..FETCHES).for_each(|_| plain.write())) / FETCHES as f64);
-    }
-    for (samples, name) in ours.iter().zip(["fetch_add, one after another", "fetch_add, 16 clients"]) {
-        report.row(name, Unit::PerSecond("fetch_adds"), samples, "write and fsync, one after another", &peer);
+    let samples = measure(|| {
+        let [one, many] = [1, CLIENTS]
+            .map(|clients| clock(|| runtime.block_on(fetch_from(&store, clients))) / (FETCHES * clients) as f64);
+        [one, many, clock(|| (0..FETCHES).for_each(|_| plain.write())) / FETCHES as f64]
+    });
+    for (ours, name) in samples.iter().zip(["fetch_add, one after another", "fetch_add, 16 clients"]) {
+        report.row(name, Unit::PerSecond("fetch_adds"), ours, "write and fsync, one after another", &samples[2]);
     }
 }
 

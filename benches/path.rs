@@ -8,7 +8,7 @@ mod harness;
 
 use bed::{Bed, Shape};
 use cipher::{Alone, Op};
-use harness::{ROUNDS, Report, Samples, Unit, note};
+use harness::{Report, Unit, measure, note};
 
 /// Inner packets, IP header included.
 const SIZES: [usize; 3] = [64, 512, 1420];
@@ -44,19 +44,12 @@ fn main() {
 fn compare(report: &Report, bed: &mut Bed, size: usize) {
     let text = bed.text_len(size);
     let mut alone = PATHS.map(|(_, op, _)| Alone::new(op, bed.shape().sas, text));
-    let mut whole: [Samples; 3] = Default::default();
-    let mut cipher: [Samples; 3] = Default::default();
-    for round in 0..=ROUNDS {
-        let times = bed.round(size, BURSTS);
-        for (at, ns) in times.into_iter().enumerate() {
-            let limit = alone[at].round(BURSTS);
-            // The first round is for the caches.
-            if round > 0 {
-                whole[at].push(ns);
-                cipher[at].push(limit);
-            }
-        }
-    }
+    let samples = measure(|| {
+        let [a, b, c] = bed.round(size, BURSTS);
+        let [x, y, z] = alone.each_mut().map(|cipher| cipher.round(BURSTS));
+        [a, b, c, x, y, z]
+    });
+    let (whole, cipher) = samples.split_at(PATHS.len());
     let shape = bed.shape();
     for (at, (path, op, peer)) in PATHS.into_iter().enumerate() {
         // An SA that no tunnel of its own leads to carries nothing out.

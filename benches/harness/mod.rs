@@ -1,16 +1,35 @@
 //! What the benchmarks share: a clock, samples, and the table or the JSON of what came out.
 //!
-//! A benchmark measures ours and its peers in turn, round after round, and hands the samples over. Whatever else the
-//! machine does only adds to a time, so the best of many short rounds is what is compared; the median tells how
-//! quiet the machine was.
+//! Ours and its peers are measured in turn, in short rounds, until nobody gets better any more. Whatever else the machine
+//! does only adds to a time, so the best is what is compared; the median tells how quiet the machine was.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// Rounds in which each contestant has its turn.
-pub const ROUNDS: usize = 41;
+/// So many rounds without anybody getting better by a hundredth are enough.
+const STEADY: usize = 40;
+const MOST_ROUNDS: usize = 600;
+
+/// Calls `round`, which gives each contestant's nanoseconds per item, until it is enough. The first one is for the caches.
+pub fn measure<T: AsRef<[f64]>>(mut round: impl FnMut() -> T) -> Vec<Samples> {
+    let mut all: Vec<Samples> = round().as_ref().iter().map(|_| Samples::default()).collect();
+    let mut steady = 0;
+    for _ in 0..MOST_ROUNDS {
+        steady += 1;
+        for (samples, &ns) in all.iter_mut().zip(round().as_ref()) {
+            if ns < 0.99 * samples.best() {
+                steady = 0;
+            }
+            samples.0.push(ns);
+        }
+        if steady == STEADY {
+            break;
+        }
+    }
+    all
+}
 
 /// Nanoseconds that `work` takes; what reading the clock takes is not of them.
 pub fn clock(work: impl FnOnce()) -> f64 {
@@ -30,10 +49,6 @@ fn raw(work: impl FnOnce()) -> f64 {
 pub struct Samples(Vec<f64>);
 
 impl Samples {
-    pub fn push(&mut self, ns: f64) {
-        self.0.push(ns);
-    }
-
     pub fn best(&self) -> f64 {
         self.0.iter().copied().fold(f64::MAX, f64::min)
     }

@@ -25,6 +25,7 @@ const NETWORK: usize = 0;
 const LINK: usize = 1;
 const APPLICATION: usize = 2;
 const VIP: VipId = VipId(1);
+const TARGET_ID: TargetId = TargetId(1);
 const VIP_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 0, 0x10]);
 /// The connection table counts for so many peers.
@@ -76,7 +77,7 @@ impl Bed {
         set_vip(&mut target, None);
         target.obey(Command::SetRouter(VIP, link(LINK, TARGET, ROUTER)));
         let link = LinkEnd::Gre(link(LINK, ROUTER, TARGET), CoreId(0));
-        let entry = TargetEntry { id: TargetId(1), link, eligible: true, draining: false, weight: 1 };
+        let entry = TargetEntry { id: TARGET_ID, link, eligible: true, draining: false, weight: 1 };
         let rule = PortRule { ports: vec![0..=u16::MAX], targets: vec![entry.id] };
         let targets = TargetSet::new(vec![entry], Policy::RoundRobin, &[rule]).expect("a rule");
         router.obey(Command::SetTargets(VIP, Box::new(targets)));
@@ -164,7 +165,7 @@ impl Bed {
             drain(&mut self.router);
             while let Some(event) = self.target.event() {
                 if let Event::ConnOpened { vip, key, .. } = event {
-                    self.router.obey(Command::Confirm(vip, key));
+                    self.router.obey(Command::Confirm(vip, key, TARGET_ID));
                 }
             }
         }
