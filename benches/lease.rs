@@ -125,7 +125,7 @@ fn fetch_adds(report: &Report) {
         [one, many, clock(|| (0..FETCHES).for_each(|_| plain.write())) / FETCHES as f64]
     });
     for (ours, name) in samples.iter().zip(["fetch_add, one after another", "fetch_add, 16 clients"]) {
-        report.row(name, Unit::PerSecond("fetch_adds"), ours, "write and fsync, one after another", &samples[2]);
+        report.row(name, Unit::DurablePerSecond("fetch_adds"), ours, "write and fsync, one after another", &samples[2]);
     }
 }
 

@@ -67,20 +67,25 @@ pub enum Unit {
     NsPerPacket,
     /// More is better.
     PerSecond(&'static str),
+    /// More is better. A disk is slow by itself, not only because of others: its median stands for it.
+    DurablePerSecond(&'static str),
 }
 
 impl Unit {
     fn of(self, ns: f64) -> f64 {
-        match self {
-            Unit::NsPerPacket => ns,
-            Unit::PerSecond(_) => 1e9 / ns,
-        }
+        if matches!(self, Unit::NsPerPacket) { ns } else { 1e9 / ns }
+    }
+
+    /// What is compared.
+    fn typical(self, samples: &Samples) -> f64 {
+        let durable = matches!(self, Unit::DurablePerSecond(_));
+        self.of(if durable { samples.median() } else { samples.best() })
     }
 
     fn name(self) -> String {
         match self {
             Unit::NsPerPacket => "ns/packet".into(),
-            Unit::PerSecond(what) => format!("{what}/s"),
+            Unit::PerSecond(what) | Unit::DurablePerSecond(what) => format!("{what}/s"),
         }
     }
 }
@@ -100,24 +105,23 @@ impl Report {
 
     /// Ours beside one peer of the same rounds. The ratio is ours / peer, whatever the unit.
     pub fn row(&self, name: &str, unit: Unit, ours: &Samples, peer_name: &str, peer: &Samples) {
-        let [our_best, peer_best] = [ours, peer].map(|samples| unit.of(samples.best()));
-        let [our_median, peer_median] = [ours, peer].map(|samples| unit.of(samples.median()));
-        let ratio = our_best / peer_best;
+        let [a, c] = [ours, peer].map(|samples| unit.typical(samples));
+        let [b, d] = [ours, peer].map(|samples| unit.of(samples.median()));
+        let ratio = a / c;
         if self.json {
             let row = serde_json::json!({
-                "group": self.group, "name": name, "ours": rounded(our_best), "peer": rounded(peer_best),
-                "peer_name": peer_name, "ratio": rounded(ratio), "unit": unit.name(),
-                "ours_median": rounded(our_median), "peer_median": rounded(peer_median),
+                "group": self.group, "name": name, "ours": rounded(a), "peer": rounded(c), "peer_name": peer_name,
+                "ratio": rounded(ratio), "unit": unit.name(), "ours_median": rounded(b), "peer_median": rounded(d),
             });
             println!("{row}");
             return;
         }
         if !self.titled.replace(true) {
-            let columns = ("name", "ours", "median", "peer", "median", "ratio", "unit", "peer is");
-            let (name, a, b, c, d, ratio, unit, peer_name) = columns;
-            println!("{name:<58} {a:>10} {b:>10} {c:>10} {d:>10} {ratio:>7}  {unit:<14} {peer_name}");
+            let [name, ours, median, peer, ratio, unit, is] =
+                ["name", "ours", "median", "peer", "ratio", "unit", "peer is"];
+            println!("{name:<58} {ours:>10} {median:>10} {peer:>10} {median:>10} {ratio:>7}  {unit:<14} {is}");
         }
-        let [a, b, c, d] = [our_best, our_median, peer_best, peer_median].map(shown);
+        let [a, b, c, d] = [a, b, c, d].map(shown);
         println!("{name:<58} {a:>10} {b:>10} {c:>10} {d:>10} {ratio:>7.2}  {:<14} {peer_name}", unit.name());
     }
 }
