@@ -6,6 +6,14 @@
 #                             link0        link0         link0        link0      link bridge "lnk"    10.78.0.0/24, MTU 1600: GRE, driven by DPDK
 #                                          ctl0          ctl0         ctl0       link bridge "lnk"    10.79.0.0/24: the kernel's, for mutual TLS
 #
+# With GATEWAY=route or nat in the environment the client is not on the bridge but behind a gateway, in namespace P-gw, that forwards
+# both IP versions; with nat it masquerades, and gives every UDP socket of the client a port of its own choice:
+#
+#     client guest  net0 ── gin  10.88.0.1   P-gw   10.77.0.20 gout ── n-gw  network bridge
+#       10.88.0.10               fd88::1            fd77::20
+#
+# GATEWAY_MTU (default 1500) is the MTU of both ends of the wire between client and gateway.
+#
 # P is the prefix that names one bed: several can stand side by side. Both bridges are in namespace P-sw, where the other ends of
 # the network links are called n-cl, n-r, n-t1, n-t2, n-at: what is captured there is what that host put on the wire or got from it.
 #
@@ -27,6 +35,8 @@ BED_HOSTS=(cl r t1 t2 at)          # on the network bridge
 BED_LINKS=(r t1 t2 at)             # on the link bridge
 BED_CONTROL=(r t1 t2)              # with an address of the kernel's there
 GUEST_MAC=02:70:77:00:00:10
+: "${GATEWAY:=none}" "${GATEWAY_MTU:=1500}"
+NAT_PORTS=20000-24999              # what the NAT gives to UDP, until bed_nat says otherwise
 
 bed_number() { case $1 in r) echo 01 ;; cl) echo 10 ;; t1) echo 11 ;; t2) echo 12 ;; at) echo 66 ;; esac; }
 
@@ -91,23 +101,65 @@ bed_stop() { bed_signal "$1" TERM; bed_wait "$1" 5; }
 
 # ---- namespaces and wires -------------------------------------------------------------------------------------------------------
 
+# bed_cable HOST INTERFACE MAC OTHER_HOST OTHER_INTERFACE MTU
+bed_cable() {
+  local host=$BED-$1 dev=$2 mac=$3 other=$BED-$4 end=$5 mtu=$6 side
+  ip link add "$dev" netns "$host" address "$mac" mtu "$mtu" type veth peer name "$end" mtu "$mtu" netns "$other"
+  # An offloaded checksum or segment would be a packet that no wire carries.
+  for side in "$host $dev" "$other $end"; do
+    ip netns exec "${side% *}" ethtool -K "${side#* }" rx off tx off sg off tso off gso off gro off txvlan off rxvlan off >/dev/null
+    ip -n "${side% *}" link set "${side#* }" up
+  done
+}
+
 # bed_wire HOST INTERFACE BRIDGE BRIDGE_END MAC MTU
 bed_wire() {
-  local host=$BED-$1 dev=$2 bridge=$3 end=$4 mac=$5 mtu=$6 side
-  ip link add "$dev" netns "$host" address "$mac" mtu "$mtu" type veth peer name "$end" mtu "$mtu" netns "$BED-sw"
-  # An offloaded checksum or segment would be a packet that no wire carries.
-  for side in "$host $dev" "$BED-sw $end"; do
-    ip netns exec "${side% *}" ethtool -K "${side#* }" rx off tx off sg off tso off gso off gro off txvlan off rxvlan off >/dev/null
-  done
-  ip -n "$BED-sw" link set "$end" master "$bridge" up
-  ip -n "$host" link set "$dev" up
+  bed_cable "$1" "$2" "$5" sw "$4" "$6"
+  ip -n "$BED-sw" link set "$4" master "$3"
+}
+
+# bed_gateway: between the client and the network bridge.
+bed_gateway() {
+  bed_in gw sysctl -qw net.ipv6.conf.default.disable_ipv6=0 # its interfaces are made after this
+  bed_cable cl net0 "02:70:77:00:01:10" gw gin "$GATEWAY_MTU"
+  bed_wire gw gout net n-gw "02:70:77:00:01:20" 1500
+  bed_in gw sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+  ip -n "$BED-gw" addr add 10.88.0.1/24 dev gin
+  ip -n "$BED-gw" addr add fd88::1/64 dev gin nodad
+  ip -n "$BED-gw" addr add 10.77.0.20/24 dev gout
+  ip -n "$BED-gw" addr add fd77::20/64 dev gout nodad
+  [ "$GATEWAY" = route ] || bed_nat "$NAT_PORTS"
+}
+
+# bed_nat UDP_PORTS [IPV4] [IPV6]: what is behind the gateway now has the gateway's address, and a random port of the range. Called again,
+# it forgets all its mappings, as a NAT that was restarted; it may then have another address too.
+bed_nat() {
+  local ports=$1 v4=${2:-10.77.0.20} v6=${3:-fd77::20}
+  # The addresses of an interface that goes down take the masqueraded connections with them.
+  ip -n "$BED-gw" link set gout down
+  ip -n "$BED-gw" addr flush dev gout
+  bed_in gw nft -f - <<X
+table inet nat
+delete table inet nat
+table inet nat {
+  chain out {
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "gout" meta l4proto udp masquerade to :$ports random
+    oifname "gout" masquerade
+  }
+}
+X
+  ip -n "$BED-gw" addr add "$v4/24" dev gout
+  ip -n "$BED-gw" link set gout up
+  ip -n "$BED-gw" addr add "$v6/64" dev gout nodad
 }
 
 bed_up() {
   bed_down
-  local host n
+  local host n HOSTS
   install -d -m 0700 "$BED_DIR" "$BED_DIR"/{pids,log,pcap,etc,store,guest}
-  for host in sw "${BED_HOSTS[@]}"; do
+  case $GATEWAY in none) HOSTS=("${BED_HOSTS[@]}") ;; route | nat) HOSTS=("${BED_HOSTS[@]}" gw) ;; *) fail "no gateway '$GATEWAY'" ;; esac
+  for host in sw "${HOSTS[@]}"; do
     ip netns add "$BED-$host"
     # Only addresses that we give: a kernel's own ND and MLD on these wires would be noise in the captures.
     bed_in "$host" sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf.default.accept_dad=0
@@ -118,7 +170,9 @@ bed_up() {
     ip -n "$BED-sw" link add "$host" type bridge mcast_snooping 0 forward_delay 0 stp_state 0
     ip -n "$BED-sw" link set "$host" mtu "$([ "$host" = net ] && echo 1500 || echo 1600)" up
   done
+  [ "$GATEWAY" = none ] || bed_gateway
   for host in "${BED_HOSTS[@]}"; do n=$(bed_number "$host")
+    if [ "$host" = cl ] && [ "$GATEWAY" != none ]; then continue; fi
     bed_wire "$host" net0 net "n-$host" "02:70:77:00:01:$n" 1500
   done
   for host in "${BED_LINKS[@]}"; do n=$(bed_number "$host")
@@ -138,7 +192,7 @@ bed_down() {
     for name in "$BED_DIR"/pids/*; do bed_signal "${name##*/}" "$([ "${name##*/}" = guest ] && echo KILL || echo TERM)"; done
     for name in "$BED_DIR"/pids/*; do bed_wait "${name##*/}" 3; done
   fi
-  for host in "${BED_HOSTS[@]}" sw; do
+  for host in "${BED_HOSTS[@]}" gw sw; do
     if [ -e "/run/netns/$BED-$host" ]; then ip netns del "$BED-$host" || true; fi
   done
   rm -rf "${BED_DIR:?}"

@@ -13,6 +13,8 @@
 #   OUTER INNER MODE ESN     the tunnel, as for guest-sa; default 4, OUTER, tunnel, 0
 #   WINDOW                   the client's replay window; default 64
 #   SELECT                   round-robin | least-connections
+#   GATEWAY GATEWAY_MTU      what is between the client and the network (bed.sh); the client is then 10.88.0.10 and fd88::10, and the nodes
+#                            reach it through 10.77.0.20 and fd77::20
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=bed.sh
@@ -26,7 +28,10 @@ PHALANX=${PHALANX:-${CARGO_TARGET_DIR:-$ROOT/target}/release/phalanx}
 SPI_TO_VIP=4097 SPI_TO_CLIENT=8193
 
 vip_of() { [ "$1" = 4 ] && echo 10.77.0.100 || echo fd77::100; }
-client_of() { [ "$1" = 4 ] && echo 10.77.0.10 || echo fd77::10; }
+# What the nodes see of the client.
+client_of() {
+  case $GATEWAY$1 in none4) echo 10.77.0.10 ;; none6) echo fd77::10 ;; route4) echo 10.88.0.10 ;; route6) echo fd88::10 ;; nat4) echo 10.77.0.20 ;; nat6) echo fd77::20 ;; esac
+}
 inner_client() {
   if [ "$MODE" = transport ]; then client_of "$OUTER"; elif [ "$INNER" = 4 ]; then echo 10.99.0.10; else echo fd99::10; fi
 }
@@ -70,6 +75,7 @@ name = "net"
 device = "net_af_packet,iface=net0"
 role = "network"
 addresses = ["10.77.0.$2/24", "fd77::$2/64"]
+$([ "$GATEWAY" = none ] || echo 'next_hops = ["10.77.0.20", "fd77::20"]')
 mtu = 1500
 
 [[port]]
@@ -151,7 +157,7 @@ configure() {
 # client_sa: the other end of the tunnel, in the guest.
 client_sa() {
   cp "$LIB/guest-sa" "$BED_DIR/guest/" # the guest has a /tmp and a /run of its own over ours, and this checkout may be there
-  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW \
+  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU \
     SPI_OUT=$SPI_TO_VIP KEY_OUT=$(cat "$BED_DIR/etc/to-vip.key") SPI_IN=$SPI_TO_CLIENT KEY_IN=$(cat "$BED_DIR/etc/to-client.key") /mnt/guest-sa"
 }
 

@@ -15,6 +15,17 @@ use std::time::{Duration, Instant};
 /// The prefix of the tests' bed; the demo's is another, so both can stand at once.
 const PREFIX: &str = "pxt";
 
+/// What is between the client and the network; `scripts/lib/bed.sh` has the addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// A wire to the bridge.
+    None,
+    /// A router whose wire to the client has this MTU.
+    Route { mtu: u16 },
+    /// The same, masquerading.
+    Nat { mtu: u16 },
+}
+
 /// The client's end and the tunnel between it and the VIP.
 #[derive(Clone, Copy, Debug)]
 pub struct Tunnel {
@@ -28,11 +39,14 @@ pub struct Tunnel {
     pub esn: bool,
     /// The client's replay window.
     pub window: u32,
+    /// What the client is behind.
+    pub gateway: Gateway,
 }
 
 impl Tunnel {
-    /// IPv4 in IPv4, 32-bit numbers.
-    pub const PLAIN: Tunnel = Tunnel { outer: 4, inner: 4, mode: "tunnel", esn: false, window: 64 };
+    /// IPv4 in IPv4, 32-bit numbers, the client on the bridge.
+    pub const PLAIN: Tunnel =
+        Tunnel { outer: 4, inner: 4, mode: "tunnel", esn: false, window: 64, gateway: Gateway::None };
 
     /// The VIP as it stands in a URL.
     pub fn host(&self) -> &'static str {
@@ -293,6 +307,11 @@ fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {
     command.arg(arguments[0]).arg(PREFIX).args(&arguments[1..]);
     command.env("PHALANX", env!("CARGO_BIN_EXE_phalanx")).env("MODE", tunnel.mode);
     command.env("OUTER", tunnel.outer.to_string()).env("INNER", tunnel.inner.to_string());
+    match tunnel.gateway {
+        Gateway::None => command.env("GATEWAY", "none"),
+        Gateway::Route { mtu } => command.env("GATEWAY", "route").env("GATEWAY_MTU", mtu.to_string()),
+        Gateway::Nat { mtu } => command.env("GATEWAY", "nat").env("GATEWAY_MTU", mtu.to_string()),
+    };
     command.env("ESN", u8::from(tunnel.esn).to_string()).env("WINDOW", tunnel.window.to_string());
     command
 }

@@ -7,6 +7,7 @@ mod attacker;
 mod exits;
 mod eyes;
 mod killed;
+mod nat;
 mod served;
 mod windows;
 
