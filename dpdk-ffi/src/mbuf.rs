@@ -157,6 +157,20 @@ impl Mbuf {
         self.raw().port
     }
 
+    /// A word that travels with the packet's buffer: what [`set_user`](Self::set_user) wrote. Of a packet just received or
+    /// allocated it is unspecified, as NICs put the RSS hash there and buffers are used again.
+    #[inline]
+    pub fn user(&self) -> u32 {
+        // SAFETY: every field of the union is plain bits, and a 32-bit one.
+        unsafe { self.raw().__bindgen_anon_2.hash.usr }
+    }
+
+    /// Sets the word; no driver looks at it when it transmits (`hash.usr`: "user defined tags", rte_mbuf_core.h).
+    #[inline]
+    pub fn set_user(&mut self, user: u32) {
+        self.raw_mut().__bindgen_anon_2.hash.usr = user;
+    }
+
     /// Asks the processor to fetch the packet's first bytes; worth it a few packets ahead of use.
     #[inline]
     pub fn prefetch(&self) {

@@ -13,7 +13,7 @@ use crate::command::{Command, Order};
 use crate::config::Idle;
 use crate::engine::Engine;
 use crate::outbox::QUEUE;
-use crate::packet::{BURST, Source};
+use crate::packet::{BURST, Marked, Source};
 use crate::stats::CoreStats;
 
 /// Commands carried out in one round.
@@ -117,7 +117,7 @@ impl Core {
             let bytes: usize = burst.iter().map(Mbuf::len).sum();
             self.stats.ports[index].rx.add(count as u64);
             self.stats.ports[index].rx_bytes.add(bytes as u64);
-            self.engine.receive(index, burst.drain().map(Packet), now);
+            self.engine.receive(index, burst.drain().map(Packet::unwatched), now);
             self.flush();
             received += count;
         }
@@ -181,11 +181,32 @@ impl Core {
     }
 }
 
+impl Packet {
+    /// Fresh from a driver or the pool: whatever the buffer's word holds, nobody watches the packet yet.
+    #[inline]
+    fn unwatched(mbuf: Mbuf) -> Packet {
+        let mut packet = Packet(mbuf);
+        packet.set_mark(0);
+        packet
+    }
+}
+
+impl Marked for Packet {
+    #[inline]
+    fn mark(&self) -> u32 {
+        self.0.user()
+    }
+    #[inline]
+    fn set_mark(&mut self, mark: u32) {
+        self.0.set_user(mark);
+    }
+}
+
 impl Source for Pool {
     type Packet = Packet;
 
     fn fresh(&mut self) -> Option<Packet> {
-        self.0.alloc().map(Packet)
+        self.0.alloc().map(Packet::unwatched)
     }
 }
 

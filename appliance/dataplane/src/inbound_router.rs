@@ -17,6 +17,7 @@ use crate::command::LinkEnd;
 use crate::config::Limits;
 use crate::engine::{Batch, Engine};
 use crate::hold::{Held, HoldPool};
+use crate::notes::{Fact, Segment};
 use crate::opening::Opening;
 use crate::packet::{BURST, Parcel, Source, prepend};
 use crate::purge::Purges;
@@ -182,6 +183,7 @@ impl<S: Source> Engine<S> {
         // After a restart the window may know less than the floors do.
         let known = &self.router.sas[at.0 as usize];
         let seq = sa.verified.infer_above(esp.seq, known.floor.max(known.late)).ok_or(DropReason::SequenceWrap)?;
+        self.out.note(&arrived.packet, || Fact::Numbered(sa.id(), esp.spi, seq));
         sa.verified.check(seq).inspect_err(|_| sa.count_replayed())?;
         Ok((at, seq))
     }
@@ -244,6 +246,8 @@ impl<S: Source> Engine<S> {
         let decision = steer::decide(&arrival, seen, &self.router.table, distributed);
         let Seen::Tcp { flow, tcp } = seen else { return decision };
         let key = ConnKey { peer: arrival.peer, flow: *flow };
+        let segment = || if tcp.flags.opens() { Segment::Opens } else { Segment::Other };
+        self.out.note(&one.arrived.packet, || Fact::Peeked(key, segment()));
         match decision {
             // I2: unknown now, but a target may have accepted it as one of a connection that is over.
             Decision::Local if !tcp.flags.opens() && distributes(flow.local.port) => {
@@ -280,6 +284,7 @@ impl<S: Source> Engine<S> {
         };
         self.router.sas[opening.sa.0 as usize].note_forwarded(target, opening.seq);
         self.out.passed(Stage::Forwarded, 1);
+        self.out.note(&opening.packet, || Fact::Forwarded(target));
         match end {
             LinkEnd::Ring(core) if core == self.id => self.link_to_self(opening, linked),
             LinkEnd::Ring(core) => {
@@ -325,6 +330,7 @@ impl<S: Source> Engine<S> {
             return self.out.drop(arrived.packet, DropReason::ClearToVip);
         }
         self.out.passed(Stage::ClearPermitted, 1);
+        self.out.note(&arrived.packet, || Fact::Clear);
         self.deliver(arrived.packet);
     }
 }

@@ -8,8 +8,9 @@ use crate::clock::Now;
 use crate::command::GreEnd;
 use crate::config::Limits;
 use crate::engine::{Batch, Engine};
+use crate::notes::Fact;
 use crate::opening::Opening;
-use crate::packet::{Parcel, Source};
+use crate::packet::{Marked, Parcel, Source};
 use crate::vips::Vip;
 
 /// The target role of a core.
@@ -73,14 +74,19 @@ impl<S: Source> Engine<S> {
     }
 
     fn believe(&self, header: &LinkHeader, packet: S::Packet) -> Taken<S::Packet> {
-        match self.believed(header, packet.bytes()) {
+        match self.believed(header, packet.bytes(), packet.mark()) {
             Ok((ip, sa, seq)) => Ok(Linked { packet, ip, vip: header.vip, sa, seq, filtered: header.filtered }),
             Err(reason) => Err((packet, reason)),
         }
     }
 
     /// 1. role, VIP, epoch; 2. the packet inside is ESP to that VIP; 3. its SA; 4. its number, by this core's window.
-    fn believed(&self, header: &LinkHeader, packet: &[u8]) -> Result<(IpHeader, InboundIndex, u64), DropReason> {
+    fn believed(
+        &self,
+        header: &LinkHeader,
+        packet: &[u8],
+        mark: u32,
+    ) -> Result<(IpHeader, InboundIndex, u64), DropReason> {
         let vip = self.tables.vips.by_id(header.vip).filter(|_| self.target.enabled).ok_or(DropReason::LinkVip)?;
         check_epoch(header, vip)?;
         let ip = IpHeader::parse(packet)?;
@@ -92,6 +98,7 @@ impl<S: Source> Engine<S> {
         let at = self.tables.cache.lookup(header.vip, esp.spi).ok_or(DropReason::UnknownSpi)?;
         let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
         let seq = sa.window.infer_with_hint(esp.seq, header.seq_high);
+        self.out.notes.note(mark, || Fact::Numbered(sa.id(), esp.spi, seq));
         sa.window.check(seq).inspect_err(|_| sa.count_replayed())?;
         Ok((ip, at, seq))
     }

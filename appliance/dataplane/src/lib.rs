@@ -24,10 +24,10 @@ mod fixed_map;
 mod hold;
 mod inbound_router;
 mod inbound_target;
-#[cfg(feature = "bench")]
 mod lone;
 mod mail;
 mod neighbour;
+mod notes;
 mod obey;
 mod opening;
 mod outbound;
@@ -47,6 +47,6 @@ mod world;
 pub use command::{Command, Event, Trash};
 pub use config::DataplaneConfig;
 pub use dataplane::{CommandSender, Dataplane, DataplaneError, EventReceiver};
-#[cfg(feature = "bench")]
 pub use lone::{LoneCore, LonePacket};
+pub use notes::{Fact, For, Note, Segment};
 pub use stats::{CoreStats, Stage};

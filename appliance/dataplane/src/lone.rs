@@ -1,4 +1,5 @@
-//! One core without driver, thread and control: what the benchmarks run. All it adds to the engine is memory.
+//! One core without driver, thread and control: what `phalanx explain` and the benchmarks run. All it adds to the engine
+//! is memory and a clock that stands still.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +13,16 @@ use crate::command::{Command, Event, Order};
 use crate::config::DataplaneConfig;
 use crate::engine::Engine;
 use crate::mail::Mail;
+use crate::notes::{Note, NoteBook, Notes};
 use crate::outbox::Outbox;
-use crate::packet::Source;
+use crate::packet::{Marked, Source};
 use crate::stats::CoreStats;
 
 /// What an mbuf has in front, and room for a frame with all that is put around it.
 const FRONT: usize = 128;
 const ROOM: usize = FRONT + 2304;
+/// Notes that wait to be read.
+const NOTES: usize = 4096;
 
 /// A packet in memory of its own: as an mbuf, a pointer to move.
 pub struct LonePacket(Box<Memory>);
@@ -27,6 +31,7 @@ pub struct LonePacket(Box<Memory>);
 struct Memory {
     start: usize,
     end: usize,
+    mark: u32,
     bytes: [u8; ROOM],
 }
 
@@ -35,6 +40,7 @@ pub struct LoneCore {
     engine: Engine<Heap>,
     events: Arc<ArrayQueue<Event>>,
     stats: Arc<CoreStats>,
+    notes: Arc<NoteBook>,
     start: Instant,
     now: Now,
 }
@@ -51,10 +57,12 @@ impl LoneCore {
         let stats = Arc::new(CoreStats::new(config.ports.len()));
         let events = Arc::new(ArrayQueue::new(config.limits.events));
         let mail = Mail::new(events.clone(), stats.clone());
+        let notes = NoteBook::new(NOTES);
         let out = Outbox::new(config.ports.len(), config.cores.len(), stats.clone());
+        let out = out.watched(Notes::new(notes.clone(), config.cores[0].id));
         let engine = Engine::new(&config.cores[0], world, Heap, mail, out, [[1, 2], [3, 4]])?;
         let start = Instant::now();
-        Ok(LoneCore { engine, events, stats, start, now: Now::new(start, start + Duration::from_secs(1)) })
+        Ok(LoneCore { engine, events, stats, notes, start, now: Now::new(start, start + Duration::from_secs(1)) })
     }
 
     /// Carries a command out; its answer is an [`event`](LoneCore::event).
@@ -79,6 +87,16 @@ impl LoneCore {
         event
     }
 
+    /// What happened to packets that were [`watch`](LonePacket::watch)ed, in order; up to 4096 notes are kept.
+    pub fn note(&mut self) -> Option<Note> {
+        self.notes.next()
+    }
+
+    /// Notes that found no room.
+    pub fn notes_lost(&self) -> u64 {
+        self.notes.lost()
+    }
+
     /// Its counters.
     pub fn stats(&self) -> &CoreStats {
         &self.stats
@@ -95,13 +113,36 @@ impl LonePacket {
     /// An empty one.
     #[must_use]
     pub fn new() -> LonePacket {
-        LonePacket(Box::new(Memory { start: FRONT, end: FRONT, bytes: [0; ROOM] }))
+        LonePacket(Box::new(Memory { start: FRONT, end: FRONT, mark: 0, bytes: [0; ROOM] }))
     }
 
     /// Puts `bytes` in the place of whatever it held; panics if they do not fit.
     pub fn set(&mut self, bytes: &[u8]) {
         (self.0.start, self.0.end) = (FRONT, FRONT + bytes.len());
         self.bytes_mut().copy_from_slice(bytes);
+        self.0.mark = 0;
+    }
+
+    /// Lets the packet leave notes under this number; 0 ends that.
+    pub fn watch(&mut self, mark: u32) {
+        self.0.mark = mark;
+    }
+
+    /// The number it is watched under.
+    #[must_use]
+    pub fn watched(&self) -> u32 {
+        self.0.mark
+    }
+}
+
+impl Marked for LonePacket {
+    #[inline]
+    fn mark(&self) -> u32 {
+        self.0.mark
+    }
+    #[inline]
+    fn set_mark(&mut self, mark: u32) {
+        self.0.mark = mark;
     }
 }
 

@@ -8,6 +8,7 @@ use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
 use crate::clock::Now;
 use crate::command::Event;
 use crate::engine::{Batch, Engine};
+use crate::notes::Fact;
 use crate::packet::Source;
 use crate::stats::Stage;
 
@@ -96,6 +97,7 @@ impl<S: Source> Engine<S> {
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         let inner = sa.finish(packet, &facts.job)?;
         let subject = Subject::inbound(&inner.header, packet.bytes());
+        self.out.note(packet, || Fact::Opened(subject));
         sa.fits(&subject)?;
         let (peer, tunnel) = (sa.params().peer, sa.params().tunnel);
         let log = !facts.filtered && self.tables.permits(facts.vip, &tunnel, &subject)?;

@@ -11,7 +11,8 @@ use crate::command::Event;
 use crate::config::Limits;
 use crate::engine::{Batch, Engine};
 use crate::hold::{Held, HoldPool};
-use crate::packet::{Source, trim};
+use crate::notes::{Fact, For};
+use crate::packet::{Marked, Source, trim};
 use crate::stats::Stage;
 
 /// A packet waits no longer than this for a sequence number.
@@ -75,12 +76,13 @@ impl<S: Source> Engine<S> {
             count += 1;
             let way = application_ip(&mut packet).and_then(|ip| {
                 trim(&mut packet, ip.total_len);
-                self.way_out(&ip, packet.bytes())
+                self.way_out(&ip, packet.bytes(), packet.mark())
             });
             match way {
                 Ok(Way::Sa(sa, log)) => burst.push(Outgoing { packet, sa, log }),
                 Ok(Way::Clear) => {
                     self.out.passed(Stage::ClearPermitted, 1);
+                    self.out.note(&packet, || Fact::Clear);
                     self.send_to_network(packet, now);
                 }
                 Err(reason) => self.out.drop(packet, reason),
@@ -90,7 +92,7 @@ impl<S: Source> Engine<S> {
         self.seal(burst, now);
     }
 
-    fn way_out(&self, ip: &IpHeader, packet: &[u8]) -> Result<Way, DropReason> {
+    fn way_out(&self, ip: &IpHeader, packet: &[u8], mark: u32) -> Result<Way, DropReason> {
         let Some(slot) = self.served(ip.src) else { return Err(stranger(ip)) };
         let vip = self.tables.vips.at(slot).ok_or(DropReason::SpoofedVip)?;
         let subject = Subject::outbound(ip, packet);
@@ -107,6 +109,7 @@ impl<S: Source> Engine<S> {
         let tunnel = filters.tunnel(at).ok_or(DropReason::NoSa)?;
         let sa = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
         let params = self.tables.cache.outbound(sa).ok_or(DropReason::NoSa)?;
+        self.out.notes.note(mark, || Fact::Protect(params.id(), params.params().spi));
         // RFC 4301 §5.1: an SA carries only what its selectors name.
         if !params.params().selectors.matches(&subject) {
             return Err(DropReason::WrongTunnel);
@@ -170,13 +173,21 @@ impl<S: Source> Engine<S> {
     ) {
         let tracked = self.track_outbound(at, packet.bytes(), log, now);
         let sa = self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa);
+        let number = seq.value();
         match tracked.and(sa).and_then(|sa| sa.begin(&mut packet, seq)) {
             Ok(job) => {
+                self.note_sealed(at, packet.mark(), number);
                 sealing.packets.push(packet);
                 sealing.jobs.push(job);
                 sealing.sas.push(at);
             }
             Err(reason) => self.out.drop(packet, reason),
+        }
+    }
+
+    fn note_sealed(&self, at: OutboundIndex, mark: u32, number: u64) {
+        if let (true, Some(sa)) = (mark != 0, self.tables.cache.outbound(at)) {
+            self.out.notes.note(mark, || Fact::Sealed(sa.id(), sa.params().spi, number));
         }
     }
 
@@ -220,8 +231,12 @@ impl<S: Source> Engine<S> {
         if state.held.is_empty() {
             state.since_ms = now.ms();
         }
+        let mark = packet.mark();
         match self.outbound.held.push(&mut state.held, packet) {
-            Ok(()) => self.out.passed(Stage::HeldForLease, 1),
+            Ok(()) => {
+                self.out.passed(Stage::HeldForLease, 1);
+                self.out.notes.note(mark, || Fact::Held(For::Lease));
+            }
             Err(packet) => self.out.drop(packet, DropReason::LeaseWaitFull),
         }
     }

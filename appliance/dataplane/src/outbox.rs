@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use phalanx_wire::{Buffer, DropReason};
 
-use crate::packet::{BURST, Parcel};
+use crate::notes::{Fact, Notes};
+use crate::packet::{BURST, Marked, Parcel};
 use crate::stats::{CoreStats, Stage};
 
 /// One burst may go to one output with what waited there, and with what it let loose.
@@ -17,17 +18,30 @@ pub(crate) struct Outbox<P> {
     /// By core position: parcels.
     pub(crate) parcels: Box<[ArrayVec<P, QUEUE>]>,
     pub(crate) stats: Arc<CoreStats>,
+    pub(crate) notes: Notes,
 }
 
-impl<P: Buffer> Outbox<P> {
+impl<P: Buffer + Marked> Outbox<P> {
     pub(crate) fn new(ports: usize, cores: usize, stats: Arc<CoreStats>) -> Outbox<P> {
         let queues = |n| (0..n).map(|_| ArrayVec::new()).collect();
-        Outbox { frames: queues(ports), parcels: queues(cores), stats }
+        Outbox { frames: queues(ports), parcels: queues(cores), stats, notes: Notes::nobody() }
+    }
+
+    /// Writes down what happens to watched packets.
+    pub(crate) fn watched(self, notes: Notes) -> Outbox<P> {
+        Outbox { notes, ..self }
+    }
+
+    /// Something was decided about a packet, which matters to whoever watches it.
+    #[inline]
+    pub(crate) fn note(&self, packet: &P, fact: impl FnOnce() -> Fact) {
+        self.notes.note(packet.mark(), fact);
     }
 
     /// A complete frame for a port of this core.
     #[inline]
     pub(crate) fn frame(&mut self, port: usize, frame: P) {
+        self.note(&frame, || Fact::Sent(port));
         if let Err(full) = self.frames[port].try_push(frame) {
             self.drop(full.element(), DropReason::QueueFull);
         }
@@ -39,6 +53,7 @@ impl<P: Buffer> Outbox<P> {
         if let Err(reason) = parcel.wrap(&mut packet) {
             return self.drop(packet, reason);
         }
+        self.note(&packet, || Fact::Handed(core));
         if let Err(full) = self.parcels[core].try_push(packet) {
             self.drop(full.element(), DropReason::QueueFull);
         }
@@ -47,6 +62,7 @@ impl<P: Buffer> Outbox<P> {
     /// The end of a packet.
     #[inline]
     pub(crate) fn drop(&self, packet: P, reason: DropReason) {
+        self.note(&packet, || Fact::Dropped(reason));
         drop(packet);
         self.stats.dropped(reason, 1);
     }

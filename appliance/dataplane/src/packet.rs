@@ -5,10 +5,17 @@ use phalanx_wire::{Buffer, DropReason};
 /// Packets under way through the stages at a time.
 pub(crate) const BURST: usize = 32;
 
+/// What a packet's memory bears beside its bytes.
+pub(crate) trait Marked {
+    /// 0: nobody watches it. See [`notes`](crate::notes).
+    fn mark(&self) -> u32;
+    fn set_mark(&mut self, mark: u32);
+}
+
 /// Where a stage gets memory for a packet of its own.
 pub(crate) trait Source {
     /// The packets of this data plane.
-    type Packet: Buffer;
+    type Packet: Buffer + Marked;
     /// An empty packet with headroom, unless there is none left.
     fn fresh(&mut self) -> Option<Self::Packet>;
 }
@@ -75,6 +82,15 @@ impl Parcel {
             _ => Err(DropReason::LinkForged),
         }
     }
+}
+
+/// Most tests of stages watch nobody; those that do run a [`LoneCore`](crate::LoneCore).
+#[cfg(test)]
+impl Marked for phalanx_wire::VecBuffer {
+    fn mark(&self) -> u32 {
+        0
+    }
+    fn set_mark(&mut self, _: u32) {}
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use crate::clock::Now;
 use crate::command::Event;
 use crate::engine::{Batch, Engine};
 use crate::inbound_router::Arrived;
+use crate::notes::{Fact, For};
 use crate::opening::Opening;
-use crate::packet::Source;
+use crate::packet::{Marked, Source};
 use crate::stats::Stage;
 
 /// Control makes ceilings at least this far above what it was asked for; half of it used, and the next is asked for.
@@ -57,6 +58,7 @@ impl<S: Source> Engine<S> {
             match self.admit(&genuine, now) {
                 Ok(target) => {
                     self.out.passed(Stage::SynOpened, 1);
+                    self.out.note(&genuine.opening.packet, || Fact::Proved);
                     self.forward(genuine.slot, target, genuine.opening, now, linked);
                 }
                 Err(DropReason::CeilingWait) => self.wait_for_ceiling(genuine.opening, now),
@@ -69,6 +71,7 @@ impl<S: Source> Engine<S> {
     pub(crate) fn take_own(&mut self, own: Batch<Slotted<S::Packet>>, now: Now) {
         let (mut inside, mut above) = (Batch::new(), Batch::new());
         for (slot, opening) in own {
+            self.out.note(&opening.packet, || Fact::Local);
             match self.within(opening.sa, opening.seq) {
                 Ok(()) => inside.push(opening),
                 Err(DropReason::CeilingWait) => above.push((slot, opening)),
@@ -124,7 +127,9 @@ impl<S: Source> Engine<S> {
         }
         let copy = &mut self.router.scratch[one.copy];
         let inner = sa.finish(copy, &one.job)?;
-        sa.fits(&Subject::inbound(&inner.header, copy.bytes()))?;
+        let subject = Subject::inbound(&inner.header, copy.bytes());
+        self.out.note(&one.opening.packet, || Fact::Opened(subject));
+        sa.fits(&subject)?;
         let (peer, spi, opened) = (sa.params().peer, sa.params().spi, Opened::packet(copy.bytes()));
         self.near_ceiling(at, one.job.seq, now);
         if self.router.draining {
@@ -165,9 +170,13 @@ impl<S: Source> Engine<S> {
         let RouterSideParts { sa, held, above } = parts(&mut self.router, at);
         let known = above.waiting.iter().any(|(other, _)| *other == at);
         let listed = known || above.waiting.try_push((at, now.ms())).is_ok();
+        let mark = opening.packet.mark();
         let kept = if listed { held.push(&mut sa.held, opening.packet) } else { Err(opening.packet) };
         match kept {
-            Ok(()) => self.out.passed(Stage::HeldForCeiling, 1),
+            Ok(()) => {
+                self.out.passed(Stage::HeldForCeiling, 1);
+                self.out.notes.note(mark, || Fact::Held(For::Ceiling));
+            }
             Err(packet) => self.out.drop(packet, DropReason::CeilingWait),
         }
         self.want_ceiling(at, seq, now);

@@ -12,7 +12,8 @@ use phalanx_wire::{Arp, Buffer, DropReason, Frame, Icmp4, Icmp6, IpHeader, Mac, 
 use crate::clock::Now;
 use crate::engine::Engine;
 use crate::neighbour::{Due, Neighbours, Resolved};
-use crate::packet::{Parcel, Source, filled, prepend};
+use crate::notes::{Fact, For};
+use crate::packet::{Marked, Parcel, Source, filled, prepend};
 use crate::stats::Stage;
 
 /// A new VIP is announced so often...
@@ -53,10 +54,12 @@ impl<S: Source> Engine<S> {
         let (Some(hop), Some(station)) = (hop, &mut self.stations[port]) else {
             return self.out.drop(packet, DropReason::NoNeighbour);
         };
+        let mark = packet.mark();
         match station.neighbours.resolve(hop, packet, now) {
             Resolved::To(mac, packet) => self.frame(port, mac, packet),
             Resolved::Held { ask } => {
                 self.out.passed(Stage::HeldForNeighbour, 1);
+                self.out.notes.note(mark, || Fact::Held(For::Neighbour));
                 if ask {
                     self.ask(port, hop, None);
                 }
@@ -80,6 +83,7 @@ impl<S: Source> Engine<S> {
         }
         // The host's stack takes what fits a buffer: its MTU bounds what it sends.
         self.out.passed(Stage::Delivered, 1);
+        self.out.note(&packet, || Fact::Delivered);
         self.frame(port, facts.host_mac, packet);
     }
 
