@@ -13,6 +13,7 @@
 pub mod distribute;
 pub mod ended;
 mod fifo;
+pub mod fragments;
 mod hash;
 mod key;
 pub mod look;
@@ -26,6 +27,7 @@ pub mod tracker;
 
 pub use distribute::{Protection, Situation, Verdict};
 pub use ended::Ended;
+pub use fragments::{Firsts, Follow, FragmentKey, Piece};
 pub use hash::Seed;
 pub use key::ConnKey;
 pub use look::{Look, Opened, Seen};

@@ -42,6 +42,14 @@ reasons! {
     BadIp "bad-ip" "The IP header is malformed.";
     BadChecksum "bad-checksum" "A header or message checksum is wrong.";
     Fragment "fragment" "A fragment where only whole packets are processed.";
+    FragmentDuplicate "fragment-duplicate" "A second copy of a fragment that is here already.";
+    FragmentOverlap "fragment-overlap" "Fragments of one packet that overlap or contradict each other (RFC 5722).";
+    FragmentTooMany "fragment-too-many" "A packet in more fragments than are kept of one.";
+    FragmentTooBig "fragment-too-big" "Fragments of a packet that is larger than any that is put together here.";
+    FragmentTimeout "fragment-timeout" "Fragments of a packet that did not become whole in time.";
+    FragmentLimit "fragment-limit" "Fragments that made room for newer ones: their source, or all of them, reached the limit.";
+    FragmentWithoutFirst "fragment-without-first" "An inner fragment whose first one, which says where it belongs, did not come before it.";
+    TinyFragment "tiny-fragment" "A fragment that cuts a TCP header apart.";
     UnsupportedProtocol "unsupported-protocol" "A protocol that nobody here speaks.";
     ClearToVip "clear-to-vip" "A packet in clear to an address that only takes protected ones.";
     UnknownSpi "unknown-spi" "No inbound SA has this SPI.";

@@ -126,6 +126,25 @@ pub fn set_fragment(b: &mut [u8], offset: u16, more: bool) -> Result<(), WireErr
     change_word(b, 6, keep | more | (offset >> 3))
 }
 
+/// In fragments other than the first: options that are not copied into them (RFC 791 §3.1) become padding.
+pub(crate) fn blank_options(header: &mut [u8]) {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const COPIED: u8 = 0x80;
+    let mut at = MIN_LEN;
+    while let Some(&kind) = header.get(at).filter(|kind| **kind != END) {
+        let len = if kind == NOTHING { 1 } else { header.get(at + 1).map_or(1, |len| usize::from(*len).max(2)) };
+        let end = (at + len).min(header.len());
+        if kind & COPIED == 0 {
+            header[at..end].fill(NOTHING);
+        }
+        at = end;
+    }
+    if header.len() > MIN_LEN {
+        set_checksum(header);
+    }
+}
+
 fn set_checksum(header: &mut [u8]) {
     header[10..12].fill(0);
     let sum = checksum::internet(header);

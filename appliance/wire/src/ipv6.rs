@@ -110,6 +110,37 @@ fn bytes_at(b: &[u8], total_len: usize, at: usize, len: usize) -> Result<&[u8], 
     b.get(at..at + len).ok_or(WireError::Short)
 }
 
+/// The fragment header of a packet whose header [`crate::IpHeader`] could read: its offset, and that of the byte that names it.
+pub(crate) fn fragment_header(b: &[u8]) -> Option<(usize, usize)> {
+    let (mut at, mut field) = (LEN, NEXT_HEADER_FIELD);
+    for _ in 0..MAX_EXTENSIONS {
+        match *b.get(field)? {
+            protocol::FRAGMENT => return Some((at, field)),
+            next if is_extension(next) => (at, field) = (at + (usize::from(*b.get(at + 1)?) + 1) * 8, at),
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Where a fragment header goes into a packet that has none, and the byte that will name it: behind the headers that
+/// nodes on the way look at (RFC 8200 §4.5), which a routing header ends, or else hop-by-hop options.
+pub(crate) fn unfragmentable(b: &[u8]) -> Option<(usize, usize)> {
+    let (mut at, mut field) = (LEN, NEXT_HEADER_FIELD);
+    let mut end = (at, field);
+    for _ in 0..MAX_EXTENSIONS {
+        let next = *b.get(field)?;
+        if !is_extension(next) || next == protocol::FRAGMENT {
+            break;
+        }
+        (at, field) = (at + (usize::from(*b.get(at + 1)?) + 1) * 8, at);
+        if next != protocol::DESTINATION {
+            end = (at, field);
+        }
+    }
+    (end.0 <= b.len()).then_some(end)
+}
+
 /// What goes into an IPv6 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fields {
