@@ -159,6 +159,11 @@ impl Bed {
         start.elapsed()
     }
 
+    /// Asks a node to read its configuration again.
+    pub fn hangup(&self, node: &str) {
+        kill(self.pid(node), Signal::SIGHUP).expect("the node runs");
+    }
+
     fn pid(&self, node: &str) -> Pid {
         let record = fs::read_to_string(self.file("pids").join(node)).expect("the node was started");
         Pid::from_raw(record.split(' ').next().expect("a pid").parse().expect("a pid"))

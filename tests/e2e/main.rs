@@ -8,6 +8,7 @@ mod exits;
 mod eyes;
 mod killed;
 mod nat;
+mod reload;
 mod served;
 mod windows;
 

@@ -114,6 +114,13 @@ pub enum RouterOutput {
         /// Its dynamic rules.
         filters: Vec<RankedFilter>,
     },
+    /// Replace the dynamic rules of an SA that is installed there.
+    LocalRules {
+        /// The SA.
+        sa: SaId,
+        /// All of its rules.
+        filters: Vec<RankedFilter>,
+    },
     /// Remove it from them, then [`crate::RouterCluster::local_done`].
     RemoveLocal {
         /// To be named in `local_done`.

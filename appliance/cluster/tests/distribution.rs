@@ -222,6 +222,36 @@ fn a_draining_target_and_one_without_a_listener_get_no_connections() {
 }
 
 #[test]
+fn other_rules_of_a_pair_reach_its_targets_and_leave_its_sas_alone() {
+    let mut world = World::ready();
+    let before = world.log.len();
+    let rule = phalanx_cluster::RankedFilter {
+        rank: 9,
+        filter: phalanx_ipsec::Filter {
+            vip: VIP,
+            selectors: pair(1, VIP).outbound.selectors,
+            action: phalanx_ipsec::Action::Deny,
+            log: false,
+        },
+    };
+    world.router.set_rules(SaId(3), vec![rule.clone()], world.now).unwrap();
+    world.settle();
+    let local = world.log[before..]
+        .iter()
+        .any(|o| matches!(o, RouterOutput::LocalRules { sa: SaId(3), filters } if *filters == [rule.clone()]));
+    assert!(local, "the router's own cores");
+    for n in [1, 2] {
+        let told = world.target_log.iter().any(|(node, o)| {
+            **node == *name(n) && matches!(o, TargetOutput::InstallSa { filters, .. } if *filters == [rule.clone()])
+        });
+        assert!(told, "target {n}");
+        assert_eq!(world.target(n).sas().count(), 2);
+    }
+    assert!(!world.log[before..].iter().any(|o| matches!(o, RouterOutput::SaGone { .. })));
+    assert_eq!(world.router.set_rules(SaId(99), Vec::new(), 0), Err(ClusterError::UnknownSa(SaId(99))));
+}
+
+#[test]
 fn a_vip_that_is_given_up_takes_its_sas_along() {
     let mut world = World::ready();
     world.router.remove_vip(VIP, world.now).unwrap();

@@ -13,7 +13,7 @@ use crate::ceiling::{Ceiling, Reached};
 use crate::coupling::keys;
 use crate::error::ClusterError;
 use crate::ledger::Use;
-use crate::messages::NodeName;
+use crate::messages::{NodeName, RankedFilter};
 use crate::outputs::{Missing, RouterOutput, SaPair};
 
 /// How far a pair came.
@@ -187,6 +187,31 @@ impl RouterCluster {
         }
         self.due.insert((now + self.times.ack_us, id));
         self.review(id, now);
+        Ok(())
+    }
+
+    /// Gives a pair other rules; its SAs, windows and numbers stay as they are.
+    ///
+    /// # Errors
+    /// [`ClusterError::UnknownSa`].
+    pub fn set_rules(&mut self, sa: SaId, filters: Vec<RankedFilter>, now: u64) -> Result<(), ClusterError> {
+        let id = self.pair_of(sa).ok_or(ClusterError::UnknownSa(sa))?;
+        let pair = self.pairs.get_mut(&id).filter(|pair| pair.phase != PairPhase::Removing);
+        let pair = pair.ok_or(ClusterError::UnknownSa(sa))?;
+        if pair.spec.filters == filters {
+            return Ok(());
+        }
+        pair.spec.filters.clone_from(&filters);
+        let (vip, outbound, phase, spreads) = (pair.vip(), pair.spec.outbound.id, pair.phase, pair.spreads());
+        // Before that they come with the SA.
+        if phase > PairPhase::Placing {
+            self.outputs.push_back(RouterOutput::LocalRules { sa: outbound, filters });
+        }
+        for at in 0..self.members.len() {
+            if spreads && self.members[at].live() && self.serves(at, vip) {
+                self.ask(at, What::InstallSa(outbound), now);
+            }
+        }
         Ok(())
     }
 

@@ -37,6 +37,12 @@ impl RouterCluster {
         self.settle(now);
     }
 
+    /// A VIP as it was last defined.
+    #[must_use]
+    pub fn vip_plan(&self, vip: VipId) -> Option<&VipPlan> {
+        self.vips.get(&vip).map(|known| &known.plan)
+    }
+
     /// Gives a VIP up: its SAs end, its targets forget it.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use phalanx_cluster::messages::{NodeName, ToRouter, ToTarget};
-use phalanx_cluster::{ClusterError, CouplingError, CouplingFacility, RouterCluster, TargetCluster};
+use phalanx_cluster::{ClusterError, CouplingError, CouplingFacility, RouterCluster, SaPair, TargetCluster};
 use phalanx_dataplane::command::{LinkEnd, TargetEntry, VipEntry};
 use phalanx_dataplane::{Command, CoreStats, Dataplane, Event};
 use phalanx_fabric::Embedded;
@@ -17,6 +17,7 @@ use super::books::{FilterBook, RuleSource, SaBook};
 use super::cores::{Cores, Finished, Purpose};
 use super::dumps::Dumps;
 use super::plan::Numbering;
+use super::reload::Wanted;
 use super::tap::Tap;
 use crate::config::Config;
 use crate::status::Query;
@@ -64,6 +65,10 @@ pub enum Input {
     ReachedRaised(SaId, Result<u64, CouplingError>),
     /// The same, for the counter of a key that must not be used any more.
     Burned(SaId, Result<u64, CouplingError>),
+    /// What the store remembers of a static SA that is to be added.
+    Remembered(SaId, Result<SaPair, CouplingError>),
+    /// SIGHUP.
+    Reload,
     /// Somebody looks at the status socket.
     Query(Query),
     /// SIGTERM or SIGINT.
@@ -141,6 +146,7 @@ pub struct Brain {
     /// Per router: when a message of its session last came.
     pub(super) heard: BTreeMap<NodeName, Instant>,
     pub(super) absent: BTreeMap<TargetId, Absent>,
+    pub(super) wanted: Wanted,
     pub(super) warnings: Vec<String>,
     pub(super) coupling: String,
     pub(super) version: &'static str,
@@ -187,6 +193,8 @@ impl Brain {
                 self.warn(format!("SA {sa}: its key could not be marked as used up: {error}. Give it a new one"));
             }
             Input::Burned(_, Ok(_)) => {}
+            Input::Remembered(sa, pair) => self.remembered(sa, pair),
+            Input::Reload => self.reload().log(),
             Input::Query(query) => self.query(query),
             Input::Shutdown => return true,
         }

@@ -13,6 +13,7 @@ mod cores;
 mod distribution;
 mod dumps;
 mod plan;
+mod reload;
 mod router_side;
 mod start;
 mod tap;
@@ -111,13 +112,19 @@ async fn serve(config: Config, version: &'static str) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// SIGTERM and SIGINT become inputs; the second one ends the wait for connections.
+/// Signals become inputs: SIGHUP reads the configuration again, SIGTERM and SIGINT end the node, the second of them without
+/// waiting for connections.
 fn forward_signals(inputs: mpsc::Sender<Input>) -> std::io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         loop {
-            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-            if inputs.send(Input::Shutdown).await.is_err() {
+            let input = tokio::select! {
+                _ = term.recv() => Input::Shutdown,
+                _ = int.recv() => Input::Shutdown,
+                _ = hangup.recv() => Input::Reload,
+            };
+            if inputs.send(input).await.is_err() {
                 return;
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use phalanx_cluster::messages::{NodeName, RankedFilter, ToTarget};
+use phalanx_cluster::messages::{NodeName, RankedFilter, ToTarget, VipDef};
 use phalanx_cluster::outputs::Connection;
 use phalanx_cluster::{MemberState, MemberStatus, RouterCluster, RouterOutput, SaPair};
 use phalanx_dataplane::Command;
@@ -20,23 +20,29 @@ use super::plan;
 impl Brain {
     /// Puts this router's VIPs on the cores and their addresses on the TAP.
     pub fn open_vips(&mut self) {
+        let vips: Vec<VipDef> = self.planned_vips().into_iter().map(|plan| plan.def).collect();
+        vips.iter().for_each(|def| self.open_vip(def));
+    }
+
+    /// One of them.
+    pub(super) fn open_vip(&mut self, def: &VipDef) {
         let Some(router_core) = self.cores.router() else { return };
-        for at in 0..self.config.vips.len() {
-            let vip = &self.config.vips[at];
-            let entry = VipEntry {
-                id: VipId(vip.id),
-                address: vip.address.addr(),
-                epoch: plan::FIRST_EPOCH,
-                router_core: Some(router_core),
-                served: true,
-            };
-            self.on_tap(entry.address, true);
-            let set = |core| (core, Command::SetVip(Box::new(entry.clone())));
-            let commands = self.cores.all().into_iter().map(set).collect();
-            self.vips.insert(entry.id, VipState { entry, router: None, settled: false });
-            self.submit(Purpose::Nobody("a VIP"), commands);
-            self.set_targets(VipId(self.config.vips[at].id));
-        }
+        let (id, address, epoch) = (def.vip, def.address, def.epoch);
+        let entry = VipEntry { id, address, epoch, router_core: Some(router_core), served: true };
+        self.on_tap(address, true);
+        let set = |core| (core, Command::SetVip(Box::new(entry.clone())));
+        let commands = self.cores.all().into_iter().map(set).collect();
+        self.vips.insert(id, VipState { entry, router: None, settled: false });
+        self.submit(Purpose::Nobody("a VIP"), commands);
+        self.set_targets(id);
+    }
+
+    /// Takes one of this router's VIPs from its cores and from the TAP. Its targets and SAs were seen to before.
+    pub(super) fn close_vip(&mut self, vip: VipId) {
+        let mut commands = self.set_rules(RuleSource::Vip(vip), Vec::new());
+        commands.extend(self.cores.all().into_iter().map(|core| (core, Command::RemoveVip(vip))));
+        self.vips.remove(&vip);
+        self.submit(Purpose::Nobody("the end of a VIP"), commands);
     }
 
     /// Adds the static SAs. Their ceilings come from the coupling facility.
@@ -62,6 +68,10 @@ impl Brain {
                 }
             }
             RouterOutput::InstallLocal { request, sa, filters } => self.install_local(request, &sa, filters),
+            RouterOutput::LocalRules { sa, filters } => {
+                let commands = self.set_rules(RuleSource::Sa(sa), filters);
+                self.submit(Purpose::Nobody("an SA's rules"), commands);
+            }
             RouterOutput::RemoveLocal { request, sa } => self.remove_local(request, sa),
             RouterOutput::TargetUp { target } => self.target_up(target),
             RouterOutput::TargetDown { target, reason } => self.target_down(target, &reason),
@@ -84,6 +94,8 @@ impl Brain {
                 for one in &missing {
                     self.warn(format!("SA {sa} is gone, but {} did not confirm: {}", one.node, one.why));
                 }
+                tracing::info!(%sa, "the SA is gone");
+                self.sa_gone(sa);
             }
             RouterOutput::Settled { vip, missing } => self.settled(vip, &missing),
             RouterOutput::RaiseFloor { sa, floor, late } => {
@@ -267,7 +279,7 @@ impl Brain {
         self.vips.iter().filter(|(_, state)| state.router.is_none()).map(|(id, _)| *id).collect()
     }
 
-    fn set_targets(&mut self, vip: VipId) {
+    pub(super) fn set_targets(&mut self, vip: VipId) {
         let Some(configured) = self.configured(vip) else { return };
         let policy = plan::policy(configured);
         match TargetSet::new(self.target_entries(vip), policy, &self.rules(vip)) {
@@ -304,6 +316,7 @@ impl Brain {
         if let Some(Err(error)) = pair.map(|id| router.remove_sa(id, now)) {
             tracing::error!(%error, "the SA could not be removed");
         }
+        self.wanted.deleted.extend(pair);
     }
 }
 

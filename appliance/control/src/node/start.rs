@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use phalanx_cluster::{
-    CouplingFacility, NodeName, ReportPolicy, RouterCluster, RouterConfig, RouterTimes, SaPair, SequencerConfig,
-    TargetCluster, TargetConfig, keys,
+    CouplingError, CouplingFacility, NodeName, ReportPolicy, RouterCluster, RouterConfig, RouterTimes, SaPair,
+    SequencerConfig, TargetCluster, TargetConfig, keys,
 };
 use phalanx_dataplane::{Dataplane, EventReceiver};
 use phalanx_fabric::{
@@ -21,6 +21,7 @@ use super::brain::{Brain, Input, Phase, Ways};
 use super::cores::Cores;
 use super::dumps::Dumps;
 use super::plan::{self, Numbering};
+use super::reload::Wanted;
 use super::tap::Tap;
 use super::{COURIER_NAP, NodeError};
 use crate::config::{Config, PortRole};
@@ -67,6 +68,7 @@ pub(super) async fn node(
         use_looked_at: Instant::now(),
         heard: BTreeMap::new(),
         absent: BTreeMap::new(),
+        wanted: Wanted::default(),
         warnings: dataplane.warning().map(ToOwned::to_owned).into_iter().collect(),
         phase: Phase::Starting,
         courier: Courier::start(dataplane.events(), inputs.clone())?,
@@ -101,42 +103,72 @@ async fn pairs(config: &Config, store: Option<&Embedded>) -> Result<Vec<SaPair>,
     let mut pairs = plan::pairs(config)?;
     if let Some(store) = store {
         for pair in &mut pairs {
-            let key = pair.inbound.key.fingerprint();
-            pair.ceiling = store.read(&keys::ceiling(&key)).await?;
-            pair.reached = store.read(&keys::reached(&key)).await?;
+            remember(pair, store).await?;
         }
     }
     Ok(pairs)
 }
 
+/// Gives a pair what the store remembers of its inbound SA.
+pub(super) async fn remember(pair: &mut SaPair, store: &Embedded) -> Result<(), CouplingError> {
+    let key = pair.inbound.key.fingerprint();
+    pair.ceiling = store.read(&keys::ceiling(&key)).await?;
+    pair.reached = store.read(&keys::reached(&key)).await?;
+    Ok(())
+}
+
 impl Brain {
     /// One counterpart for each router we obey, ourselves among them if we serve our own VIPs.
     fn become_target(&mut self) {
-        let cores = self.cores.targets();
-        if cores.is_empty() {
+        if self.cores.targets().is_empty() {
             return;
         }
-        let mut names: Vec<NodeName> = self.config.cluster.routers.iter().map(|name| name.as_str().into()).collect();
-        let own: NodeName = self.config.node.name.as_str().into();
-        let plans = plan::vips(&self.config, &self.numbering).unwrap_or_default();
-        let own_id = self.numbering.id(&own);
-        if plans.iter().any(|vip| own_id.is_some_and(|id| vip.targets.contains(&id))) {
-            names.push(own.clone());
+        for router in self.config.cluster.routers.clone() {
+            self.obey(router.as_str().into());
         }
+        if self.serves_itself() {
+            self.obey(self.config.node.name.as_str().into());
+        }
+    }
+
+    /// Whether a VIP of ours has this node among its targets.
+    fn serves_itself(&self) -> bool {
+        let own = self.numbering.id(&self.config.node.name);
+        let targets = self.planned_vips().into_iter().flat_map(|vip| vip.targets);
+        !self.cores.targets().is_empty() && targets.into_iter().any(|id| Some(id) == own)
+    }
+
+    /// Our counterpart for a router.
+    fn obey(&mut self, router: NodeName) {
         let link_mtu = self.config.ports.iter().filter(|p| p.role == PortRole::Link).filter_map(|p| p.mtu).max();
-        for router in names {
-            let config = TargetConfig {
-                node: own.clone(),
-                incarnation: self.incarnation,
-                router: router.clone(),
-                link_mtu: link_mtu.unwrap_or(0),
-                cores: cores.clone(),
-                // Windows travel with use: what a router does not know yet is what a death of this node can leave open.
-                reports: ReportPolicy { packets: 512, interval_us: 100_000, ..ReportPolicy::default() },
-                lease_retry_us: 50_000,
-                sas_max: self.config.limits.sas as usize,
-            };
-            self.routers.insert(router, TargetCluster::new(config));
+        let config = TargetConfig {
+            node: self.config.node.name.as_str().into(),
+            incarnation: self.incarnation,
+            router: router.clone(),
+            link_mtu: link_mtu.unwrap_or(0),
+            cores: self.cores.targets(),
+            // Windows travel with use: what a router does not know yet is what a death of this node can leave open.
+            reports: ReportPolicy { packets: 512, interval_us: 100_000, ..ReportPolicy::default() },
+            lease_retry_us: 50_000,
+            sas_max: self.config.limits.sas as usize,
+        };
+        self.routers.insert(router, TargetCluster::new(config));
+    }
+
+    /// If a VIP has this node among its targets, as none had before.
+    pub(super) fn become_own_target(&mut self) {
+        let own: NodeName = self.config.node.name.as_str().into();
+        if self.serves_itself() && !self.routers.contains_key(&own) {
+            self.obey(own);
+            self.attach_to_itself();
+        }
+    }
+
+    fn attach_to_itself(&mut self) {
+        let own: NodeName = self.config.node.name.as_str().into();
+        if self.routers.contains_key(&own) {
+            self.handle(Input::TargetConnected(own.clone()));
+            self.handle(Input::RouterConnected(own));
         }
     }
 
@@ -162,11 +194,7 @@ impl Brain {
             self.submit(super::cores::Purpose::Nobody("filters"), commands);
         }
         self.open_sas(pairs);
-        let own: NodeName = self.config.node.name.as_str().into();
-        if self.routers.contains_key(&own) {
-            self.handle(Input::TargetConnected(own.clone()));
-            self.handle(Input::RouterConnected(own));
-        }
+        self.attach_to_itself();
         Ok(())
     }
 }
