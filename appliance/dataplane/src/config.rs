@@ -100,8 +100,12 @@ pub struct Limits {
     pub outbound: usize,
     /// Entries of the router's connection table.
     pub connections: usize,
+    /// Of them for one peer.
+    pub connections_per_peer: u32,
     /// Half-open entries of one peer in the router's connection table.
     pub half_open_per_peer: u32,
+    /// Peers with entries in the router's connection table at a time.
+    pub peers: usize,
     /// Connections followed by a target.
     pub tracked: usize,
     /// Next hops known per port.
@@ -129,7 +133,9 @@ impl Default for Limits {
             inbound: 1024,
             outbound: 1024,
             connections: 65_536,
+            connections_per_peer: 65_536,
             half_open_per_peer: 1024,
+            peers: 4096,
             tracked: 65_536,
             neighbours: 256,
             held: 1024,

@@ -92,8 +92,13 @@ impl<P> RouterSide<P> {
     pub(crate) fn new(enabled: bool, limits: &Limits, seed: Seed) -> Result<RouterSide<P>, SteeringError> {
         // A core that is no router holds next to nothing.
         let connections = if enabled { limits.connections } else { 1 };
-        let table =
-            TableLimits { connections, half_open_per_peer: limits.half_open_per_peer, ..TableLimits::default() };
+        let table = TableLimits {
+            connections,
+            per_peer: limits.connections_per_peer,
+            half_open_per_peer: limits.half_open_per_peer,
+            peers: if enabled { limits.peers } else { 1 },
+            ..TableLimits::default()
+        };
         let burst = if enabled { BURST } else { 0 };
         Ok(RouterSide {
             table: ConnectionTable::new(table, seed)?,

@@ -82,6 +82,24 @@ impl<V: Copy + Default> Store<V> {
         place.buckets.into_iter().find_map(|bucket| self.find_in(bucket, place.tag, key))
     }
 
+    /// How many cache lines a look-up of this key reads: rows of tags, and entries whose tag is the key's.
+    pub(crate) fn reads(&self, key: &PackedKey) -> usize {
+        let place = self.place(key);
+        let mut reads = 0;
+        for bucket in place.buckets {
+            reads += 1;
+            let mut hits = matches(&self.tags[bucket as usize], place.tag);
+            while hits != 0 {
+                reads += 1;
+                if self.entries[bucket as usize * WAYS + hits.trailing_zeros() as usize].key == *key {
+                    return reads;
+                }
+                hits &= hits - 1;
+            }
+        }
+        reads
+    }
+
     /// A new entry; `None` if there is no room. The caller knows that the key is absent.
     pub(crate) fn insert(&mut self, key: &PackedKey, value: V) -> Option<Slot> {
         if self.len == self.capacity {

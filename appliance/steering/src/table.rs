@@ -52,7 +52,7 @@ impl Conn {
 /// Bounds of a [`ConnectionTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableLimits {
-    /// Connections in all; 64 bytes and a third are reserved for each.
+    /// Connections in all; a slot and a third of one is reserved for each, with its links and tag: 98 bytes.
     pub connections: usize,
     /// Connections of one peer.
     pub per_peer: u32,
@@ -311,6 +311,11 @@ impl ConnectionTable {
     #[inline]
     pub fn connections_of(&self, target: TargetId) -> u32 {
         self.per_target[usize::from(target.0)]
+    }
+
+    /// How many cache lines a look-up of this key reads, found or not: bounded, and the same however many there are.
+    pub fn reads(&self, key: &ConnKey) -> usize {
+        self.store.reads(&key.into())
     }
 
     /// How many connections a peer has.

@@ -211,6 +211,11 @@ impl Tracker {
         self.len() == 0
     }
 
+    /// How many cache lines a look-up of this key reads, found or not: bounded, and the same however many there are.
+    pub fn reads(&self, key: &ConnKey) -> usize {
+        self.store.reads(&key.into())
+    }
+
     /// How many of them have not completed their handshake.
     pub fn half_open(&self) -> usize {
         self.queues[Phase::HalfOpen as usize].len()

@@ -55,6 +55,7 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
     let vips = draft.vips.into_iter().map(vip).collect::<Option<Vec<_>>>()?;
     let sas = draft.sas.into_iter().map(|s| sa(s, &vips)).collect::<Option<Vec<_>>>()?;
     let largest = |key: Option<At<u32>>, default| key.map_or(default, |k: At<u32>| k.value);
+    let sas_most = largest(draft.limits.sas, 1_024);
     Some(Config {
         path: path.to_owned(),
         node,
@@ -65,8 +66,11 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
         },
         limits: Limits {
             connections: largest(draft.limits.connections, 65_536),
+            connections_per_peer: largest(draft.limits.connections_per_peer, 65_536),
             half_open_per_peer: largest(draft.limits.half_open_per_peer, 256),
-            sas: largest(draft.limits.sas, 1_024),
+            // A peer has an SA for each direction.
+            peers: largest(draft.limits.peers, (sas_most / 2).max(4_096)),
+            sas: sas_most,
         },
         cores: draft.cores.into_iter().map(|c| core(c, &ports)).collect::<Option<Vec<_>>>()?,
         filters: draft.filters.into_iter().map(|f| filter(f, &vips)).collect::<Option<Vec<_>>>()?,

@@ -113,8 +113,12 @@ pub enum Hugepages {
 pub struct Limits {
     /// Entries of the connection table, per core.
     pub connections: u32,
+    /// Connections one peer may have.
+    pub connections_per_peer: u32,
     /// Half-open connections one peer may have.
     pub half_open_per_peer: u32,
+    /// Peers that may have connections at a time, per core.
+    pub peers: u32,
     /// SAs per core, both directions counted.
     pub sas: u32,
 }

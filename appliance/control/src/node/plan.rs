@@ -46,7 +46,9 @@ pub fn dataplane(config: &Config) -> dp::DataplaneConfig {
             outbound: sas,
             connections: config.limits.connections as usize,
             tracked: config.limits.connections as usize,
+            connections_per_peer: config.limits.connections_per_peer,
             half_open_per_peer: config.limits.half_open_per_peer,
+            peers: config.limits.peers as usize,
             ..dp::Limits::default()
         },
     }

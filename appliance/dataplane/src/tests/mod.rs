@@ -2,6 +2,7 @@
 
 mod inbound;
 mod links;
+mod many;
 mod modes;
 mod outbound;
 mod ports;
@@ -90,6 +91,12 @@ impl Bench {
 
     /// One of several cores, each with its ports.
     fn of(host: u8, cores: &[(u16, &[usize])], which: usize) -> Bench {
+        let limits = Limits { connections: 256, tracked: 256, held: 128, held_each: 64, ..Limits::default() };
+        Bench::limited(host, cores, which, limits)
+    }
+
+    /// With tables of other sizes.
+    fn limited(host: u8, cores: &[(u16, &[usize])], which: usize, limits: Limits) -> Bench {
         let port = |name: &str, role, addresses: &[(String, u8)]| PortConfig {
             name: name.into(),
             device: "none".into(),
@@ -118,7 +125,7 @@ impl Bench {
                     idle: Idle::Spin,
                 })
                 .collect(),
-            limits: Limits { connections: 256, tracked: 256, held: 128, held_each: 64, ..Limits::default() },
+            limits,
         };
         config.check().unwrap();
         let macs: Vec<Mac> = (0..3).map(|port| Bench::mac_of(host, port)).collect();

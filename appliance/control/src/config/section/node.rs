@@ -120,7 +120,9 @@ impl ClusterNodeDraft {
 #[derive(Default)]
 pub(in crate::config) struct LimitsDraft {
     pub connections: Option<At<u32>>,
+    pub connections_per_peer: Option<At<u32>>,
     pub half_open_per_peer: Option<At<u32>>,
+    pub peers: Option<At<u32>>,
     pub sas: Option<At<u32>>,
 }
 
@@ -136,7 +138,9 @@ impl LimitsDraft {
         };
         let draft = LimitsDraft {
             connections: bounded("connections", 16 << 20),
+            connections_per_peer: bounded("connections_per_peer", 16 << 20),
             half_open_per_peer: bounded("half_open_per_peer", 1 << 20),
+            peers: bounded("peers", 1 << 20),
             sas: bounded("sas", 1 << 20),
         };
         f.finish();

@@ -54,6 +54,21 @@ fn spis_keys_and_limits_have_their_bounds() {
 }
 
 #[test]
+fn tables_have_room_for_one_and_for_no_more_than_memory_could_hold() {
+    let text = format!("{ROUTER}\n[limits]\nconnections_per_peer = 0\npeers = 1048577\n");
+    let lines =
+        ["66: [limits]: `connections_per_peer` must be 1 to 16777216", "67: [limits]: `peers` must be 1 to 1048576"];
+    expect(&text, &[], &lines);
+    let limits = |more: &str| {
+        let text = format!("{ROUTER}\n[limits]\n{more}");
+        run(&text).expect("in order").config.limits
+    };
+    let (few, many) = (limits(""), limits("sas = 100000\nconnections_per_peer = 1000000\n"));
+    assert_eq!((few.connections_per_peer, few.peers), (65_536, 4_096));
+    assert_eq!((many.connections_per_peer, many.peers), (1_000_000, 50_000));
+}
+
+#[test]
 fn vips_do_not_overlap_with_each_other_or_with_anything_of_ours() {
     let vip = |address: &str| format!("{ROUTER}\n[[vip]]\nname = \"w2\"\nowner = \"r1\"\naddress = \"{address}\"\n");
     expect(&vip("10.77.0.100/32"), &[], &["68: two VIPs have the address 10.77.0.100"]);
