@@ -10,6 +10,7 @@
 //! | [`Port`] | a device: a vdev string such as `net_tap0,iface=phx0`, or a PCI address |
 //! | [`RxQueue`], [`TxQueue`] | what a poll loop holds of a started port: may be moved to a thread, not shared |
 //! | [`ring`] | queues of packets between the threads of a process |
+//! | [`tsc`] | the processor's clock |
 //!
 //! ```no_run
 //! use dpdk_ffi::{Burst, Eal, EalConfig, Mempool, MempoolConfig, Port, PortConfig};
@@ -55,6 +56,7 @@ mod queue;
 pub mod ring;
 mod setup;
 mod thread;
+mod tsc;
 
 pub use burst::Burst;
 pub use eal::{Eal, EalConfig, EalLog, HugePages};
@@ -65,3 +67,4 @@ pub use port::{Link, Port, PortStats, Queues};
 pub use queue::{RxQueue, TxQueue};
 pub use setup::PortConfig;
 pub use thread::Registration;
+pub use tsc::tsc;

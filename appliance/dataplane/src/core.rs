@@ -10,8 +10,9 @@ use phalanx_wire::{Buffer, DropReason, NoRoom};
 
 use crate::clock::Now;
 use crate::command::{Command, Order};
-use crate::config::Idle;
+use crate::config::{Idle, PortRole};
 use crate::engine::Engine;
+use crate::laps::Step;
 use crate::outbox::QUEUE;
 use crate::packet::{BURST, Marked, Source};
 use crate::stats::CoreStats;
@@ -96,6 +97,7 @@ impl Core {
                     self.engine.obey(order, now);
                     // A lease may let loose all that waited for it.
                     self.flush();
+                    self.engine.out.turn(Step::Orders);
                 }
                 None => break,
             }
@@ -111,14 +113,17 @@ impl Core {
             let index = port.index;
             let count = port.rx.rx_burst(&mut burst);
             if count == 0 {
+                self.engine.out.turn(Step::Poll);
                 continue;
             }
+            self.engine.out.lap(step_of(self.engine.world.ports[index].role), count);
+            self.engine.out.laps.burst_begins();
             burst.iter().for_each(Mbuf::prefetch);
             let bytes: usize = burst.iter().map(Mbuf::len).sum();
             self.stats.ports[index].rx.add(count as u64);
             self.stats.ports[index].rx_bytes.add(bytes as u64);
             self.engine.receive(index, burst.drain().map(Packet::unwatched), now);
-            self.flush();
+            self.end_burst(count);
             received += count;
         }
         received
@@ -127,20 +132,31 @@ impl Core {
     fn poll_ring(&mut self, now: Now) -> usize {
         let mut burst = Burst::<BURST>::new();
         let count = self.ring.dequeue_burst(&mut burst);
-        if count > 0 {
-            self.engine.receive_ring(burst.drain().map(Packet), now);
-            self.flush();
+        if count == 0 {
+            self.engine.out.turn(Step::Poll);
+            return 0;
         }
+        self.engine.out.lap(Step::RxRing, count);
+        self.engine.out.laps.burst_begins();
+        self.engine.receive_ring(burst.drain().map(Packet), now);
+        self.end_burst(count);
         count
+    }
+
+    fn end_burst(&mut self, packets: usize) {
+        self.flush();
+        self.engine.out.laps.burst_ends(&self.stats.measures, packets);
     }
 
     /// Sends what the stages gathered. What neither driver nor ring takes is dropped: a core never waits (I7).
     fn flush(&mut self) {
+        let mut handed = 0;
         for port in &mut self.ports {
             let frames = &mut self.engine.out.frames[port.index];
             if frames.is_empty() {
                 continue;
             }
+            handed += frames.len();
             let mut burst = Burst::<QUEUE>::new();
             let mut bytes = 0;
             for Packet(frame) in frames.drain(..) {
@@ -160,6 +176,7 @@ impl Core {
             if parcels.is_empty() {
                 continue;
             }
+            handed += parcels.len();
             let mut burst = Burst::<QUEUE>::new();
             for Packet(parcel) in parcels.drain(..) {
                 let _ = burst.push(parcel); // as long as the queue it comes from
@@ -167,9 +184,10 @@ impl Core {
             ring.enqueue_burst(&mut burst);
             self.stats.dropped(DropReason::QueueFull, burst.len() as u64);
         }
+        self.engine.out.lap(Step::Tx, handed);
     }
 
-    fn rest(&self, empty: u32) -> u32 {
+    fn rest(&mut self, empty: u32) -> u32 {
         self.stats.idle.add(1);
         match self.idle {
             Idle::Spin => {}
@@ -177,6 +195,7 @@ impl Core {
             Idle::Sleep(time) if empty >= EMPTY_ROUNDS => std::thread::sleep(time),
             Idle::Sleep(_) => std::hint::spin_loop(),
         }
+        self.engine.out.turn(Step::Idle);
         empty.saturating_add(1)
     }
 }
@@ -199,6 +218,14 @@ impl Marked for Packet {
     #[inline]
     fn set_mark(&mut self, mark: u32) {
         self.0.set_user(mark);
+    }
+}
+
+fn step_of(role: PortRole) -> Step {
+    match role {
+        PortRole::Network => Step::RxNetwork,
+        PortRole::Link => Step::RxLink,
+        PortRole::Application => Step::RxApplication,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::clock::Now;
 use crate::config::{CoreConfig, PortRole};
 use crate::inbound_router::{Arrived, RouterSide};
 use crate::inbound_target::{Linked, TargetSide};
+use crate::laps::Step;
 use crate::mail::Mail;
 use crate::neighbour::Neighbours;
 use crate::outbound::OutboundSide;
@@ -110,6 +111,7 @@ impl<S: Source> Engine<S> {
         }
         let stage = if self.world.ports[port].role == PortRole::Link { Stage::RxLink } else { Stage::RxNetwork };
         self.out.passed(stage, count);
+        self.out.lap(Step::Sort, count);
         self.route(arrived, now);
         self.open_linked(linked, now);
     }
@@ -198,6 +200,7 @@ impl<S: Source> Engine<S> {
             }
         }
         self.out.passed(Stage::RxRing, count);
+        self.out.lap(Step::Sort, count);
         self.route(arrived, now);
         self.open_linked(linked, now);
     }

@@ -12,6 +12,8 @@ pub(crate) struct HoldPool<P> {
 struct Slot<P> {
     packet: Option<P>,
     next: u32,
+    /// When it began to wait, on its owner's clock.
+    since: u64,
 }
 
 /// One queue in a [`HoldPool`]. Emptied with [`HoldPool::pop`] before it is dropped, or its slots stay taken.
@@ -45,7 +47,7 @@ impl<P> HoldPool<P> {
     pub(crate) fn new(limit: usize, each: usize) -> HoldPool<P> {
         let limit = limit as u32;
         let next = |at: u32| if at + 1 < limit { at + 1 } else { NONE };
-        let slots = (0..limit).map(|at| Slot { packet: None, next: next(at) }).collect();
+        let slots = (0..limit).map(|at| Slot { packet: None, next: next(at), since: 0 }).collect();
         HoldPool { slots, free: if limit == 0 { NONE } else { 0 }, held: 0, each: each as u32 }
     }
 
@@ -55,14 +57,14 @@ impl<P> HoldPool<P> {
     }
 
     /// Appends; gives the packet back when the queue or the pool is full.
-    pub(crate) fn push(&mut self, queue: &mut Held, packet: P) -> Result<(), P> {
+    pub(crate) fn push(&mut self, queue: &mut Held, packet: P, since: u64) -> Result<(), P> {
         if self.free == NONE || queue.len == self.each {
             return Err(packet);
         }
         let at = self.free;
         let slot = &mut self.slots[at as usize];
         self.free = slot.next;
-        *slot = Slot { packet: Some(packet), next: NONE };
+        *slot = Slot { packet: Some(packet), next: NONE, since };
         match queue.tail {
             NONE => queue.head = at,
             tail => self.slots[tail as usize].next = at,
@@ -75,6 +77,11 @@ impl<P> HoldPool<P> {
 
     /// Takes the oldest.
     pub(crate) fn pop(&mut self, queue: &mut Held) -> Option<P> {
+        self.pop_since(queue).map(|(packet, _)| packet)
+    }
+
+    /// Takes the oldest, and since when it waited.
+    pub(crate) fn pop_since(&mut self, queue: &mut Held) -> Option<(P, u64)> {
         if queue.head == NONE {
             return None;
         }
@@ -88,7 +95,7 @@ impl<P> HoldPool<P> {
         self.free = at;
         queue.len -= 1;
         self.held -= 1;
-        slot.packet.take()
+        slot.packet.take().map(|packet| (packet, slot.since))
     }
 }
 
@@ -108,7 +115,7 @@ mod tests {
                 let all: usize = model.iter().map(VecDeque::len).sum();
                 if push {
                     let fits = all < 8 && model[queue].len() < 5;
-                    prop_assert_eq!(pool.push(&mut queues[queue], at).is_ok(), fits);
+                    prop_assert_eq!(pool.push(&mut queues[queue], at, 0).is_ok(), fits);
                     if fits {
                         model[queue].push_back(at);
                     }

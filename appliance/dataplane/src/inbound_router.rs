@@ -17,6 +17,7 @@ use crate::command::LinkEnd;
 use crate::config::Limits;
 use crate::engine::{Batch, Engine};
 use crate::hold::{Held, HoldPool};
+use crate::laps::Step;
 use crate::notes::{Fact, Segment};
 use crate::opening::Opening;
 use crate::packet::{BURST, Parcel, Source, prepend};
@@ -136,9 +137,13 @@ impl<S: Source> Engine<S> {
         if arrived.is_empty() {
             return;
         }
+        let asked = arrived.len();
         let mut burst = self.look_up(arrived);
+        self.out.lap(Step::LookUp, asked);
         self.peek(&mut burst);
-        self.out.passed(Stage::Peeked, burst.len());
+        let peeked = burst.len();
+        self.out.passed(Stage::Peeked, peeked);
+        self.out.lap(Step::Peek, peeked);
         let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
         let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
         for (one, seen) in burst.into_iter().zip(seen) {
@@ -155,6 +160,7 @@ impl<S: Source> Engine<S> {
                 Decision::Drop(reason) => self.out.drop(opening.packet, reason),
             }
         }
+        self.out.lap(Step::Decide, peeked);
         self.prove_syns(syns, now, &mut linked);
         self.take_own(own, now);
         self.open_linked(linked, now);

@@ -14,6 +14,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod buckets;
 mod clock;
 pub mod command;
 pub mod config;
@@ -24,6 +25,7 @@ mod fixed_map;
 mod hold;
 mod inbound_router;
 mod inbound_target;
+mod laps;
 mod lone;
 mod mail;
 mod neighbour;
@@ -44,9 +46,11 @@ mod tests;
 mod vips;
 mod world;
 
+pub use buckets::{Bucket, Buckets};
 pub use command::{Command, Event, Trash};
 pub use config::DataplaneConfig;
 pub use dataplane::{CommandSender, Dataplane, DataplaneError, EventReceiver};
+pub use laps::{Measures, Span, Step, StepStats};
 pub use lone::{LoneCore, LonePacket};
 pub use notes::{Fact, For, Note, Segment};
 pub use stats::{CoreStats, Stage};

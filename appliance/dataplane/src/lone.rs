@@ -72,6 +72,7 @@ impl LoneCore {
 
     /// A burst of up to 32 frames comes in by a port.
     pub fn receive(&mut self, port: usize, frames: impl Iterator<Item = LonePacket>) {
+        self.engine.out.laps.restart();
         self.engine.receive(port, frames, self.now);
     }
 

@@ -84,7 +84,7 @@ impl<P> Neighbours<P> {
             if let Some(mac) = entry.mac {
                 return Resolved::To(mac, packet);
             }
-            return match self.waiting.push(&mut entry.held, packet) {
+            return match self.waiting.push(&mut entry.held, packet, now.us()) {
                 Ok(()) => Resolved::Held { ask: false },
                 Err(packet) => Resolved::Full(packet),
             };
@@ -93,7 +93,7 @@ impl<P> Neighbours<P> {
             return Resolved::Full(packet);
         };
         let mut held = Held::default();
-        if let Err(packet) = self.waiting.push(&mut held, packet) {
+        if let Err(packet) = self.waiting.push(&mut held, packet, now.us()) {
             return Resolved::Full(packet);
         }
         if self.index.insert(address, at as u16).is_err() {
@@ -131,8 +131,13 @@ impl<P> Neighbours<P> {
 
     /// A packet that waits for an entry.
     pub(crate) fn waiting(&mut self, at: u16) -> Option<P> {
+        self.waiting_since(at).map(|(packet, _)| packet)
+    }
+
+    /// The same, and since when in µs.
+    pub(crate) fn waiting_since(&mut self, at: u16) -> Option<(P, u64)> {
         let entry = self.entries[usize::from(at)].as_mut()?;
-        let packet = self.waiting.pop(&mut entry.held);
+        let packet = self.waiting.pop_since(&mut entry.held);
         if packet.is_none() && entry.mac.is_none() {
             self.index.remove(&entry.address);
             self.entries[usize::from(at)] = None;

@@ -8,6 +8,7 @@ use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
 use crate::clock::Now;
 use crate::command::Event;
 use crate::engine::{Batch, Engine};
+use crate::laps::Step;
 use crate::notes::Fact;
 use crate::packet::Source;
 use crate::stats::Stage;
@@ -50,6 +51,8 @@ impl<S: Source> Engine<S> {
             }
         }
         let authentic = self.decrypt(&mut packets, &facts);
+        let ciphered = packets.len();
+        self.out.lap(Step::Open, ciphered);
         let mut opened = 0;
         for ((mut packet, facts), authentic) in packets.into_iter().zip(&facts).zip(authentic) {
             match self.after_cipher(&mut packet, facts, authentic, role, now) {
@@ -61,6 +64,7 @@ impl<S: Source> Engine<S> {
             }
         }
         self.out.passed(Stage::Opened, opened);
+        self.out.lap(Step::Deliver, ciphered);
     }
 
     /// Stage 2.

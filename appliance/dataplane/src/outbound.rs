@@ -11,6 +11,7 @@ use crate::command::Event;
 use crate::config::Limits;
 use crate::engine::{Batch, Engine};
 use crate::hold::{Held, HoldPool};
+use crate::laps::{Span, Step};
 use crate::notes::{Fact, For};
 use crate::packet::{Marked, Source, trim};
 use crate::stats::Stage;
@@ -89,6 +90,7 @@ impl<S: Source> Engine<S> {
             }
         }
         self.out.passed(Stage::RxApplication, count);
+        self.out.lap(Step::WayOut, count);
         self.seal(burst, now);
     }
 
@@ -149,9 +151,12 @@ impl<S: Source> Engine<S> {
                 let held = &mut self.outbound.sas[at.0 as usize].held;
                 let sa = self.tables.cache.outbound_mut(at).filter(|_| !held.is_empty());
                 let seq = sa.and_then(|sa| sa.lease.take(now.us()));
-                match seq.and_then(|seq| Some((seq, self.outbound.held.pop(held)?))) {
+                match seq.and_then(|seq| Some((seq, self.outbound.held.pop_since(held)?))) {
                     // Whether to log was said when the connection's first packet was looked up.
-                    Some((seq, packet)) => self.begin(&mut sealing, at, packet, seq, false, now),
+                    Some((seq, (packet, since))) => {
+                        self.out.stats.measures.waited(Span::Lease, since, now.us());
+                        self.begin(&mut sealing, at, packet, seq, false, now);
+                    }
                     None => go_on = false,
                 }
             }
@@ -196,6 +201,8 @@ impl<S: Source> Engine<S> {
         if sealing.packets.is_empty() {
             return;
         }
+        let count = sealing.packets.len();
+        self.out.lap(Step::Lease, count);
         let mut ops: Batch<SealOp<'_>> = Batch::new();
         for ((packet, job), at) in sealing.packets.iter_mut().zip(sealing.jobs).zip(&sealing.sas) {
             // Nothing took the SA out since stage 3.
@@ -205,10 +212,12 @@ impl<S: Source> Engine<S> {
         }
         seal_burst(&mut ops);
         drop(ops);
-        self.out.passed(Stage::Sealed, sealing.packets.len());
+        self.out.passed(Stage::Sealed, count);
+        self.out.lap(Step::Seal, count);
         for packet in sealing.packets {
             self.send_to_network(packet, now);
         }
+        self.out.lap(Step::NextHop, count);
     }
 
     /// Stage 2: where this core is a target, it follows its connections in both directions.
@@ -232,7 +241,7 @@ impl<S: Source> Engine<S> {
             state.since_ms = now.ms();
         }
         let mark = packet.mark();
-        match self.outbound.held.push(&mut state.held, packet) {
+        match self.outbound.held.push(&mut state.held, packet, now.us()) {
             Ok(()) => {
                 self.out.passed(Stage::HeldForLease, 1);
                 self.out.notes.note(mark, || Fact::Held(For::Lease));

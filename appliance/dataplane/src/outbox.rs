@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use phalanx_wire::{Buffer, DropReason};
 
+use crate::laps::{Laps, Step};
 use crate::notes::{Fact, Notes};
 use crate::packet::{BURST, Marked, Parcel};
 use crate::stats::{CoreStats, Stage};
@@ -19,12 +20,13 @@ pub(crate) struct Outbox<P> {
     pub(crate) parcels: Box<[ArrayVec<P, QUEUE>]>,
     pub(crate) stats: Arc<CoreStats>,
     pub(crate) notes: Notes,
+    pub(crate) laps: Laps,
 }
 
 impl<P: Buffer + Marked> Outbox<P> {
     pub(crate) fn new(ports: usize, cores: usize, stats: Arc<CoreStats>) -> Outbox<P> {
         let queues = |n| (0..n).map(|_| ArrayVec::new()).collect();
-        Outbox { frames: queues(ports), parcels: queues(cores), stats, notes: Notes::nobody() }
+        Outbox { frames: queues(ports), parcels: queues(cores), stats, notes: Notes::nobody(), laps: Laps::new() }
     }
 
     /// Writes down what happens to watched packets.
@@ -65,6 +67,20 @@ impl<P: Buffer + Marked> Outbox<P> {
         self.note(&packet, || Fact::Dropped(reason));
         drop(packet);
         self.stats.dropped(reason, 1);
+    }
+
+    /// A step over `packets` of a burst ends here, unless there were none for it.
+    #[inline]
+    pub(crate) fn lap(&mut self, step: Step, packets: usize) {
+        if packets > 0 {
+            self.laps.lap(&self.stats.measures, step, packets);
+        }
+    }
+
+    /// A step that is not about packets ends here.
+    #[inline]
+    pub(crate) fn turn(&mut self, step: Step) {
+        self.laps.lap(&self.stats.measures, step, 0);
     }
 
     #[inline]

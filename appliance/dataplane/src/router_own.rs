@@ -13,6 +13,7 @@ use crate::clock::Now;
 use crate::command::Event;
 use crate::engine::{Batch, Engine};
 use crate::inbound_router::Arrived;
+use crate::laps::{Span, Step};
 use crate::notes::{Fact, For};
 use crate::opening::Opening;
 use crate::packet::{Marked, Source};
@@ -54,6 +55,7 @@ impl<S: Source> Engine<S> {
         now: Now,
         linked: &mut Batch<Opening<S::Packet>>,
     ) {
+        let count = syns.len();
         for genuine in self.open_copies(syns) {
             match self.admit(&genuine, now) {
                 Ok(target) => {
@@ -65,6 +67,7 @@ impl<S: Source> Engine<S> {
                 Err(reason) => self.out.drop(genuine.opening.packet, reason),
             }
         }
+        self.out.lap(Step::ProveSyn, count);
     }
 
     /// Stage 6: as an ordinary endpoint (R10, R11).
@@ -171,7 +174,7 @@ impl<S: Source> Engine<S> {
         let known = above.waiting.iter().any(|(other, _)| *other == at);
         let listed = known || above.waiting.try_push((at, now.ms())).is_ok();
         let mark = opening.packet.mark();
-        let kept = if listed { held.push(&mut sa.held, opening.packet) } else { Err(opening.packet) };
+        let kept = if listed { held.push(&mut sa.held, opening.packet, now.us()) } else { Err(opening.packet) };
         match kept {
             Ok(()) => {
                 self.out.passed(Stage::HeldForCeiling, 1);
@@ -205,7 +208,8 @@ impl<S: Source> Engine<S> {
             while left > 0 && !again.is_full() {
                 left -= 1;
                 let RouterSideParts { sa, held, .. } = parts(&mut self.router, at);
-                let Some(packet) = held.pop(&mut sa.held) else { continue };
+                let Some((packet, since)) = held.pop_since(&mut sa.held) else { continue };
+                self.out.stats.measures.waited(Span::Ceiling, since, now.us());
                 let ip = IpHeader::parse(packet.bytes());
                 match ip.ok().and_then(|ip| Some((ip, self.tables.vips.slot_of(ip.dst)?))) {
                     Some((ip, vip)) => again.push(Arrived { packet, ip, vip }),

@@ -11,6 +11,7 @@ use phalanx_wire::{Arp, Buffer, DropReason, Frame, Icmp4, Icmp6, IpHeader, Mac, 
 
 use crate::clock::Now;
 use crate::engine::Engine;
+use crate::laps::Span;
 use crate::neighbour::{Due, Neighbours, Resolved};
 use crate::notes::{Fact, For};
 use crate::packet::{Marked, Parcel, Source, filled, prepend};
@@ -154,7 +155,8 @@ impl<S: Source> Engine<S> {
     fn on_answer(&mut self, port: usize, address: IpAddr, mac: Mac, now: Now) {
         let Some(station) = &mut self.stations[port] else { return };
         let Some((entry, mac)) = station.neighbours.answer(address, mac, now) else { return };
-        while let Some(packet) = self.stations[port].as_mut().and_then(|s| s.neighbours.waiting(entry)) {
+        while let Some((packet, since)) = self.stations[port].as_mut().and_then(|s| s.neighbours.waiting_since(entry)) {
+            self.out.stats.measures.waited(Span::Neighbour, since, now.us());
             self.frame(port, mac, packet);
         }
     }

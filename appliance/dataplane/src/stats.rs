@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossbeam::utils::CachePadded;
 use phalanx_wire::DropReason;
 
+use crate::laps::Measures;
+
 /// A count with one writer: a load and a store, no locked instruction.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -158,6 +160,8 @@ pub struct CoreStats {
     pub tracked: CachePadded<Count>,
     /// Packets that wait for a lease now.
     pub waiting: CachePadded<Count>,
+    /// Where its time goes.
+    pub measures: Measures,
 }
 
 impl CoreStats {
@@ -173,6 +177,7 @@ impl CoreStats {
             connections: CachePadded::default(),
             tracked: CachePadded::default(),
             waiting: CachePadded::default(),
+            measures: Measures::default(),
         }
     }
 

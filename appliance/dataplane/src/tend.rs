@@ -6,6 +6,7 @@ use phalanx_wire::VipId;
 use crate::clock::Now;
 use crate::command::{ConnRow, DumpRequest, DumpWhat, Event, LeaseRow, NeighbourRow};
 use crate::engine::Engine;
+use crate::laps::Step;
 use crate::packet::Source;
 
 /// Connections ended by time in one step.
@@ -33,6 +34,7 @@ impl<S: Source> Engine<S> {
         self.sweep_tracker(now);
         self.tend_leases(now);
         self.gauge();
+        self.out.turn(Step::Tend);
     }
 
     /// A connection that fell silent is over: control is told as of any other end.

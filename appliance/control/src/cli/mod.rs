@@ -1,6 +1,7 @@
 //! The `phalanx` command.
 
 mod ask;
+mod measured;
 mod node;
 mod pki;
 mod table;
@@ -47,6 +48,10 @@ enum Command {
     Lease(Ask),
     /// Dropped packets by reason
     Drop(Ask),
+    /// Where the poll loops' time goes: clocks and packets of each step
+    Runtime(Ask),
+    /// How long packets stay and wait: percentiles
+    Latency(Ask),
     /// The store in which a router keeps what must survive it
     Store {
         #[command(subcommand)]
@@ -150,6 +155,8 @@ fn dispatch(command: Command, version: &'static str) -> Outcome {
         Command::Target(how) => ask::ask(What::Target, &how),
         Command::Lease(how) => ask::ask(What::Lease, &how),
         Command::Drop(how) => ask::ask(What::Drop, &how),
+        Command::Runtime(how) => ask::ask(What::Runtime, &how),
+        Command::Latency(how) => ask::ask(What::Latency, &how),
         Command::Store { action: Store::Create { config } } => node::create_store(&config),
         Command::Pki { action } => pki::run(action),
         Command::Completion { shell } => {

@@ -1,7 +1,10 @@
 //! Answers as tables for people.
 
+use super::measured;
 use crate::status::Answer;
 use crate::status::model::{ConnRow, DropRow, LeaseRow, SaRow, Status, TargetRow, VipRow};
+use std::collections::BTreeSet;
+
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
 /// The answer as text. `all`: also rows in which nothing happened. `terminal`: colours and the terminal's width.
@@ -17,13 +20,25 @@ pub(super) fn render(answer: &Answer, all: bool, terminal: bool) -> String {
         Answer::Target(rows) => with(rows.len(), "no targets", &|| targets(rows)),
         Answer::Lease(rows) => with(rows.len(), "no outbound SAs", &|| leases(rows)),
         Answer::Drop(rows) => {
-            let rows: Vec<&DropRow> = rows.iter().filter(|r| all || r.packets > 0).collect();
-            with(rows.len(), "no packet was dropped", &|| drops(&rows))
+            let rows: Vec<&DropRow> = rows.iter().filter(|r| all || r.happened()).collect();
+            with(rows.len(), "no packet was dropped", &|| drops(&rows, all))
         }
+        Answer::Runtime(rows) => {
+            let core = |row| {
+                let (head, table) = measured::runtime(row, all);
+                format!("{head}\n{}\n", finish(table, terminal))
+            };
+            rows.iter().map(core).collect::<Vec<String>>().join("\n")
+        }
+        Answer::Latency(rows) => {
+            let count = rows.iter().filter(|row| measured::shown(row, all)).count();
+            with(count, "nothing was measured yet", &|| measured::latency(rows, all))
+        }
+        Answer::Overview(overview) => self::status(&overview.status, terminal),
     }
 }
 
-fn table(columns: &[&str]) -> Table {
+pub(super) fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(columns.iter().map(|c| Cell::new(c.to_uppercase()).add_attribute(Attribute::Bold)));
@@ -40,7 +55,7 @@ fn finish(mut table: Table, terminal: bool) -> String {
     table.trim_fmt()
 }
 
-fn number(n: u64) -> Cell {
+pub(super) fn number(n: u64) -> Cell {
     Cell::new(n).set_alignment(CellAlignment::Right)
 }
 
@@ -208,8 +223,19 @@ fn vips(rows: &[VipRow]) -> Table {
 }
 
 fn targets(rows: &[TargetRow]) -> Table {
-    let mut t =
-        table(&["target", "state", "ready", "vips", "connections", "blocks", "link", "last seen", "incarnation"]);
+    let mut t = table(&[
+        "target",
+        "state",
+        "ready",
+        "vips",
+        "connections",
+        "packets",
+        "bytes",
+        "blocks",
+        "link",
+        "last seen",
+        "incarnation",
+    ]);
     for r in rows {
         t.add_row([
             Cell::new(&r.name),
@@ -217,6 +243,8 @@ fn targets(rows: &[TargetRow]) -> Table {
             flag(r.ready, "yes", "no"),
             Cell::new(r.vips.join(" ")),
             number(r.connections),
+            number(r.packets),
+            Cell::new(bytes(r.bytes)).set_alignment(CellAlignment::Right),
             number(r.leases),
             Cell::new(&r.link),
             Cell::new(r.last_seen_ms.map_or_else(|| "never".to_owned(), |ms| format!("{} ago", time(ms)))),
@@ -245,19 +273,22 @@ fn leases(rows: &[LeaseRow]) -> Table {
     t
 }
 
-fn drops(rows: &[&DropRow]) -> Table {
-    let cores = rows.iter().map(|r| r.cores.len()).max().unwrap_or(0);
+/// On a router also what its targets told of: their sum, and each of them with `all`.
+fn drops(rows: &[&DropRow], all: bool) -> Table {
+    let cores = rows.iter().map(|r| r.cores.len()).max().filter(|cores| *cores > 1).unwrap_or(0);
+    let told: BTreeSet<&String> = rows.iter().flat_map(|r| r.nodes.keys()).collect();
+    let each: Vec<&String> = told.iter().filter(|_| all).copied().collect();
     let mut columns = vec!["reason".to_owned(), "packets".to_owned()];
-    if cores > 1 {
-        columns.extend((0..cores).map(|c| format!("core {c}")));
-    }
+    columns.extend((0..cores).map(|c| format!("core {c}")));
+    columns.extend((!told.is_empty()).then(|| "cluster".to_owned()));
+    columns.extend(each.iter().map(|node| (*node).clone()));
     columns.push("meaning".to_owned());
     let mut t = table(&columns.iter().map(String::as_str).collect::<Vec<_>>());
     for r in rows {
         let mut row = vec![Cell::new(&r.reason), number(r.packets)];
-        if cores > 1 {
-            row.extend((0..cores).map(|c| number(r.cores.get(c).copied().unwrap_or(0))));
-        }
+        row.extend((0..cores).map(|c| number(r.cores.get(c).copied().unwrap_or(0))));
+        row.extend((!told.is_empty()).then(|| number(r.cluster)));
+        row.extend(each.iter().map(|node| number(r.nodes.get(*node).copied().unwrap_or(0))));
         row.push(Cell::new(&r.help));
         t.add_row(row);
     }
@@ -282,6 +313,19 @@ mod tests {
         assert!(render(&Answer::Drop(drops.clone()), false, true).contains("\x1b["));
         assert!(render(&Answer::Drop(drops), true, false).lines().count() > 40);
         assert_eq!(render(&Answer::Drop(DropRow::all(&[])), false, false), "no packet was dropped\n");
+    }
+
+    #[test]
+    fn a_router_shows_the_sum_of_the_cluster_and_each_node_on_demand() {
+        let mut rows = DropRow::all(&[vec![1]]);
+        rows.iter_mut().for_each(|row| row.told(&[("t1", row.packets * 2), ("t2", 0)]));
+        let text = render(&Answer::Drop(rows.clone()), false, false);
+        let figures =
+            |text: &str| text.lines().nth(1).unwrap().split_whitespace().take(5).collect::<Vec<_>>().join(" ");
+        assert!(text.contains("CLUSTER") && !text.contains("T1"), "{text}");
+        assert!(figures(&text).starts_with("runt 1 3 ") || figures(&text).contains(" 1 3 "), "{text}");
+        let text = render(&Answer::Drop(rows), true, false);
+        assert!(text.contains("T1") && text.contains("T2") && figures(&text).ends_with(" 1 3 2 0"), "{text}");
     }
 
     #[test]

@@ -43,18 +43,25 @@ impl Brain {
             What::Vip => Answer::Vip(self.vip_rows()),
             What::Target => Answer::Target(self.target_rows(&rows)),
             What::Lease => Answer::Lease(self.lease_rows(&rows)),
-            What::Drop => Answer::Drop(DropRow::all(&self.drop_counts())),
+            What::Drop => Answer::Drop(self.drop_rows()),
+            What::Runtime => Answer::Runtime(self.runtime_rows()),
+            What::Latency => Answer::Latency(self.latency_rows()),
+            What::Overview => Answer::Overview(Box::new(self.overview())),
         };
         // Whoever asked may be gone.
         let _ = query.reply.send(answer);
     }
 
-    fn drop_counts(&self) -> Vec<Vec<u64>> {
+    pub(super) fn drop_rows(&self) -> Vec<DropRow> {
         let of = |stats: &CoreStats| DropReason::ALL.iter().map(|reason| stats.drops(*reason)).collect();
-        self.stats.iter().map(|(_, stats)| of(stats)).collect()
+        DropRow::all(&self.stats.iter().map(|(_, stats)| of(stats)).collect::<Vec<_>>())
     }
 
     fn status(&self) -> Status {
+        Status { predictions: self.predictions(), ..self.status_without_predictions() }
+    }
+
+    pub(super) fn status_without_predictions(&self) -> Status {
         let cores: Vec<CoreStatus> = self.stats.iter().map(|(id, stats)| self.core_status(*id, stats)).collect();
         let mut roles = Vec::new();
         roles.extend(self.router.is_some().then(|| "router".to_owned()));
@@ -75,7 +82,7 @@ impl Brain {
             cores,
             ports: self.port_rows(),
             invariants: Invariant::all(self.violations()),
-            predictions: self.predictions(),
+            predictions: Vec::new(),
         }
     }
 
@@ -100,6 +107,9 @@ impl Brain {
             rx: stats.ports.iter().map(|port| port.rx.value()).sum(),
             tx: stats.ports.iter().map(|port| port.tx.value()).sum(),
             drops: DropReason::ALL.iter().map(|reason| stats.drops(*reason)).sum(),
+            connections: stats.connections.value(),
+            tracked: stats.tracked.value(),
+            waiting: stats.waiting.value(),
             stages: Stage::ALL.iter().map(|stage| (stage.name().to_owned(), stats.stage(*stage))).collect(),
         }
     }
@@ -163,7 +173,7 @@ impl Brain {
         router.pairs().filter_map(row).collect()
     }
 
-    fn sa_row(&self, id: SaId, entry: &SaEntry) -> SaRow {
+    pub(super) fn sa_row(&self, id: SaId, entry: &SaEntry) -> SaRow {
         let params: &SaParams = &entry.params;
         let all = self.router.as_ref().and_then(|router| router.used(id)).filter(|_| entry.router);
         let here = entry.used(|_| true);
@@ -219,7 +229,7 @@ impl Brain {
         routed.chain(rows.tracked.iter().map(|(_, c)| row("target", c))).collect()
     }
 
-    fn vip_rows(&self) -> Vec<VipRow> {
+    pub(super) fn vip_rows(&self) -> Vec<VipRow> {
         let row = |(id, state): (&VipId, &super::brain::VipState)| {
             let own = state.router.is_none();
             let targets = if own {
@@ -251,7 +261,7 @@ impl Brain {
         self.vips.iter().map(row).collect()
     }
 
-    fn target_rows(&self, rows: &Rows) -> Vec<TargetRow> {
+    pub(super) fn target_rows(&self, rows: &Rows) -> Vec<TargetRow> {
         let Some(router) = &self.router else { return Vec::new() };
         let served: Vec<_> = self.vips.keys().map(|vip| (*vip, self.target_entries(*vip))).collect();
         let row = |member: phalanx_cluster::MemberStatus| {
@@ -270,6 +280,8 @@ impl Brain {
                 ready: member.state == phalanx_cluster::MemberState::Ready && !member.draining,
                 vips,
                 connections: rows.routed.iter().filter(mine).count() as u64,
+                packets: 0,
+                bytes: 0,
                 leases: 0,
                 incarnation: format!("{:016x}", member.incarnation),
                 last_seen_ms: self.heard.get(&member.node).map(|at| at.elapsed().as_millis() as u64),

@@ -12,6 +12,7 @@ mod core_events;
 mod cores;
 mod distribution;
 mod dumps;
+mod figures;
 mod plan;
 mod reload;
 mod router_side;

@@ -4,12 +4,14 @@
 //! [`Query`] and waits for its [`Answer`]; it has no view of anything by itself. `curl --unix-socket` works too.
 
 mod client;
+pub mod figures;
 pub mod model;
 mod server;
 
 pub use client::{ClientError, fetch};
 pub use server::{Server, StatusError};
 
+use figures::{LatencyRow, Overview, RuntimeRow};
 use model::{ConnRow, DropRow, LeaseRow, SaRow, Status, TargetRow, VipRow};
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,11 +32,28 @@ pub enum What {
     Lease,
     /// Dropped packets by reason.
     Drop,
+    /// Where the cores' time goes.
+    Runtime,
+    /// How long things take.
+    Latency,
+    /// Much of it at one moment.
+    Overview,
 }
 
 impl What {
     /// Everything there is.
-    pub const ALL: [What; 7] = [What::Status, What::Sa, What::Conn, What::Vip, What::Target, What::Lease, What::Drop];
+    pub const ALL: [What; 10] = [
+        What::Status,
+        What::Sa,
+        What::Conn,
+        What::Vip,
+        What::Target,
+        What::Lease,
+        What::Drop,
+        What::Runtime,
+        What::Latency,
+        What::Overview,
+    ];
 
     /// Its name in paths and commands.
     pub const fn name(self) -> &'static str {
@@ -46,6 +65,9 @@ impl What {
             What::Target => "target",
             What::Lease => "lease",
             What::Drop => "drop",
+            What::Runtime => "runtime",
+            What::Latency => "latency",
+            What::Overview => "overview",
         }
     }
 
@@ -73,6 +95,12 @@ pub enum Answer {
     Lease(Vec<LeaseRow>),
     /// To [`What::Drop`].
     Drop(Vec<DropRow>),
+    /// To [`What::Runtime`].
+    Runtime(Vec<RuntimeRow>),
+    /// To [`What::Latency`].
+    Latency(Vec<LatencyRow>),
+    /// To [`What::Overview`].
+    Overview(Box<Overview>),
 }
 
 impl Answer {
@@ -86,6 +114,9 @@ impl Answer {
             What::Target => Answer::Target(serde_json::from_slice(json)?),
             What::Lease => Answer::Lease(serde_json::from_slice(json)?),
             What::Drop => Answer::Drop(serde_json::from_slice(json)?),
+            What::Runtime => Answer::Runtime(serde_json::from_slice(json)?),
+            What::Latency => Answer::Latency(serde_json::from_slice(json)?),
+            What::Overview => Answer::Overview(serde_json::from_slice(json)?),
         })
     }
 }

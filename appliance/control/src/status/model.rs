@@ -58,6 +58,12 @@ pub struct CoreStatus {
     pub tx: u64,
     /// Packets dropped.
     pub drops: u64,
+    /// Connections in its table as a router.
+    pub connections: u64,
+    /// Connections it serves as a target.
+    pub tracked: u64,
+    /// Packets that wait now.
+    pub waiting: u64,
     /// Packets by what was done with them: `forwarded`, `sealed`, `held-for-lease`, …
     pub stages: BTreeMap<String, u64>,
 }
@@ -282,6 +288,10 @@ pub struct TargetRow {
     pub vips: Vec<String>,
     /// Connections it has.
     pub connections: u64,
+    /// Packets it protected or verified, as far as reported to this boot of the router.
+    pub packets: u64,
+    /// Bytes of them.
+    pub bytes: u64,
     /// Live blocks of numbers.
     pub leases: u64,
     /// Of its present run.
@@ -340,6 +350,10 @@ pub struct DropRow {
     pub packets: u64,
     /// Per core, in the order of `status`.
     pub cores: Vec<u64>,
+    /// On a router: what its targets told, each since its own start.
+    pub nodes: BTreeMap<String, u64>,
+    /// The sum of `packets` and `nodes`.
+    pub cluster: u64,
 }
 
 impl DropRow {
@@ -349,8 +363,20 @@ impl DropRow {
         let row = |(i, reason): (usize, &DropReason)| {
             let cores: Vec<u64> = cores.iter().map(|c| c.get(i).copied().unwrap_or(0)).collect();
             let packets = cores.iter().sum();
-            DropRow { reason: reason.name().to_owned(), help: reason.help().to_owned(), packets, cores }
+            let (reason, help) = (reason.name().to_owned(), reason.help().to_owned());
+            DropRow { reason, help, packets, cores, nodes: BTreeMap::new(), cluster: packets }
         };
         DropReason::ALL.iter().enumerate().map(row).collect()
+    }
+
+    /// Adds what other nodes dropped for it.
+    pub fn told(&mut self, nodes: &[(&str, u64)]) {
+        self.nodes.extend(nodes.iter().map(|(node, packets)| ((*node).to_owned(), *packets)));
+        self.cluster = self.packets + self.nodes.values().sum::<u64>();
+    }
+
+    /// Something was dropped for it, here or elsewhere.
+    pub fn happened(&self) -> bool {
+        self.cluster > 0 || self.packets > 0
     }
 }
