@@ -198,6 +198,30 @@ pub struct Hello {
     pub cores: Vec<CoreId>,
 }
 
+/// For which VIPs a target wants no new connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Drained {
+    /// It takes them all.
+    #[default]
+    Nothing,
+    /// Not for these; never empty.
+    Vips(Vec<VipId>),
+    /// Not for any.
+    All,
+}
+
+impl Drained {
+    /// Whether this VIP is among them.
+    #[must_use]
+    pub fn has(&self, vip: VipId) -> bool {
+        match self {
+            Drained::Nothing => false,
+            Drained::Vips(vips) => vips.contains(&vip),
+            Drained::All => true,
+        }
+    }
+}
+
 /// From a target to a router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToRouter {
@@ -225,11 +249,8 @@ pub enum ToRouter {
         /// The ports.
         ports: Vec<u16>,
     },
-    /// No new connections for these VIPs, please.
-    Draining {
-        /// The VIPs; empty: all.
-        vips: Vec<VipId>,
-    },
+    /// For which VIPs no new connections are wanted: the whole set, each time it changes.
+    Draining(Drained),
     /// Still there. Made and eaten by the fabric.
     Beat,
 }
@@ -301,7 +322,7 @@ impl ToRouter {
             Self::Report(_) => "Report",
             Self::Notice(_) => "Notice",
             Self::Listening { .. } => "Listening",
-            Self::Draining { .. } => "Draining",
+            Self::Draining(_) => "Draining",
             Self::Beat => "Beat",
         }
     }

@@ -13,7 +13,7 @@ use phalanx_wire::{SaId, TargetId, VipId};
 use crate::ceiling::{Ceiling, Reached};
 use crate::error::ClusterError;
 use crate::ledger::{Crossed, Ledger, Use};
-use crate::messages::{Hello, SaReport, ToRouter, ToTarget, VERSION, WindowRecord};
+use crate::messages::{Drained, Hello, SaReport, ToRouter, ToTarget, VERSION, WindowRecord};
 use crate::outputs::{RouterConfig, RouterOutput, RouterTimes, VipPlan};
 use crate::sequencer::Sequencer;
 
@@ -139,7 +139,7 @@ impl RouterCluster {
             ToRouter::Hello(_) => state == MemberState::Connected,
             ToRouter::Gathered(_) => state == MemberState::Gathering,
             ToRouter::Beat => true,
-            ToRouter::Draining { .. } | ToRouter::Listening { .. } => state >= MemberState::Gathering,
+            ToRouter::Draining(_) | ToRouter::Listening { .. } => state >= MemberState::Gathering,
             _ => state >= MemberState::Joining,
         };
         if !in_turn {
@@ -156,7 +156,7 @@ impl RouterCluster {
                 self.members[at].listening.insert(vip, ports.into_iter().collect());
                 self.outputs.push_back(RouterOutput::EligibleChanged(vip));
             }
-            ToRouter::Draining { vips } => self.draining(at, vips),
+            ToRouter::Draining(drained) => self.draining(at, drained),
             ToRouter::Beat => {}
         }
         self.pump(now);
@@ -194,21 +194,28 @@ impl RouterCluster {
         ids.filter(|id| entry.plan.targets.contains(id)).collect()
     }
 
+    /// Whether a target gets no new connections for a VIP because it, or this router's operator, wants none.
+    #[must_use]
+    pub fn drains(&self, target: TargetId, vip: VipId) -> bool {
+        self.members.iter().any(|member| member.ids.iter().any(|(_, id)| *id == target) && member.drains(vip))
+    }
+
     /// All nodes.
     #[must_use]
     pub fn members(&self) -> Vec<MemberStatus> {
-        let status = |member: &Member| MemberStatus {
+        let status = |(at, member): (usize, &Member)| MemberStatus {
             node: member.node.clone(),
             targets: member.ids.iter().map(|(_, id)| *id).collect(),
             state: member.state,
             incarnation: member.incarnation,
             outstanding: member.outstanding.len(),
             error: member.outstanding.values().find_map(|open| open.failed.as_ref().map(|(_, why)| why.clone())),
-            draining: member.draining_all || !member.draining.is_empty(),
+            drained: self.vips_of(at).into_iter().filter(|vip| member.draining.has(*vip)).collect(),
+            ordered: member.ordered.iter().copied().collect(),
             link_mtu: member.link_mtu,
             cores: member.cores.clone(),
         };
-        self.members.iter().map(status).collect()
+        self.members.iter().enumerate().map(status).collect()
     }
 
     /// What an SA used on all nodes, as far as reported (R21).
@@ -305,13 +312,33 @@ impl RouterCluster {
         }
     }
 
-    fn draining(&mut self, at: usize, vips: Vec<VipId>) {
-        if vips.is_empty() {
-            self.members[at].draining_all = true;
+    /// The operator's word about a node: no new connections for it, or its share again; for one VIP, or all it serves.
+    /// It outlives the node's sessions and boots, not this router's. The VIPs it is about.
+    ///
+    /// # Errors
+    /// [`ClusterError::UnknownNode`], [`ClusterError::UnknownVip`] when the node does not serve it.
+    pub fn order_drain(&mut self, node: &str, vip: Option<VipId>, drain: bool) -> Result<Vec<VipId>, ClusterError> {
+        let at = self.member_of(node)?;
+        let about = match vip {
+            Some(vip) if !self.serves(at, vip) => return Err(ClusterError::UnknownVip(vip)),
+            Some(vip) => vec![vip],
+            None => self.vips_of(at),
+        };
+        for vip in &about {
+            if drain {
+                self.members[at].ordered.insert(*vip);
+            } else {
+                self.members[at].ordered.remove(vip);
+            }
         }
-        let changed = if vips.is_empty() { self.vips_of(at) } else { vips };
-        self.members[at].draining.extend(changed.iter().copied());
-        self.outputs.extend(changed.into_iter().map(RouterOutput::EligibleChanged));
+        self.outputs.extend(about.iter().copied().map(RouterOutput::EligibleChanged));
+        Ok(about)
+    }
+
+    fn draining(&mut self, at: usize, drained: Drained) {
+        self.members[at].draining = drained;
+        let vips = self.vips_of(at);
+        self.outputs.extend(vips.into_iter().map(RouterOutput::EligibleChanged));
     }
 
     fn lost(&mut self, at: usize, reason: &str, now: u64) {

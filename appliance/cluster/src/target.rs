@@ -13,7 +13,7 @@ use phalanx_wire::{CoreId, Epoch, SaId, VipId};
 use crate::error::ClusterError;
 use crate::lease_client::{Accepted, LeaseClient, Session, Want};
 use crate::messages::{
-    ConnRecord, Hello, Notice, RankedFilter, SaReport, ToRouter, ToTarget, VERSION, VipDef, WindowRecord,
+    ConnRecord, Drained, Hello, Notice, RankedFilter, SaReport, ToRouter, ToTarget, VERSION, VipDef, WindowRecord,
 };
 use crate::outputs::{ReportPolicy, TargetConfig, TargetOutput};
 
@@ -78,7 +78,7 @@ pub struct TargetCluster {
     last_notice: u64,
     acked_notice: u64,
     listening: BTreeMap<VipId, Vec<u16>>,
-    draining: Option<Vec<VipId>>,
+    draining: Drained,
     outputs: VecDeque<TargetOutput>,
 }
 
@@ -100,7 +100,7 @@ impl TargetCluster {
             last_notice: 0,
             acked_notice: 0,
             listening: BTreeMap::new(),
-            draining: None,
+            draining: Drained::Nothing,
             outputs: VecDeque::new(),
         }
     }
@@ -178,8 +178,8 @@ impl TargetCluster {
         for (vip, ports) in self.listening.clone() {
             self.send(ToRouter::Listening { vip, ports });
         }
-        if let Some(vips) = self.draining.clone() {
-            self.send(ToRouter::Draining { vips });
+        if self.draining != Drained::Nothing {
+            self.send(ToRouter::Draining(self.draining.clone()));
         }
         for notice in std::mem::take(&mut self.notices) {
             self.send(ToRouter::Notice(notice));
@@ -260,11 +260,40 @@ impl TargetCluster {
         }
     }
 
-    /// No new connections for these VIPs (none named: all) from now on.
-    pub fn drain(&mut self, vips: Vec<VipId>) {
-        self.draining = Some(vips.clone());
+    /// No new connections for this VIP (none named: any) from now on, whatever becomes of the session.
+    pub fn drain(&mut self, vip: Option<VipId>) {
+        let drained = match (std::mem::take(&mut self.draining), vip) {
+            (Drained::All, _) | (_, None) => Drained::All,
+            (Drained::Nothing, Some(vip)) => Drained::Vips(vec![vip]),
+            (Drained::Vips(mut vips), Some(vip)) => {
+                vips.retain(|other| *other != vip);
+                vips.push(vip);
+                Drained::Vips(vips)
+            }
+        };
+        self.set_draining(drained);
+    }
+
+    /// New connections for this VIP (none named: all) are welcome again.
+    pub fn resume(&mut self, vip: Option<VipId>) {
+        let left: Vec<VipId> = match (std::mem::take(&mut self.draining), vip) {
+            (Drained::Nothing, _) | (_, None) => Vec::new(),
+            (Drained::Vips(vips), Some(vip)) => vips.into_iter().filter(|other| *other != vip).collect(),
+            (Drained::All, Some(vip)) => self.vips.keys().copied().filter(|other| *other != vip).collect(),
+        };
+        self.set_draining(if left.is_empty() { Drained::Nothing } else { Drained::Vips(left) });
+    }
+
+    /// For which VIPs no new connections are wanted.
+    #[must_use]
+    pub fn draining(&self) -> &Drained {
+        &self.draining
+    }
+
+    fn set_draining(&mut self, drained: Drained) {
+        self.draining = drained;
         if self.state == State::Attached {
-            self.send(ToRouter::Draining { vips });
+            self.send(ToRouter::Draining(self.draining.clone()));
         }
     }
 

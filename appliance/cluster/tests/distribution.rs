@@ -212,13 +212,54 @@ fn a_draining_target_and_one_without_a_listener_get_no_connections() {
     world.settle();
     assert_eq!(world.router.eligible(VIP, Some(80)), [TargetId(1), TargetId(2)]);
     assert_eq!(world.router.eligible(VIP, Some(81)), [TargetId(2)]);
-    world.target(2).drain(Vec::new());
+    world.target(2).drain(None);
     world.settle();
     assert_eq!(world.router.eligible(VIP, None), [TargetId(1)]);
     // It says so again when it comes back.
     world.disconnect(2);
     world.connect(2);
     assert_eq!(world.router.eligible(VIP, None), [TargetId(1)]);
+    world.target(2).resume(None);
+    world.settle();
+    assert_eq!(world.router.eligible(VIP, None), [TargetId(1), TargetId(2)]);
+}
+
+#[test]
+fn what_the_operator_drained_stays_so_until_he_takes_it_back_whatever_the_target_says() {
+    let mut world = World::ready();
+    assert_eq!(world.router.order_drain("t1", None, true), Ok(vec![VIP]));
+    world.settle();
+    assert_eq!(world.router.eligible(VIP, None), [TargetId(2)]);
+    assert!(world.router.drains(TargetId(1), VIP) && !world.router.drains(TargetId(2), VIP));
+    world.target(1).resume(None);
+    world.disconnect(1);
+    world.connect(1);
+    assert_eq!(world.router.eligible(VIP, None), [TargetId(2)]);
+    assert_eq!(world.router.members()[0].ordered, [VIP]);
+    assert_eq!(world.router.order_drain("t1", Some(VIP), false), Ok(vec![VIP]));
+    assert_eq!(world.router.eligible(VIP, None), [TargetId(1), TargetId(2)]);
+    let unknown = world.router.order_drain("t9", None, true);
+    assert_eq!(unknown, Err(ClusterError::UnknownNode("t9".into())));
+    let elsewhere = world.router.order_drain("t1", Some(VipId(9)), true);
+    assert_eq!(elsewhere, Err(ClusterError::UnknownVip(VipId(9))));
+}
+
+#[test]
+fn a_target_drains_one_vip_or_all_and_takes_each_back() {
+    let other = VipId(2);
+    let mut world = World::new(router_config(77, 1, vec![vip(VIP, &[1]), vip(other, &[1])]), 1);
+    world.connect(1);
+    let mut open = |act: &dyn Fn(&mut phalanx_cluster::TargetCluster)| {
+        act(world.target(1));
+        world.settle();
+        [VIP, other].map(|vip| !world.router.eligible(vip, None).is_empty())
+    };
+    assert_eq!(open(&|_| {}), [true, true]);
+    assert_eq!(open(&|t| t.drain(Some(VIP))), [false, true]);
+    assert_eq!(open(&|t| t.drain(Some(VIP))), [false, true]);
+    assert_eq!(open(&|t| t.drain(None)), [false, false]);
+    assert_eq!(open(&|t| t.resume(Some(other))), [false, true]);
+    assert_eq!(open(&|t| t.resume(Some(VIP))), [true, true]);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The status socket, asked as a user asks it.
 
 use phalanx_control::status::model::{DropRow, Status};
-use phalanx_control::status::{Answer, ClientError, Query, Server, StatusError, What, channel, fetch};
+use phalanx_control::status::{
+    Action, Answer, ClientError, Done, OneTarget, Request, Server, StatusError, What, channel, fetch, order,
+};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -10,8 +12,21 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 /// A control core that knows its name and drops.
-async fn core(mut questions: mpsc::Receiver<Query>) {
-    while let Some(query) = questions.recv().await {
+async fn core(mut questions: mpsc::Receiver<Request>) {
+    while let Some(request) = questions.recv().await {
+        let query = match request {
+            Request::Query(query) => query,
+            Request::Demand(demand) => {
+                let done = match demand.action {
+                    Action::TargetDrain(OneTarget { node: Some(node), .. }) => {
+                        Ok(Done { done: format!("{node} drains"), notes: Vec::new() })
+                    }
+                    _ => Err("name a target".to_owned()),
+                };
+                let _ = demand.reply.send(done);
+                continue;
+            }
+        };
         let answer = match query.what {
             What::Status => Answer::Status(Box::new(Status { node: "r1".into(), drops: 7, ..Status::default() })),
             What::Drop => Answer::Drop(DropRow::all(&[vec![1; 99], vec![2; 99]])),
@@ -84,6 +99,24 @@ async fn wrong_paths_methods_and_sizes_are_refused_in_words() {
     let answer = raw(&path, &long).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
     assert!(fetch(&path, What::Sa).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_order_is_carried_out_or_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r1.sock");
+    let _server = start(&path).await;
+    let drain = |node: Option<&str>| Action::TargetDrain(OneTarget { node: node.map(Into::into), vip: None });
+    let done = order(&path, &drain(Some("t1"))).await.unwrap();
+    assert_eq!(String::from_utf8(done).unwrap(), r#"{"done":"t1 drains"}"#);
+    let refused = order(&path, &drain(None)).await.unwrap_err().to_string();
+    assert_eq!(refused, "the node refuses: name a target");
+    let post =
+        |body: &str| format!("POST /v1/action HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let answer = raw(&path, post(r#"{"action":"dance"}"#).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("target-drain"), "{answer}");
+    assert!(raw(&path, post(&" ".repeat(20 << 10)).as_bytes()).await.starts_with("HTTP/1.1 413"));
+    assert!(raw(&path, b"GET /v1/action HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 405"));
 }
 
 #[tokio::test]

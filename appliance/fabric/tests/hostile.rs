@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use net::{CLUSTER, Router, Target, authority, files};
-use phalanx_cluster::messages::{ToRouter, ToTarget};
+use phalanx_cluster::messages::{Drained, ToRouter, ToTarget};
 use phalanx_fabric::codec::{decode_to_router, encode_to_router, encode_to_target};
 use phalanx_fabric::{ClientEvent, ServerEvent};
 use phalanx_wire::{SaId, VipId};
@@ -99,7 +99,7 @@ async fn end_of(mut answers: Streaming<Vec<u8>>) -> Status {
 async fn a_target_that_sends_nonsense_is_told_what_is_wrong_and_what_came_before_counts() {
     let dir = authority(&["r1", "t1"]);
     let mut router = Router::start(dir.path()).await;
-    let good = ToRouter::Draining { vips: vec![VipId(7)] };
+    let good = ToRouter::Draining(Drained::Vips(vec![VipId(7)]));
     let nonsense: [(&[u8], &str); 4] = [
         (&[], "kind: missing"),
         (&[0xff; 40], "decode"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use phalanx_wire::{CoreId, SaId, TargetId, VipId};
 
-use crate::messages::NodeName;
+use crate::messages::{Drained, NodeName};
 
 /// Where a node stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +69,10 @@ pub(super) struct Member {
     pub retry_at: Option<u64>,
     /// Ports with a listener, once told.
     pub listening: BTreeMap<VipId, BTreeSet<u16>>,
-    pub draining: BTreeSet<VipId>,
-    pub draining_all: bool,
+    /// For which VIPs it wants no new connections.
+    pub draining: Drained,
+    /// For which VIPs it gets none by order of this router's operator, until that is taken back.
+    pub ordered: BTreeSet<VipId>,
     pub last_notice: u64,
     pub gathered_once: bool,
     pub link_mtu: u16,
@@ -89,8 +91,8 @@ impl Member {
             told_vips: BTreeSet::new(),
             retry_at: None,
             listening: BTreeMap::new(),
-            draining: BTreeSet::new(),
-            draining_all: false,
+            draining: Drained::Nothing,
+            ordered: BTreeSet::new(),
             last_notice: 0,
             gathered_once: false,
             link_mtu: 0,
@@ -110,7 +112,7 @@ impl Member {
     }
 
     pub(super) fn drains(&self, vip: VipId) -> bool {
-        self.draining_all || self.draining.contains(&vip)
+        self.draining.has(vip) || self.ordered.contains(&vip)
     }
 
     /// Forgets what belonged to the session. What it was asked and did not confirm will be asked again when it joins.
@@ -120,8 +122,7 @@ impl Member {
         self.told.clear();
         self.told_vips.clear();
         self.retry_at = None;
-        self.draining.clear();
-        self.draining_all = false;
+        self.draining = Drained::Nothing;
         self.listening.clear();
     }
 
@@ -152,8 +153,10 @@ pub struct MemberStatus {
     pub outstanding: usize,
     /// The error of one that failed.
     pub error: Option<String>,
-    /// It takes no new connections.
-    pub draining: bool,
+    /// For which of its VIPs it wants no new connections.
+    pub drained: Vec<VipId>,
+    /// For which it gets none by order of this router's operator.
+    pub ordered: Vec<VipId>,
     /// The largest packet of its link port.
     pub link_mtu: u16,
     /// Its target cores.

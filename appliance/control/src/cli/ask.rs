@@ -1,7 +1,7 @@
-//! The commands that ask a running node.
+//! The commands that ask a running node, or tell it to do something.
 
 use super::{Ask, Failure, Outcome, print, table};
-use crate::status::{Answer, What, fetch};
+use crate::status::{Action, Answer, Done, What, fetch, order};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,12 +10,8 @@ use std::time::Duration;
 const RUN: &str = "/run/phalanx";
 
 pub(super) fn ask(what: What, how: &Ask) -> Outcome {
-    let socket = match &how.socket {
-        Some(socket) => socket.clone(),
-        None => only_socket(Path::new(RUN)).map_err(Failure::new)?,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
-    runtime.block_on(async {
+    let socket = socket(how)?;
+    runtime()?.block_on(async {
         loop {
             let text = once(&socket, what, how).await?;
             if how.watch.is_some() && std::io::stdout().is_terminal() {
@@ -31,6 +27,35 @@ pub(super) fn ask(what: What, how: &Ask) -> Outcome {
     })
 }
 
+/// Tells the node to do something, and shows what it did.
+pub(super) fn act(action: &Action, how: &Ask) -> Outcome {
+    let socket = socket(how)?;
+    let json = runtime()?.block_on(order(&socket, action)).map_err(Failure::new)?;
+    if how.json {
+        print(&format!("{}\n", String::from_utf8_lossy(&json)));
+        return Ok(());
+    }
+    let done: Done = serde_json::from_slice(&json).map_err(another_version)?;
+    print(&format!("{}\n", done.done));
+    done.notes.iter().for_each(|note| print(&format!("note: {note}\n")));
+    Ok(())
+}
+
+fn socket(how: &Ask) -> Result<PathBuf, Failure> {
+    match &how.socket {
+        Some(socket) => Ok(socket.clone()),
+        None => only_socket(Path::new(RUN)).map_err(Failure::new),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)
+}
+
+fn another_version(error: serde_json::Error) -> Failure {
+    Failure::new(format!("the node's answer is of another version ({error}); --json shows it as it is"))
+}
+
 async fn once(socket: &Path, what: What, how: &Ask) -> Result<String, Failure> {
     let json = fetch(socket, what).await.map_err(Failure::new)?;
     if how.json {
@@ -38,9 +63,7 @@ async fn once(socket: &Path, what: What, how: &Ask) -> Result<String, Failure> {
         text.push('\n');
         return Ok(text);
     }
-    let answer = Answer::parse(what, &json).map_err(|e| {
-        Failure::new(format!("the node's answer is of another version ({e}); --json shows it as it is"))
-    })?;
+    let answer = Answer::parse(what, &json).map_err(another_version)?;
     Ok(table::render(&answer, how.all, std::io::stdout().is_terminal()))
 }
 

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::status::What;
+use crate::status::{Action, OneTarget, What};
 
 /// One IP address, many hosts, end-to-end IPsec.
 #[derive(Debug, Parser)]
@@ -42,8 +42,13 @@ enum Command {
     Conn(Ask),
     /// Virtual addresses, owners, epochs
     Vip(Ask),
-    /// Targets: attached, ready, their share
-    Target(Ask),
+    /// Targets: attached, ready, their share; or drain and resume one
+    Target {
+        #[command(flatten)]
+        how: Ask,
+        #[command(subcommand)]
+        action: Option<Target>,
+    },
     /// Outbound sequence numbers: who holds which
     Lease(Ask),
     /// Dropped packets by reason
@@ -76,6 +81,34 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+enum Target {
+    /// Give a target no new connections; those it has go on
+    Drain(Which),
+    /// Give it its share of new connections again
+    Resume(Which),
+}
+
+/// Which target an action is about.
+#[derive(Args, Clone, Debug)]
+struct Which {
+    /// The target, told at its router; default: the node that is asked, as a target
+    node: Option<String>,
+    /// For this VIP only (its name, at a target also its address); default: all
+    #[arg(long, value_name = "NAME")]
+    vip: Option<String>,
+}
+
+impl Target {
+    fn action(self) -> Action {
+        let of = |which: Which| OneTarget { node: which.node, vip: which.vip };
+        match self {
+            Target::Drain(which) => Action::TargetDrain(of(which)),
+            Target::Resume(which) => Action::TargetResume(of(which)),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
 enum Store {
     /// Make a new, empty store. Never where one was lost: first give every static SA a new key
     Create {
@@ -89,10 +122,10 @@ enum Store {
 #[derive(Args, Clone, Debug)]
 struct Ask {
     /// JSON instead of a table
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     /// The node's socket; default: the only one in /run/phalanx
-    #[arg(long, value_name = "PATH", env = "PHALANX_SOCKET")]
+    #[arg(long, value_name = "PATH", env = "PHALANX_SOCKET", global = true)]
     socket: Option<PathBuf>,
     /// Ask again every so many seconds until Ctrl-C
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -152,7 +185,8 @@ fn dispatch(command: Command, version: &'static str) -> Outcome {
         Command::Sa(how) => ask::ask(What::Sa, &how),
         Command::Conn(how) => ask::ask(What::Conn, &how),
         Command::Vip(how) => ask::ask(What::Vip, &how),
-        Command::Target(how) => ask::ask(What::Target, &how),
+        Command::Target { how, action: None } => ask::ask(What::Target, &how),
+        Command::Target { how, action: Some(action) } => ask::act(&action.action(), &how),
         Command::Lease(how) => ask::ask(What::Lease, &how),
         Command::Drop(how) => ask::ask(What::Drop, &how),
         Command::Runtime(how) => ask::ask(What::Runtime, &how),

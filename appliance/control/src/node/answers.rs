@@ -11,8 +11,7 @@ use super::brain::{Brain, DumpFor};
 use super::dumps::Rows;
 use crate::config::{Core, PortRole};
 use crate::status::model::{
-    ConnRow, CoreStatus, DropRow, Invariant, LeaseHolder, LeaseRow, PortStatus, SaRow, SaShare, Status, TargetRow,
-    VipRow,
+    ConnRow, CoreStatus, DropRow, Invariant, LeaseHolder, LeaseRow, PortStatus, SaRow, SaShare, Status, VipRow,
 };
 use crate::status::{Answer, Query, What, model};
 
@@ -259,36 +258,6 @@ impl Brain {
             }
         };
         self.vips.iter().map(row).collect()
-    }
-
-    pub(super) fn target_rows(&self, rows: &Rows) -> Vec<TargetRow> {
-        let Some(router) = &self.router else { return Vec::new() };
-        let served: Vec<_> = self.vips.keys().map(|vip| (*vip, self.target_entries(*vip))).collect();
-        let row = |member: phalanx_cluster::MemberStatus| {
-            let vips: Vec<String> = served
-                .iter()
-                .filter(|(_, all)| all.iter().any(|t| member.targets.contains(&t.id)))
-                .map(|(vip, _)| self.vip_name(*vip))
-                .collect();
-            let mine = |c: &&(CoreId, phalanx_dataplane::command::ConnRow)| {
-                c.1.target.is_some_and(|t| member.targets.contains(&t))
-            };
-            let link = self.config.cluster.nodes.iter().find(|n| *n.name == *member.node).and_then(|n| n.links.first());
-            TargetRow {
-                name: member.node.to_string(),
-                state: if member.draining { "draining".to_owned() } else { member.state.name().to_owned() },
-                ready: member.state == phalanx_cluster::MemberState::Ready && !member.draining,
-                vips,
-                connections: rows.routed.iter().filter(mine).count() as u64,
-                packets: 0,
-                bytes: 0,
-                leases: 0,
-                incarnation: format!("{:016x}", member.incarnation),
-                last_seen_ms: self.heard.get(&member.node).map(|at| at.elapsed().as_millis() as u64),
-                link: link.map_or_else(String::new, ToString::to_string),
-            }
-        };
-        router.members().into_iter().filter(|m| !m.targets.is_empty()).map(row).filter(|r| !r.vips.is_empty()).collect()
     }
 
     fn lease_rows(&self, rows: &Rows) -> Vec<LeaseRow> {

@@ -20,7 +20,7 @@ use super::plan::Numbering;
 use super::reload::Wanted;
 use super::tap::Tap;
 use crate::config::Config;
-use crate::status::Query;
+use crate::status::{Query, Request};
 
 /// How often counters are looked at and what is due is done. Lease deadlines are milliseconds.
 pub const TICK: Duration = Duration::from_millis(2);
@@ -69,8 +69,8 @@ pub enum Input {
     Remembered(SaId, Result<SaPair, CouplingError>),
     /// SIGHUP.
     Reload,
-    /// Somebody looks at the status socket.
-    Query(Query),
+    /// Somebody asks or orders over the status socket.
+    Request(Request),
     /// SIGTERM or SIGINT.
     Shutdown,
 }
@@ -195,7 +195,8 @@ impl Brain {
             Input::Burned(_, Ok(_)) => {}
             Input::Remembered(sa, pair) => self.remembered(sa, pair),
             Input::Reload => self.reload().log(),
-            Input::Query(query) => self.query(query),
+            Input::Request(Request::Query(query)) => self.query(query),
+            Input::Request(Request::Demand(demand)) => self.act(demand),
             Input::Shutdown => return true,
         }
         self.settle();
@@ -344,7 +345,7 @@ impl Brain {
                 id,
                 link: self.way_to(id, core)?,
                 eligible: eligible.contains(&id),
-                draining: false,
+                draining: router.drains(id, vip),
                 weight: 1,
             })
         };

@@ -5,6 +5,7 @@
 //! 3. the data plane starts; 4. the TAP gets its routes; 5. VIPs and static SAs go to this node's own core;
 //! 6. targets may attach, routers are dialled; 7. the status socket answers.
 
+mod actions;
 mod answers;
 mod books;
 mod brain;
@@ -18,6 +19,7 @@ mod reload;
 mod router_side;
 mod start;
 mod tap;
+mod target_rows;
 mod target_side;
 
 pub use start::store_path;
@@ -101,7 +103,7 @@ async fn serve(config: Config, version: &'static str) -> Result<(), NodeError> {
                     brain.drain();
                 }
             }
-            Some(query) = asked.recv() => drop(brain.handle(Input::Query(query))),
+            Some(request) = asked.recv() => drop(brain.handle(Input::Request(request))),
             _ = tick.tick() => brain.tick(),
         }
         if over.is_some_and(|at| brain.drained() || Instant::now() >= at) {
@@ -139,7 +141,7 @@ impl Brain {
         self.phase = Phase::Draining;
         tracing::info!("draining: no new connections; a second signal ends at once");
         for target in self.routers.values_mut() {
-            target.drain(Vec::new());
+            target.drain(None);
         }
         self.tell_router(phalanx_dataplane::Command::Drain);
         self.settle();

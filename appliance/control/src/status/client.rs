@@ -1,8 +1,9 @@
 //! The asking side of the socket.
 
-use super::What;
-use http_body_util::{BodyExt, Empty, Limited};
+use super::{Action, What, action};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::http::request::Builder;
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,13 +42,24 @@ pub enum ClientError {
 
 /// Asks the node at `socket`; the answer is JSON.
 pub async fn fetch(socket: &Path, what: What) -> Result<Vec<u8>, ClientError> {
-    match tokio::time::timeout(PATIENCE, exchange(socket, what)).await {
+    talk(socket, hyper::Request::get(what.path()), Bytes::new()).await
+}
+
+/// Tells the node at `socket` to do something; the answer is [`Done`](super::Done) as JSON.
+pub async fn order(socket: &Path, action: &Action) -> Result<Vec<u8>, ClientError> {
+    let broken = |why: serde_json::Error| ClientError::Broken { path: socket.to_owned(), why: why.to_string() };
+    let body = serde_json::to_vec(action).map_err(broken)?;
+    talk(socket, hyper::Request::post(action::PATH), body.into()).await
+}
+
+async fn talk(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, ClientError> {
+    match tokio::time::timeout(PATIENCE, exchange(socket, request, body)).await {
         Ok(result) => result,
         Err(_) => Err(ClientError::Broken { path: socket.to_owned(), why: "no answer in time".to_owned() }),
     }
 }
 
-async fn exchange(socket: &Path, what: What) -> Result<Vec<u8>, ClientError> {
+async fn exchange(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, ClientError> {
     let path = || socket.to_owned();
     let broken = |why: String| ClientError::Broken { path: path(), why };
     let stream = UnixStream::connect(socket).await.map_err(|e| match e.kind() {
@@ -59,10 +71,7 @@ async fn exchange(socket: &Path, what: What) -> Result<Vec<u8>, ClientError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
     let driver = tokio::spawn(connection);
-    let request = hyper::Request::get(what.path())
-        .header("host", "phalanx")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| broken(e.to_string()))?;
+    let request = request.header("host", "phalanx").body(Full::new(body)).map_err(|e| broken(e.to_string()))?;
     let response = sender.send_request(request).await.map_err(|e| broken(e.to_string()))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|e| broken(e.to_string()))?;

@@ -2,13 +2,16 @@
 //!
 //! [`model`] is what is told, used by the server and by the command line alike. The [`Server`] asks the control core by
 //! [`Query`] and waits for its [`Answer`]; it has no view of anything by itself. `curl --unix-socket` works too.
+//! What it can be told to do is an [`Action`].
 
+pub mod action;
 mod client;
 pub mod figures;
 pub mod model;
 mod server;
 
-pub use client::{ClientError, fetch};
+pub use action::{Action, Demand, Done, OneTarget};
+pub use client::{ClientError, fetch, order};
 pub use server::{Server, StatusError};
 
 use figures::{LatencyRow, Overview, RuntimeRow};
@@ -130,10 +133,19 @@ pub struct Query {
     pub reply: oneshot::Sender<Answer>,
 }
 
-/// How many questions may wait for the control core.
+/// Something came over the socket.
+#[derive(Debug)]
+pub enum Request {
+    /// A question.
+    Query(Query),
+    /// An order.
+    Demand(Demand),
+}
+
+/// How many of them may wait for the control core.
 const QUEUE: usize = 16;
 
 /// The two ends between the server and the control core.
-pub fn channel() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {
+pub fn channel() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
     mpsc::channel(QUEUE)
 }

@@ -286,6 +286,8 @@ pub struct TargetRow {
     pub ready: bool,
     /// VIPs it serves.
     pub vips: Vec<String>,
+    /// Those of them for which it gets no new connections.
+    pub draining: Vec<String>,
     /// Connections it has.
     pub connections: u64,
     /// Packets it protected or verified, as far as reported to this boot of the router.

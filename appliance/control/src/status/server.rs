@@ -1,11 +1,12 @@
 //! The server's side of the socket. Everything is bounded: connections, sizes, times.
 
-use super::{Query, What};
+use super::{Action, Demand, Query, Request, What, action};
 use axum::Router;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -20,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Connections at one time; more wait in the socket's own queue.
 const CONNECTIONS: usize = 16;
-/// Bytes of a request's head.
+/// Bytes of a request's head; of an order too.
 const LARGEST_REQUEST: usize = 16 << 10;
 /// For a request to arrive, and for an answer to be fetched.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,8 +90,8 @@ impl Server {
         }
     }
 
-    /// Answers until the future is dropped. Questions go to `source`.
-    pub async fn serve(self, source: mpsc::Sender<Query>) {
+    /// Answers until the future is dropped. Questions and orders go to `source`.
+    pub async fn serve(self, source: mpsc::Sender<Request>) {
         let app = router(source);
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
@@ -127,33 +128,64 @@ impl Drop for Server {
     }
 }
 
-fn router(source: mpsc::Sender<Query>) -> Router {
+fn router(source: mpsc::Sender<Request>) -> Router {
     let mut router = Router::new();
     for what in What::ALL {
-        router = router.route(&what.path(), get(move |State(source): State<mpsc::Sender<Query>>| ask(source, what)));
+        router = router.route(&what.path(), get(move |State(source): State<mpsc::Sender<Request>>| ask(source, what)));
     }
-    router.fallback(unknown).with_state(source)
+    let actions = post(act).layer(DefaultBodyLimit::max(LARGEST_REQUEST));
+    router.route(action::PATH, actions).fallback(unknown).with_state(source)
 }
 
 async fn unknown() -> Response {
     let paths: Vec<String> = What::ALL.iter().map(|w| w.path()).collect();
-    problem(StatusCode::NOT_FOUND, &format!("there is {}", paths.join(", ")))
+    problem(StatusCode::NOT_FOUND, &format!("there is {}, and {} to post to", paths.join(", "), action::PATH))
 }
 
-async fn ask(source: mpsc::Sender<Query>, what: What) -> Response {
+async fn ask(source: mpsc::Sender<Request>, what: What) -> Response {
     let (reply, answer) = oneshot::channel();
     let asked = async {
-        source.send(Query { what, reply }).await.ok()?;
+        source.send(Request::Query(Query { what, reply })).await.ok()?;
         answer.await.ok()
     };
     match tokio::time::timeout(ANSWER, asked).await {
-        Ok(Some(answer)) => match serde_json::to_vec(&answer) {
-            Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        },
-        Ok(None) => problem(StatusCode::SERVICE_UNAVAILABLE, "the node is starting or stopping"),
-        Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "the control core did not answer in time"),
+        Ok(Some(answer)) => json(&answer),
+        Ok(None) => nobody(),
+        Err(_) => late(),
     }
+}
+
+async fn act(State(source): State<mpsc::Sender<Request>>, body: Bytes) -> Response {
+    let action: Action = match serde_json::from_slice(&body) {
+        Ok(action) => action,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("no action: {error}")),
+    };
+    let (reply, answer) = oneshot::channel();
+    let told = async {
+        source.send(Request::Demand(Demand { action, reply })).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(ANSWER, told).await {
+        Ok(Some(Ok(done))) => json(&done),
+        Ok(Some(Err(why))) => problem(StatusCode::CONFLICT, &why),
+        Ok(None) => nobody(),
+        Err(_) => late(),
+    }
+}
+
+fn json(answer: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(answer) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn nobody() -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "the node is starting or stopping")
+}
+
+fn late() -> Response {
+    problem(StatusCode::GATEWAY_TIMEOUT, "the control core did not answer in time")
 }
 
 fn problem(status: StatusCode, message: &str) -> Response {

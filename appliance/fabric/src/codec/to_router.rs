@@ -1,6 +1,6 @@
 //! What targets say.
 
-use phalanx_cluster::messages::{Gathered, Hello, LeaseRequest, Notice, SaReport, ToRouter};
+use phalanx_cluster::messages::{Drained, Gathered, Hello, LeaseRequest, Notice, SaReport, ToRouter};
 use phalanx_wire::{Epoch, SaId, VipId};
 use prost::Message;
 
@@ -63,7 +63,11 @@ fn parse(kind: Kind) -> Part<ToRouter> {
         Kind::Listening(m) => {
             ToRouter::Listening { vip: vip(m.vip)?, ports: list(m.ports, LIST_MAX, "ports", |p| small(p, "port"))? }
         }
-        Kind::Draining(m) => ToRouter::Draining { vips: list(m.vips, LIST_MAX, "vips", vip)? },
+        Kind::Draining(m) => ToRouter::Draining(match list(m.vips, LIST_MAX, "vips", vip)? {
+            vips if vips.is_empty() && m.nothing => Drained::Nothing,
+            vips if vips.is_empty() => Drained::All,
+            vips => Drained::Vips(vips),
+        }),
         Kind::Beat(_) => ToRouter::Beat,
     })
 }
@@ -131,9 +135,11 @@ fn build(message: &ToRouter) -> Part<Kind> {
             let ports = ports.iter().map(|p| u32::from(*p)).collect();
             Kind::Listening(proto::Listening { vip: u32::from(*vip), ports })
         }
-        ToRouter::Draining { vips } => {
+        ToRouter::Draining(drained) => {
+            let vips = if let Drained::Vips(vips) = drained { &vips[..] } else { &[] };
             limit(vips, LIST_MAX, "vips")?;
-            Kind::Draining(proto::Draining { vips: vips.iter().map(|v| v.0.into()).collect() })
+            let nothing = vips.is_empty() && *drained != Drained::All;
+            Kind::Draining(proto::Draining { vips: vips.iter().map(|v| v.0.into()).collect(), nothing })
         }
         ToRouter::Beat => Kind::Beat(proto::Beat {}),
     })

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use phalanx_cluster::messages::{
-    ConnRecord, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, Notice, RankedFilter, SaReport,
-    ToRouter, ToTarget, VipDef, WindowRecord,
+    ConnRecord, Drained, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, Notice, RankedFilter,
+    SaReport, ToRouter, ToTarget, VipDef, WindowRecord,
 };
 use phalanx_ipsec::{
     Action, Algorithm, Direction, Filter, Lifesize, Mode, PortRange, Prefix, SaParams, SecretKey, Selectors,
@@ -27,7 +27,8 @@ pub fn to_router() -> impl Strategy<Value = ToRouter> {
         vec(report(), 0..4).prop_map(ToRouter::Report),
         notice().prop_map(ToRouter::Notice),
         (vip(), vec(any::<u16>(), 0..5)).prop_map(|(vip, ports)| ToRouter::Listening { vip, ports }),
-        vec(vip(), 0..5).prop_map(|vips| ToRouter::Draining { vips }),
+        prop_oneof![Just(Drained::Nothing), Just(Drained::All), vec(vip(), 1..5).prop_map(Drained::Vips),]
+            .prop_map(ToRouter::Draining),
         Just(ToRouter::Beat),
     ]
 }
