@@ -228,6 +228,7 @@ impl Shape {
             selectors: self.selectors(sa),
             lifesize: Lifesize::UNLIMITED,
             path_mtu: 1500,
+            mss_clamp: phalanx_ipsec::MssClamp::None,
             copy_dscp: true,
             ecn: true,
         }

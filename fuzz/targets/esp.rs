@@ -71,6 +71,7 @@ impl Bed {
             selectors: Selectors::between(Prefix::host(local), Prefix::host(remote)),
             lifesize: Lifesize::UNLIMITED,
             path_mtu: 9000,
+            mss_clamp: phalanx_ipsec::MssClamp::None,
             copy_dscp: true,
             ecn: true,
         }

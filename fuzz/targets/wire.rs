@@ -6,7 +6,7 @@ use phalanx_wire::ethernet::{HEADER_LEN, ethertype};
 use phalanx_wire::nd::{self, Nd};
 use phalanx_wire::{
     AhHeader, Arp, Buffer, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, Mac, TcpHeader, UdpHeader,
-    VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, protocol, tcp, udp,
+    VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, protocol, quoted, tcp, udp,
 };
 use std::net::IpAddr;
 
@@ -75,6 +75,7 @@ fn ip_packet(data: &[u8]) {
     let _ = link::decapsulate(&ip, data);
     let _ = Nd::parse(&ip, data);
     complain(&ip, data);
+    let _ = (quoted::EspTooBig::parse(&ip, data), quoted::flow(&ip, data));
     match ip.upper {
         protocol::ICMP => message4(l4),
         protocol::ICMPV6 => message6(&ip, l4),
@@ -177,7 +178,10 @@ fn upper(data: &[u8]) {
         assert_eq!(TcpHeader::parse(&out), Ok(tcp));
         assert!(tcp.data_offset <= data.len());
     }
-    let _ = (TcpHeader::parse_prefix(data), tcp::mss(data), UdpHeader::parse_prefix(data));
+    let _ = (TcpHeader::parse_prefix(data), UdpHeader::parse_prefix(data));
+    let mut clamped = data.to_vec();
+    tcp::clamp_mss(&mut clamped, 1000);
+    assert_eq!(tcp::mss(&clamped), tcp::mss(data).map(|mss| mss.min(1000)));
     if let Ok(udp) = UdpHeader::parse(data) {
         let mut out = [0; udp::LEN];
         udp.write(&mut out).unwrap();

@@ -301,6 +301,14 @@ pub enum ToTarget {
     },
     /// Numbers.
     LeaseReply(LeaseReply),
+    /// The path of an outbound SA carries packets of at most that length now. Not acknowledged; said again after each
+    /// `InstallSa` of an SA whose path is lower than configured.
+    PathMtu {
+        /// The SA.
+        sa: SaId,
+        /// In bytes, from the outer IP header on.
+        mtu: u16,
+    },
     /// The notice took effect.
     NoticeAck {
         /// Its id.
@@ -339,6 +347,7 @@ impl ToTarget {
             Self::InstallSa { .. } => "InstallSa",
             Self::RemoveSa { .. } => "RemoveSa",
             Self::LeaseReply(_) => "LeaseReply",
+            Self::PathMtu { .. } => "PathMtu",
             Self::NoticeAck { .. } => "NoticeAck",
             Self::Beat => "Beat",
         }

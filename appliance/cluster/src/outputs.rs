@@ -39,11 +39,19 @@ pub struct RouterTimes {
     pub retry_us: u64,
     /// SAs (pairs) at most.
     pub pairs_max: usize,
+    /// A path MTU that fell rises again after this.
+    pub path_mtu_us: u64,
 }
 
 impl Default for RouterTimes {
     fn default() -> Self {
-        Self { settle_us: 3_000_000, ack_us: 2_000_000, retry_us: 5_000_000, pairs_max: 65_536 }
+        Self {
+            settle_us: 3_000_000,
+            ack_us: 2_000_000,
+            retry_us: 5_000_000,
+            pairs_max: 65_536,
+            path_mtu_us: 600_000_000,
+        }
     }
 }
 
@@ -234,6 +242,13 @@ pub enum RouterOutput {
         /// Why.
         refusal: LeaseRefusal,
     },
+    /// The path MTU of an outbound SA changed: tell the router's own cores.
+    PathMtu {
+        /// The SA.
+        sa: SaId,
+        /// In bytes, from the outer IP header on.
+        mtu: u16,
+    },
     /// The soft lifesize is reached: rekey (R22).
     LifesizeSoft(SaId),
     /// The hard lifesize is reached: stop (I3).
@@ -365,6 +380,13 @@ pub enum TargetOutput {
         sa: SaId,
         /// Why.
         refusal: LeaseRefusal,
+    },
+    /// The path MTU of an outbound SA changed: tell the cores.
+    PathMtu {
+        /// The SA.
+        sa: SaId,
+        /// In bytes, from the outer IP header on.
+        mtu: u16,
     },
     /// A router was welcomed; its boot, and the link addresses come with the VIPs.
     RouterUp {

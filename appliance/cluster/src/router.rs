@@ -21,6 +21,7 @@ mod gather;
 mod leases;
 mod member;
 mod pairs;
+mod path_mtu;
 mod vips;
 
 pub use member::{MemberState, MemberStatus};
@@ -60,6 +61,7 @@ pub struct RouterCluster {
     local: BTreeMap<u64, SaId>,
     /// When pairs on their way in or out are not waited for any longer.
     due: BTreeSet<(u64, SaId)>,
+    paths: path_mtu::Paths,
     outputs: VecDeque<RouterOutput>,
 }
 
@@ -94,6 +96,7 @@ impl RouterCluster {
             last_request: 0,
             local: BTreeMap::new(),
             due: BTreeSet::new(),
+            paths: path_mtu::Paths::default(),
             outputs: VecDeque::new(),
         };
         router.settle(now);
@@ -169,6 +172,7 @@ impl RouterCluster {
         self.settle(now);
         self.overdue(now);
         self.retry_ceilings(now);
+        self.age_paths(now);
         self.pump(now);
     }
 
@@ -176,7 +180,9 @@ impl RouterCluster {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let settle = self.vips.values().any(|vip| !vip.settled).then_some(self.settle_at);
-        [settle, self.sequencer.next_deadline(), self.acks_deadline(), self.ceilings_retry].into_iter().flatten().min()
+        let paths = self.paths.next_deadline();
+        let all = [settle, self.sequencer.next_deadline(), self.acks_deadline(), self.ceilings_retry, paths];
+        all.into_iter().flatten().min()
     }
 
     /// The targets that may be selected for a new connection to this VIP (and port, when it is known; R25).

@@ -44,6 +44,8 @@ struct HeldSa {
     filters: Vec<RankedFilter>,
     confirmed: bool,
     reported: Reported,
+    /// Its path MTU fell.
+    lowered: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -161,6 +163,7 @@ impl TargetCluster {
             ToTarget::InstallSa { request, sa, filters } => self.install_sa(request, sa, filters),
             ToTarget::RemoveSa { request, sa } => self.remove_sa(request, sa),
             ToTarget::LeaseReply(reply) => self.lease_reply(&reply, now),
+            ToTarget::PathMtu { sa, mtu } => self.path_mtu(sa, mtu),
             ToTarget::NoticeAck { id } => self.acked_notice = self.acked_notice.max(id),
             ToTarget::Beat => {}
         }

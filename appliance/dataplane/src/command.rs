@@ -31,6 +31,8 @@ pub enum Command {
     /// One that is there already (same id, hence same SPI and key) stays with
     /// its windows and the new one comes back as trash: [`Outcome::Kept`].
     AddInbound(Box<InboundSa>),
+    /// What an outbound SA's packets may measure from now on; at most what was configured.
+    PathMtu(SaId, u16),
     /// Adds an outbound SA; of two with one tunnel name the later is used.
     AddOutbound(Box<OutboundSa>),
     /// Removes an SA of either direction; packets that wait for it are dropped.
@@ -211,6 +213,18 @@ pub enum Event {
         sa: SaId,
         /// An authentic packet with this number came.
         at: u64,
+    },
+    /// As a router: a plausible "too big" about a packet of an outbound SA. Bounded in rate; answered, if it is believed, by
+    /// [`Command::PathMtu`].
+    TooBig {
+        /// On this core.
+        core: CoreId,
+        /// The SA.
+        sa: SaId,
+        /// What the path is said to carry: less than up to now.
+        mtu: u16,
+        /// The low half of the quoted packet's sequence number.
+        seq: u32,
     },
     /// The answer to [`Command::Dump`].
     Dumped {

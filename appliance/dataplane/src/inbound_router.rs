@@ -12,6 +12,7 @@ use phalanx_steering::{
 };
 use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, TargetId, link, protocol};
 
+use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::command::LinkEnd;
 use crate::config::Limits;
@@ -48,6 +49,8 @@ pub(crate) struct RouterSide<P> {
     pub(crate) ended: Ended,
     /// No new connections.
     pub(crate) draining: bool,
+    /// How often control is told of paths that fell.
+    pub(crate) mtu_bucket: Bucket,
     peeked: Box<[Peeked]>,
 }
 
@@ -110,6 +113,7 @@ impl<P> RouterSide<P> {
             purges: Purges::default(),
             ended: Ended::new((connections / 8).max(ENDED_LEAST), ENDED_MS, seed)?,
             draining: false,
+            mtu_bucket: Bucket::new(crate::path_mtu::PER_SECOND, crate::path_mtu::AT_ONCE),
             peeked: (0..burst).map(|_| Peeked::empty()).collect(),
         })
     }
@@ -138,7 +142,7 @@ impl<S: Source> Engine<S> {
             return;
         }
         let asked = arrived.len();
-        let mut burst = self.look_up(arrived);
+        let mut burst = self.look_up(arrived, now);
         self.out.lap(Step::LookUp, asked);
         self.peek(&mut burst);
         let peeked = burst.len();
@@ -167,11 +171,11 @@ impl<S: Source> Engine<S> {
     }
 
     /// Stage 1.
-    fn look_up(&mut self, arrived: Batch<Arrived<S::Packet>>) -> Batch<Peeking<S::Packet>> {
+    fn look_up(&mut self, arrived: Batch<Arrived<S::Packet>>, now: Now) -> Batch<Peeking<S::Packet>> {
         let mut burst = Batch::new();
         for arrived in arrived {
             if arrived.ip.upper != protocol::ESP || arrived.ip.fragment.is_some() {
-                self.take_clear(arrived);
+                self.take_clear(arrived, now);
                 continue;
             }
             match self.acceptable(&arrived) {
@@ -255,13 +259,17 @@ impl<S: Source> Engine<S> {
         let distributes = |port| connects_to.is_some_and(|vip| vip.distributes(port));
         let distributed = |port| self.router.draining || distributes(port);
         let decision = steer::decide(&arrival, seen, &self.router.table, distributed);
-        let Seen::Tcp { flow, tcp } = seen else { return decision };
+        let (flow, opens) = match seen {
+            Seen::Tcp { flow, tcp } => (flow, tcp.flags.opens()),
+            Seen::Error { flow } => (flow, false),
+            _ => return decision,
+        };
         let key = ConnKey { peer: arrival.peer, flow: *flow };
-        let segment = || if tcp.flags.opens() { Segment::Opens } else { Segment::Other };
+        let segment = || if opens { Segment::Opens } else { Segment::Other };
         self.out.note(&one.arrived.packet, || Fact::Peeked(key, segment()));
         match decision {
             // I2: unknown now, but a target may have accepted it as one of a connection that is over.
-            Decision::Local if !tcp.flags.opens() && distributes(flow.local.port) => {
+            Decision::Local if !opens && distributes(flow.local.port) => {
                 if one.seq <= self.router.sas[one.sa.0 as usize].late {
                     Decision::Drop(DropReason::TooOld)
                 } else if self.router.ended.has(&key, now.ms()) {
@@ -331,7 +339,8 @@ impl<S: Source> Engine<S> {
     }
 
     /// Not ESP: only what a filter permits in clear comes in (I9).
-    fn take_clear(&mut self, arrived: Arrived<S::Packet>) {
+    fn take_clear(&mut self, arrived: Arrived<S::Packet>, now: Now) {
+        let Some(arrived) = self.hear_too_big(arrived, now) else { return };
         if arrived.ip.fragment.is_some() {
             return self.out.drop(arrived.packet, DropReason::Fragment);
         }

@@ -14,6 +14,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod bucket;
 mod buckets;
 mod clock;
 pub mod command;
@@ -35,6 +36,7 @@ mod opening;
 mod outbound;
 mod outbox;
 mod packet;
+mod path_mtu;
 mod purge;
 mod router_own;
 mod station;
@@ -43,6 +45,7 @@ mod tables;
 mod tend;
 #[cfg(test)]
 mod tests;
+mod too_big;
 mod vips;
 mod world;
 

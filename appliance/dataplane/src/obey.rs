@@ -22,6 +22,7 @@ impl<S: Source> Engine<S> {
             Command::SetVip(entry) => Some(self.set_vip(entry, now)),
             Command::RemoveVip(id) => self.remove_vip(token, id),
             Command::AddInbound(sa) => Some(self.add_inbound(sa)),
+            Command::PathMtu(id, mtu) => Some(self.set_path_mtu(id, mtu)),
             Command::AddOutbound(sa) => Some(self.add_outbound(sa)),
             Command::RemoveSa(id) => Some(self.remove_sa(id)),
             Command::SetFilters(filters) => Some(self.set_filters(filters)),

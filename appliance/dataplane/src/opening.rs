@@ -104,7 +104,13 @@ impl<S: Source> Engine<S> {
         self.out.note(packet, || Fact::Opened(subject));
         sa.fits(&subject)?;
         let (peer, tunnel) = (sa.params().peer, sa.params().tunnel);
+        let clamps = sa.clamps().then_some(sa.params().vip);
         let log = !facts.filtered && self.tables.permits(facts.vip, &tunnel, &subject)?;
+        // The other half of the tunnel knows how large our answers may be.
+        let half = clamps.and_then(|vip| self.tables.cache.outbound(self.tables.cache.current_of(vip, tunnel)?));
+        if let Some(half) = half {
+            half.clamp_mss(packet.bytes_mut());
+        }
         if role == Role::Target
             && let &Seen::Tcp { flow, tcp } = Opened::packet(packet.bytes()).seen()
         {

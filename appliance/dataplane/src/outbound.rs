@@ -6,6 +6,7 @@ use phalanx_steering::ConnKey;
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, protocol};
 
+use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::command::Event;
 use crate::config::Limits;
@@ -26,6 +27,8 @@ pub(crate) struct OutboundSide<P> {
     /// Beside [`phalanx_ipsec::ShadowCache`], by [`OutboundIndex`].
     pub(crate) sas: Box<[OutboundState]>,
     cursor: usize,
+    /// How often the host is told that its packets are too big.
+    pub(crate) complaints: Bucket,
 }
 
 /// Packets of an SA that wait for sequence numbers.
@@ -36,10 +39,10 @@ pub(crate) struct OutboundState {
 }
 
 /// An inner packet that shall go through an SA.
-struct Outgoing<P> {
-    packet: P,
-    sa: OutboundIndex,
-    log: bool,
+pub(crate) struct Outgoing<P> {
+    pub(crate) packet: P,
+    pub(crate) sa: OutboundIndex,
+    pub(crate) log: bool,
 }
 
 /// A burst on its way through the cipher, in step.
@@ -59,12 +62,14 @@ impl<P> Default for Sealing<P> {
 enum Way {
     Clear,
     Sa(OutboundIndex, bool),
+    TooBig(OutboundIndex, bool),
 }
 
 impl<P> OutboundSide<P> {
     pub(crate) fn new(limits: &Limits) -> OutboundSide<P> {
         let sas = (0..limits.outbound).map(|_| OutboundState::default()).collect();
-        OutboundSide { held: HoldPool::new(limits.held, limits.held_each), sas, cursor: 0 }
+        let complaints = Bucket::new(crate::too_big::PER_SECOND, crate::too_big::AT_ONCE);
+        OutboundSide { held: HoldPool::new(limits.held, limits.held_each), sas, cursor: 0, complaints }
     }
 }
 
@@ -80,7 +85,8 @@ impl<S: Source> Engine<S> {
                 self.way_out(&ip, packet.bytes(), packet.mark())
             });
             match way {
-                Ok(Way::Sa(sa, log)) => burst.push(Outgoing { packet, sa, log }),
+                Ok(Way::Sa(sa, log)) => self.enlist(&mut burst, Outgoing { packet, sa, log }, now),
+                Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing { packet, sa, log }, &mut burst, now),
                 Ok(Way::Clear) => {
                     self.out.passed(Stage::ClearPermitted, 1);
                     self.out.note(&packet, || Fact::Clear);
@@ -116,8 +122,18 @@ impl<S: Source> Engine<S> {
         if !params.params().selectors.matches(&subject) {
             return Err(DropReason::WrongTunnel);
         }
-        params.admit(packet, Origin::Host)?;
-        Ok(Way::Sa(sa, filter.log))
+        match params.admit(packet, Origin::Host) {
+            Err(DropReason::TooBig) => Ok(Way::TooBig(sa, filter.log)),
+            admitted => admitted.map(|()| Way::Sa(sa, filter.log)),
+        }
+    }
+
+    /// Adds a packet to a burst; a full one goes first.
+    pub(crate) fn enlist(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, outgoing: Outgoing<S::Packet>, now: Now) {
+        if burst.is_full() {
+            self.seal(std::mem::take(burst), now);
+        }
+        burst.push(outgoing);
     }
 
     /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: layout and lifesize;
@@ -179,6 +195,7 @@ impl<S: Source> Engine<S> {
         let tracked = self.track_outbound(at, packet.bytes(), log, now);
         let sa = self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa);
         let number = seq.value();
+        let sa = sa.inspect(|sa| _ = sa.clamps() && sa.clamp_mss(packet.bytes_mut()));
         match tracked.and(sa).and_then(|sa| sa.begin(&mut packet, seq)) {
             Ok(job) => {
                 self.note_sealed(at, packet.mark(), number);
@@ -214,14 +231,20 @@ impl<S: Source> Engine<S> {
         drop(ops);
         self.out.passed(Stage::Sealed, count);
         self.out.lap(Step::Seal, count);
-        for packet in sealing.packets {
-            self.send_to_network(packet, now);
+        for (packet, at) in sealing.packets.into_iter().zip(sealing.sas) {
+            self.send_sealed(at, packet, now);
         }
         self.out.lap(Step::NextHop, count);
     }
 
     /// Stage 2: where this core is a target, it follows its connections in both directions.
-    fn track_outbound(&mut self, at: OutboundIndex, packet: &[u8], log: bool, now: Now) -> Result<(), DropReason> {
+    pub(crate) fn track_outbound(
+        &mut self,
+        at: OutboundIndex,
+        packet: &[u8],
+        log: bool,
+        now: Now,
+    ) -> Result<(), DropReason> {
         let Some(sa) = self.tables.cache.outbound(at).filter(|_| self.target.enabled) else { return Ok(()) };
         let (vip, peer) = (sa.params().vip, sa.params().peer);
         let ip = IpHeader::parse(packet)?;
@@ -250,7 +273,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    fn send_to_network(&mut self, packet: S::Packet, now: Now) {
+    pub(crate) fn send_to_network(&mut self, packet: S::Packet, now: Now) {
         match crate::station::destination(packet.bytes()).and_then(|to| self.world.route(to)) {
             Some((port, _)) => self.send(port, packet, now),
             None => self.out.drop(packet, DropReason::NoNeighbour),

@@ -72,6 +72,14 @@ pub enum Stage {
     NeighbourSent,
     /// ICMP echoes answered for a port's own address.
     EchoAnswered,
+    /// Messages that an ESP packet was too big for a router on its way, handed to control.
+    MtuHeard,
+    /// Packets of the application that were too big once sealed, answered with an ICMP error.
+    TooBigTold,
+    /// Packets of the application cut in pieces before they were sealed.
+    CutInner,
+    /// Sealed packets cut in pieces.
+    CutOuter,
 }
 
 impl Stage {
@@ -96,6 +104,10 @@ impl Stage {
         Stage::LeasesRefused,
         Stage::NeighbourSent,
         Stage::EchoAnswered,
+        Stage::MtuHeard,
+        Stage::TooBigTold,
+        Stage::CutInner,
+        Stage::CutOuter,
     ];
     /// How many there are.
     pub const COUNT: usize = Stage::ALL.len();
@@ -122,6 +134,10 @@ impl Stage {
             Stage::LeasesRefused => "leases-refused",
             Stage::NeighbourSent => "neighbour-sent",
             Stage::EchoAnswered => "echo-answered",
+            Stage::MtuHeard => "mtu-heard",
+            Stage::TooBigTold => "too-big-told",
+            Stage::CutInner => "cut-inner",
+            Stage::CutOuter => "cut-outer",
         }
     }
 }

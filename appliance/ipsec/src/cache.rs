@@ -1,6 +1,8 @@
 //! The shadow SA cache (R4): the SAs of one core, found by SPI, by tunnel, or by identity. Bounded, and private to the
 //! core: nothing is allocated or freed after it was made; what is taken out goes back to control in its box (I7).
 
+use std::net::IpAddr;
+
 use phalanx_wire::{SaId, Spi, VipId};
 
 use crate::index::Index;
@@ -64,6 +66,8 @@ pub struct ShadowCache {
     by_name: Vec<u32>,
     inbound_by_id: Index,
     outbound_by_id: Index,
+    /// By [`peer_key`]; of two SAs with one key, which only a peer that wants to confuse itself could make, the first.
+    outbound_by_spi: Index,
 }
 
 impl ShadowCache {
@@ -79,6 +83,7 @@ impl ShadowCache {
             by_name: Vec::with_capacity(limits.tunnels),
             inbound_by_id: Index::new(limits.inbound, id_home),
             outbound_by_id: Index::new(limits.outbound, id_home),
+            outbound_by_spi: Index::new(limits.outbound, id_home),
         }
     }
 
@@ -119,6 +124,7 @@ impl ShadowCache {
         let full = IpsecError::TableFull { what: "outbound SAs", limit: self.limits.outbound };
         let at = self.outbound.insert(sa).map_err(|sa| (full, sa))?;
         self.outbound_by_id.insert(id.0, at);
+        self.index_peer(at);
         self.tunnels[tunnel.0 as usize].current = Some(OutboundIndex(at));
         Ok(OutboundIndex(at))
     }
@@ -131,6 +137,7 @@ impl ShadowCache {
             return Some(Removed::Inbound(sa));
         }
         let at = self.outbound_by_id.remove(id.0)?;
+        self.unindex_peer(at);
         let sa = self.outbound.remove(at)?;
         let (vip, name) = (sa.params().vip, sa.params().tunnel);
         if let Ok(place) = self.place(vip, name) {
@@ -156,6 +163,37 @@ impl ShadowCache {
     #[must_use]
     pub fn current(&self, tunnel: TunnelIndex) -> Option<OutboundIndex> {
         self.tunnels.get(tunnel.0 as usize)?.current
+    }
+
+    /// The SA that the packets of this VIP's tunnel take.
+    #[must_use]
+    pub fn current_of(&self, vip: VipId, name: TunnelName) -> Option<OutboundIndex> {
+        let place = self.place(vip, name).ok()?;
+        self.tunnels[self.by_name[place] as usize].current
+    }
+
+    /// The outbound SA of the VIP whose packets go to that peer with that SPI: what an ICMP error quotes of them.
+    #[must_use]
+    pub fn sent_by(&self, vip: VipId, peer: IpAddr, spi: Spi) -> Option<OutboundIndex> {
+        let at = self.outbound_by_spi.find(peer_key(vip, peer, spi))?;
+        let params = self.outbound.get(at)?.params();
+        ((params.vip, params.remote, params.spi) == (vip, peer, spi)).then_some(OutboundIndex(at))
+    }
+
+    fn index_peer(&mut self, at: u32) {
+        let Some(params) = self.outbound.get(at).map(OutboundSa::params) else { return };
+        let key = peer_key(params.vip, params.remote, params.spi);
+        if self.outbound_by_spi.find(key).is_none() {
+            self.outbound_by_spi.insert(key, at);
+        }
+    }
+
+    fn unindex_peer(&mut self, at: u32) {
+        let Some(params) = self.outbound.get(at).map(OutboundSa::params) else { return };
+        let key = peer_key(params.vip, params.remote, params.spi);
+        if self.outbound_by_spi.find(key) == Some(at) {
+            self.outbound_by_spi.remove(key);
+        }
     }
 
     /// The inbound SA of that identity.
@@ -264,6 +302,16 @@ impl ShadowCache {
 
 const fn spi_key(vip: VipId, spi: Spi) -> u64 {
     (vip.0 as u64) << 32 | spi.0 as u64
+}
+
+/// VIP, peer and SPI mixed into 64 bits; who finds something by it compares the parts.
+fn peer_key(vip: VipId, peer: IpAddr, spi: Spi) -> u64 {
+    let address = match peer {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let mixed = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((address >> 64) as u64).rotate_left(29);
+    mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ spi_key(vip, spi)
 }
 
 /// We choose SPIs so that this is all it takes: an SPI's low bits are its place. VIPs start apart from each other.

@@ -49,6 +49,19 @@ impl Lifesize {
     pub const UNLIMITED: Lifesize = Lifesize { soft: u64::MAX, hard: u64::MAX };
 }
 
+/// What becomes of the largest segment that a TCP end announces (RFC 9293 §3.7.1) in a SYN or SYN-ACK.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MssClamp {
+    /// It stays.
+    #[default]
+    None,
+    /// It becomes what fits the path once sealed, if that is less.
+    Path,
+    /// It becomes this, if that is less; in bytes.
+    Most(u16),
+}
+
 /// A key and its salt. Zeroised on drop; `Debug` shows nothing of it, and there is no `Serialize` (I8).
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SecretKey {
@@ -152,6 +165,8 @@ pub struct SaParams {
     pub lifesize: Lifesize,
     /// What an outer packet may measure, in bytes from its IP header on.
     pub path_mtu: u16,
+    /// How large TCP segments may be that are announced through it.
+    pub mss_clamp: MssClamp,
     /// Copy the inner DSCP to the outer header; else the outer one is 0 (RFC 4301 §5.1.2).
     pub copy_dscp: bool,
     /// Copy the inner ECN field to the outer header (RFC 6040 normal mode); else the outer one says Not-ECT
@@ -176,8 +191,7 @@ impl SaParams {
         if soft > hard || hard == 0 {
             return Err(IpsecError::Lifesize { soft, hard });
         }
-        // RFC 791: every IPv4 module forwards 68 bytes and receives 576; RFC 8200 §5: IPv6 links carry 1280.
-        let least = if self.local.is_ipv4() { 576 } else { 1280 };
+        let least = self.least_path_mtu();
         if self.path_mtu < least {
             return Err(IpsecError::PathMtu { mtu: self.path_mtu, least });
         }
@@ -263,6 +277,7 @@ mod tests {
             selectors: Selectors::between(Prefix::host(local), Prefix::ANY_V4),
             lifesize: Lifesize::UNLIMITED,
             path_mtu: 1500,
+            mss_clamp: MssClamp::None,
             copy_dscp: true,
             ecn: true,
         }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::esp::open::{Inner, OpenJob};
 use crate::esp::seal::is_tunnel;
-use crate::{Direction, IpsecError, LeaseSlot, LifesizeMeter, ReplayWindow, SaParams, SaShared, SeqNo, WindowSnapshot};
+use crate::{
+    Direction, IpsecError, LeaseSlot, LifesizeMeter, MssClamp, ReplayWindow, SaParams, SaShared, SeqNo, WindowSnapshot,
+};
 
 /// What every packet of an SA needs to know of it, in one cache line.
 #[derive(Debug)]
@@ -22,12 +24,14 @@ pub(crate) struct Constants {
     pub(crate) esn: bool,
     pub(crate) copy_dscp: bool,
     pub(crate) copy_ecn: bool,
+    /// SYNs that pass are looked at.
+    pub(crate) clamps: bool,
 }
 
 const _: () = assert!(size_of::<Constants>() == 64);
 
 impl Constants {
-    fn new(params: &SaParams) -> Constants {
+    pub(crate) fn new(params: &SaParams) -> Constants {
         Constants {
             local: params.local,
             remote: params.remote,
@@ -38,6 +42,7 @@ impl Constants {
             esn: params.esn,
             copy_dscp: params.copy_dscp,
             copy_ecn: params.ecn,
+            clamps: params.mss_clamp != MssClamp::None,
         }
     }
 }

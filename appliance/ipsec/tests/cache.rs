@@ -25,6 +25,7 @@ fn params(id: u64, vip: u16, spi: u32, tunnel: &str, direction: Direction) -> Sa
         selectors: Selectors::between(Prefix::ANY_V4, Prefix::ANY_V4),
         lifesize: Lifesize::UNLIMITED,
         path_mtu: 1500,
+        mss_clamp: MssClamp::None,
         copy_dscp: true,
         ecn: true,
     }

@@ -35,6 +35,7 @@ fn pair(tunnel: bool, change: impl Fn(&mut SaParams)) -> (OutboundSa, InboundSa)
                 selectors: Selectors::between(Prefix::ANY_V4, Prefix::ANY_V4),
                 lifesize: Lifesize::UNLIMITED,
                 path_mtu: 1500,
+                mss_clamp: MssClamp::None,
                 copy_dscp: true,
                 ecn: true,
             };

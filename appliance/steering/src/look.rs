@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use phalanx_wire::{Endpoint, Flow, IpHeader, TcpHeader, WireError, protocol, tcp};
+use phalanx_wire::{Endpoint, Flow, IpHeader, TcpHeader, WireError, flow, protocol, quoted, tcp};
 
 /// How much to decrypt first: IPv6 and TCP headers without options, in whole cipher blocks.
 pub const FIRST_PEEK: usize = 64;
@@ -48,6 +48,11 @@ pub enum Seen {
         /// Its header.
         tcp: TcpHeader,
     },
+    /// An ICMP error about a packet that we are said to have sent.
+    Error {
+        /// The quoted packet's connection, seen from our side; of a protocol with ports.
+        flow: Flow,
+    },
     /// Another protocol, or a fragment.
     Other {
         /// The local address.
@@ -65,7 +70,7 @@ impl Seen {
     /// The local address, which decides whether the inner packet is for a VIP.
     pub fn local(&self) -> Option<IpAddr> {
         match self {
-            Seen::Tcp { flow, .. } => Some(flow.local.addr),
+            Seen::Tcp { flow, .. } | Seen::Error { flow } => Some(flow.local.addr),
             Seen::Other { local, .. } => Some(*local),
             Seen::Opaque => None,
         }
@@ -109,6 +114,9 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
         Err(_) => return Look::Seen(Seen::Opaque),
     };
     let fragment = ip.fragment.is_some();
+    if let Some(seen) = look_at_error(&ip, prefix) {
+        return Look::Seen(seen);
+    }
     if fragment || ip.upper != protocol::TCP {
         return Look::Seen(Seen::Other { local: ip.dst, protocol: ip.upper, fragment });
     }
@@ -116,6 +124,13 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
         return Look::Seen(Seen::Opaque);
     }
     look_at_tcp(&ip, prefix, ip.upper_offset, whole)
+}
+
+/// What an ICMP error quotes. Where that is out of sight, which takes extension headers within the quoted packet, it is left
+/// to the router like any other ICMP message.
+fn look_at_error(ip: &IpHeader, prefix: &[u8]) -> Option<Seen> {
+    let flow = quoted::flow(ip, prefix).ok()?;
+    flow::has_ports(flow.protocol).then_some(Seen::Error { flow })
 }
 
 /// Transport mode: options that travel inside ESP come first (RFC 4303 §3.1.1), then the TCP header.

@@ -1,7 +1,7 @@
 //! What the router does with an inbound packet (R10, R11): one pure function for what it has peeked at, one step that
 //! makes an entry, for what it has verified.
 
-use phalanx_wire::{DropReason, PeerId, Spi, TargetId};
+use phalanx_wire::{DropReason, Flow, PeerId, Spi, TargetId};
 
 use crate::ConnKey;
 use crate::distribute::{Protection, Situation, Verdict, verdict};
@@ -40,7 +40,7 @@ impl Arrival {
             protection: self.protection,
             encrypted: self.encrypted,
             tunnel: self.tunnel,
-            tcp: matches!(seen, Seen::Tcp { .. }),
+            tcp: matches!(seen, Seen::Tcp { .. } | Seen::Error { .. }),
             outer_is_vip: self.outer_is_vip,
             inner_is_vip: self.inner_is_vip,
         })
@@ -80,6 +80,9 @@ pub fn decide(
     distributed: impl FnOnce(u16) -> bool,
 ) -> Decision {
     let verdict = arrival.verdict(seen);
+    if let Seen::Error { flow } = seen {
+        return decide_error(arrival, verdict, flow, table);
+    }
     let Seen::Tcp { flow, tcp } = seen else {
         return by_the_router(arrival);
     };
@@ -95,6 +98,18 @@ pub fn decide(
         Some(conn) if verdict == Verdict::DistributeConnection => Decision::OpenThenForward { target: conn.target },
         Some(conn) => Decision::Forward { target: conn.target },
         None if opens && distributed(flow.local.port) => OPEN_IF_SETTLED[usize::from(arrival.settled)],
+        None => by_the_router(arrival),
+    }
+}
+
+/// An error about a packet of a connection goes where the connection is, as it came: one window, the target's, decides about
+/// its number as about those of the connection's segments (I2). One that is about none is the router's.
+fn decide_error(arrival: &Arrival, verdict: Verdict, flow: &Flow, table: &ConnectionTable) -> Decision {
+    let known = table.lookup(&ConnKey { peer: arrival.peer, flow: *flow });
+    match known.filter(|_| verdict != Verdict::Local) {
+        Some(conn) if conn.is_older(arrival.spi, arrival.number) => Decision::Drop(DropReason::TooOld),
+        Some(conn) if verdict == Verdict::DistributeConnection => Decision::OpenThenForward { target: conn.target },
+        Some(conn) => Decision::Forward { target: conn.target },
         None => by_the_router(arrival),
     }
 }

@@ -128,6 +128,21 @@ fn key_of(seen: &Seen) -> ConnKey {
 }
 
 #[test]
+fn an_icmp_error_belongs_to_the_connection_that_it_quotes() {
+    let quoted = header("10.77.0.100", "10.99.0.10", 6, &[0, 80, 0x9c, 0x40, 0, 0, 0, 0]);
+    let error = header("10.99.0.1", "10.77.0.100", 1, &[&[3, 4, 0, 0, 0, 0, 5, 0][..], &quoted].concat());
+    let Look::Seen(Seen::Error { flow }) = look(Shape::Packet, &error, error.len()) else { panic!("an error") };
+    assert_eq!((flow.local.port, flow.remote.port), (80, 40_000));
+    // Cut within the ports, not an error, or about somebody else's packet: another ICMP packet.
+    for (at, byte) in [(20, 8), (20 + 8 + 15, 9)] {
+        let mut other = error.clone();
+        other[at] = byte;
+        assert!(matches!(look(Shape::Packet, &other, other.len()), Look::Seen(Seen::Other { protocol: 1, .. })));
+    }
+    assert!(matches!(look(Shape::Packet, &error[..51], error.len()), Look::Seen(Seen::Other { protocol: 1, .. })));
+}
+
+#[test]
 fn the_first_peek_shows_a_plain_connection_of_either_version() {
     for (src, dst) in [("10.99.0.10", "10.77.0.100"), ("fd99::10", "fd77::100")] {
         let packet = header(src, dst, 6, &[tcp_bytes(SYN), vec![0; 100]].concat());

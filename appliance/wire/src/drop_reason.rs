@@ -83,6 +83,11 @@ reasons! {
     NoNeighbour "no-neighbour" "The next hop did not answer ARP or ND.";
     NeighbourWaitFull "neighbour-wait-full" "Too many packets wait for next hops.";
     TooBig "too-big" "The packet does not fit the MTU of its way and may not be fragmented.";
+    MtuUnknownSa "mtu-unknown-sa" "A message that an ESP packet was too big, about one that no SA here sends.";
+    MtuImplausible "mtu-implausible" "A message that an ESP packet was too big, about one that cannot have been sent or was not too big.";
+    MtuFloor "mtu-floor" "A message that an ESP packet was too big, with an MTU below what every path carries.";
+    MtuNotLower "mtu-not-lower" "A message that an ESP packet was too big, with an MTU that is known already or higher.";
+    MtuRate "mtu-rate" "More messages that ESP packets were too big than are listened to.";
     TtlExpired "ttl-expired" "The hop limit is used up.";
     NoRoom "no-room" "The packet buffer has no room for the headers to add, or no buffer is free.";
     QueueFull "queue-full" "A ring between cores or a port's transmit queue is full.";

@@ -24,6 +24,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod link;
 pub mod nd;
+pub mod quoted;
 pub mod reassembly;
 pub mod tcp;
 pub mod udp;

@@ -187,6 +187,22 @@ pub fn mss_offset(b: &[u8]) -> Option<usize> {
     None
 }
 
+/// Lowers the maximum segment size that the segment at the start of `b` announces to `most`, its checksum with it
+/// (RFC 1624). It is never raised; true if it changed.
+pub fn clamp_mss(b: &mut [u8], most: u16) -> bool {
+    let Some(at) = mss_offset(b) else { return false };
+    let old = u16::from_be_bytes([b[at], b[at + 1]]);
+    if old <= most {
+        return false;
+    }
+    b[at..at + 2].copy_from_slice(&most.to_be_bytes());
+    // At an odd offset its bytes lie in two words of the sum, each in the other's place (RFC 1071 §2 B).
+    let (old, new) = if at.is_multiple_of(2) { (old, most) } else { (old.swap_bytes(), most.swap_bytes()) };
+    let sum = checksum::update16(u16::from_be_bytes([b[16], b[17]]), old, new);
+    b[16..18].copy_from_slice(&sum.to_be_bytes());
+    true
+}
+
 /// Sets the checksum of a whole segment that is sent between these addresses.
 ///
 /// # Errors

@@ -317,6 +317,7 @@ impl RouterCluster {
         if let Some(pair) = self.pairs.remove(&id) {
             self.outbound.remove(&pair.spec.outbound.id);
             self.sequencer.remove(pair.spec.outbound.id);
+            self.paths.forget(pair.spec.outbound.id);
             self.ceilings.remove(&id);
             self.reached.remove(&id);
             for request in &pair.local {

@@ -76,6 +76,9 @@ impl RouterCluster {
         };
         self.members[at].outstanding.insert(request, Outstanding { what, since: now, failed: None });
         self.send(at, message);
+        if let What::InstallSa(sa) = what {
+            self.tell_lowered(at, sa);
+        }
     }
 
     fn message(&self, request: u64, what: What) -> Option<ToTarget> {

@@ -116,16 +116,35 @@ impl TargetCluster {
         }
         // What is held as it is keeps its window and costs nothing.
         let same = |held: &HeldSa| held.confirmed && held.params == params && held.filters == filters;
+        let lowered = self.sas.get(&sa).is_some_and(|held| held.lowered);
         if self.sas.get(&sa).is_some_and(same) {
+            // The router may be another boot, or the path have risen meanwhile: if it is low still, that is said next.
+            if lowered {
+                self.path_mtu(sa, params.path_mtu);
+            }
             return self.ack(request, None);
         }
         if params.direction == Direction::Outbound {
             self.leases.add(sa);
         }
         let (reported, confirmed) = (Reported::default(), false);
-        self.sas.insert(sa, HeldSa { params: Arc::clone(&params), filters: filters.clone(), confirmed, reported });
+        self.sas
+            .insert(sa, HeldSa { params: Arc::clone(&params), filters: filters.clone(), confirmed, reported, lowered });
         let request = self.job(Job::InstallSa(sa), request);
+        let mtu = params.path_mtu;
         self.outputs.push_back(TargetOutput::InstallSa { request, sa: params, filters });
+        if lowered {
+            self.path_mtu(sa, mtu);
+        }
+    }
+
+    /// The router's word on an SA's path; what it cannot be is brought to what is nearest.
+    pub(super) fn path_mtu(&mut self, sa: SaId, mtu: u16) {
+        let outbound = self.sas.get_mut(&sa).filter(|held| held.params.direction == Direction::Outbound);
+        let Some(held) = outbound else { return };
+        let mtu = mtu.max(held.params.least_path_mtu()).min(held.params.path_mtu);
+        held.lowered = mtu < held.params.path_mtu;
+        self.outputs.push_back(TargetOutput::PathMtu { sa, mtu });
     }
 
     pub(super) fn remove_sa(&mut self, request: u64, sa: SaId) {

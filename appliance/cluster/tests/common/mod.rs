@@ -40,6 +40,7 @@ pub fn sa(id: u64, vip: VipId, direction: Direction) -> Arc<SaParams> {
         selectors: Selectors::between(Prefix::host(local), Prefix::ANY_V4),
         lifesize: Lifesize { soft: 10_000, hard: 20_000 },
         path_mtu: 1500,
+        mss_clamp: phalanx_ipsec::MssClamp::None,
         copy_dscp: true,
         ecn: true,
     };

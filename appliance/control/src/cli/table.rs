@@ -158,8 +158,14 @@ fn sas(rows: &[SaRow]) -> Table {
         "replayed",
         "soft",
         "hard",
+        "path mtu",
     ]);
     for r in rows {
+        let path_mtu = match (r.path_mtu, r.path_mtu_configured) {
+            (0, _) => Cell::new("-"),
+            (now, configured) if now < configured => Cell::new(format!("{now} of {configured}")).fg(Color::Yellow),
+            (now, _) => Cell::new(now),
+        };
         let percent = |limit| match r.used(limit) {
             Some(used) if used >= 100.0 => Cell::new(format!("{used:.0} %")).fg(Color::Red),
             Some(used) => Cell::new(format!("{used:.0} %")),
@@ -183,6 +189,7 @@ fn sas(rows: &[SaRow]) -> Table {
             bad(r.replayed),
             percent(r.soft_bytes),
             percent(r.hard_bytes),
+            path_mtu,
         ]);
         for share in r.shares.iter().filter(|_| r.shares.len() > 1) {
             let mut row: Vec<Cell> = vec![Cell::new(""), Cell::new(format!("  {}", share.holder))];

@@ -71,6 +71,8 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
             // A peer has an SA for each direction.
             peers: largest(draft.limits.peers, (sas_most / 2).max(4_096)),
             sas: sas_most,
+            // RFC 1191 §6.3, RFC 8201 §4: ten minutes.
+            path_mtu_age: largest(draft.limits.path_mtu_age, 600),
         },
         cores: draft.cores.into_iter().map(|c| core(c, &ports)).collect::<Option<Vec<_>>>()?,
         filters: draft.filters.into_iter().map(|f| filter(f, &vips)).collect::<Option<Vec<_>>>()?,
@@ -157,6 +159,7 @@ fn sa(s: SaDraft, vips: &[Vip]) -> Option<Sa> {
         soft_bytes: s.soft_bytes.map_or(hard_bytes - hard_bytes / 10, |b| b.value),
         hard_bytes,
         path_mtu: s.path_mtu.map_or(1500, |m| m.value),
+        mss_clamp: s.mss_clamp.map_or(MssClamp::None, |m| m.value),
         copy_dscp: s.copy_dscp.is_none_or(|c| c.value),
         ecn: s.ecn.is_none_or(|e| e.value),
     })

@@ -121,6 +121,8 @@ pub struct Limits {
     pub peers: u32,
     /// SAs per core, both directions counted.
     pub sas: u32,
+    /// A path MTU that fell is believed for so many seconds.
+    pub path_mtu_age: u32,
 }
 
 /// `[[port]]`
@@ -293,10 +295,23 @@ pub struct Sa {
     pub hard_bytes: u64,
     /// Largest outer packet towards the peer.
     pub path_mtu: u16,
+    /// What becomes of the segment sizes that TCP announces.
+    pub mss_clamp: MssClamp,
     /// Copy the inner DSCP to the outer header.
     pub copy_dscp: bool,
     /// ECN as RFC 6040; otherwise the outer header says "not capable".
     pub ecn: bool,
+}
+
+/// `mss_clamp = …`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MssClamp {
+    /// They stay.
+    None,
+    /// At most what fits the path.
+    Path,
+    /// At most so many bytes.
+    Most(u16),
 }
 
 /// One direction of an [`Sa`].

@@ -57,6 +57,8 @@ pub struct HostIsolation {
     vips: BTreeSet<IpAddr>,
     record: Record,
     tap_up: bool,
+    /// What the TAP has.
+    tap_mtu_set: u16,
 }
 
 impl HostIsolation {
@@ -73,7 +75,7 @@ impl HostIsolation {
             }
         }
         record.save(&plan.state_dir)?;
-        let isolation = HostIsolation { plan, vips: BTreeSet::new(), record, tap_up: false };
+        let isolation = HostIsolation { plan, vips: BTreeSet::new(), record, tap_up: false, tap_mtu_set: 0 };
         isolation.close()?;
         for port in &isolation.plan.software_ports {
             sysctl::write(&sysctl::ipv6(port, "disable_ipv6"), "1")?;
@@ -90,10 +92,28 @@ impl HostIsolation {
         for (key, value) in [("accept_ra", "0"), ("autoconf", "0"), ("addr_gen_mode", "1"), ("accept_dad", "0")] {
             sysctl::write(&sysctl::ipv6(tap, key), value)?;
         }
-        let mtu = self.plan.tap_mtu.to_string();
-        ip(&["link", "set", "dev", tap, "arp", "off", "multicast", "off", "mtu", &mtu, "up"])?;
-        self.tap_up = true;
+        let mtu = self.tap_mtu();
+        ip(&["link", "set", "dev", tap, "arp", "off", "multicast", "off", "mtu", &mtu.to_string(), "up"])?;
+        (self.tap_up, self.tap_mtu_set) = (true, mtu);
         self.open_tap()
+    }
+
+    /// From now on the TAP carries packets of at most `mtu` bytes, but never less than IPv6 asks for while there is an IPv6
+    /// VIP: the kernel would take IPv6 away from it.
+    pub fn set_mtu(&mut self, mtu: u16) -> Result<(), HostError> {
+        self.plan.tap_mtu = mtu;
+        let mtu = self.tap_mtu();
+        if self.tap_up && self.tap_mtu_set != mtu {
+            ip(&["link", "set", "dev", &self.plan.tap, "mtu", &mtu.to_string()])?;
+            self.tap_mtu_set = mtu;
+        }
+        Ok(())
+    }
+
+    fn tap_mtu(&self) -> u16 {
+        // RFC 8200 §5.
+        let least = if self.vips.iter().any(IpAddr::is_ipv6) { 1280 } else { 0 };
+        self.plan.tap_mtu.max(least)
     }
 
     /// These VIPs are served here, and no others. Sockets of those that are not served any more are ended.
@@ -106,6 +126,7 @@ impl HostIsolation {
         self.vips = vips;
         self.close()?;
         if self.tap_up {
+            self.set_mtu(self.plan.tap_mtu)?;
             self.open_tap()?;
         }
         for vip in gone {

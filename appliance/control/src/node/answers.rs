@@ -180,6 +180,7 @@ impl Brain {
             let Used { packets, bytes, failed, replayed } = entry.used(|on| on == *core);
             SaShare { holder: format!("core {}", core.0), packets, bytes, failed, replayed }
         };
+        let outbound = params.direction == Direction::Outbound;
         let limit = |bytes| (bytes != u64::MAX).then_some(bytes);
         SaRow {
             id: hex(id),
@@ -205,6 +206,9 @@ impl Brain {
             replayed: here.replayed,
             edge: entry.edge(),
             window: params.window,
+            path_mtu: if outbound { entry.path_mtu } else { 0 },
+            path_mtu_configured: if outbound { params.path_mtu } else { 0 },
+            path_mtu_refused: self.router.as_ref().map_or(0, |router| router.path_mtu_refused(id)),
             soft_bytes: limit(params.lifesize.soft),
             hard_bytes: limit(params.lifesize.hard),
             shares: entry.shared.iter().map(share).collect(),

@@ -13,6 +13,8 @@ pub struct SaEntry {
     pub params: Arc<SaParams>,
     /// Counters and window of each core that holds it; written there, read here.
     pub shared: Vec<(CoreId, Arc<SaShared>)>,
+    /// Outbound: what its path carries now.
+    pub path_mtu: u16,
     /// Held as its router.
     pub router: bool,
     /// Held as a target.
@@ -73,12 +75,16 @@ pub struct SaBook {
     sas: BTreeMap<SaId, SaEntry>,
     /// What cores accepted on inbound SAs that they do not hold any more, the latest last.
     retired: VecDeque<(SaId, CoreId, Arc<SaShared>)>,
+    /// An SA came, went, or has another path MTU.
+    paths_changed: bool,
 }
 
 impl SaBook {
     /// Notes that an SA is held as router or as target; the entry, for its cores to be added.
     pub fn hold(&mut self, params: &Arc<SaParams>, router: bool) -> &mut SaEntry {
-        let fresh = || SaEntry { params: params.clone(), shared: Vec::new(), router: false, target: false };
+        let path_mtu = params.path_mtu;
+        let fresh = || SaEntry { params: params.clone(), shared: Vec::new(), path_mtu, router: false, target: false };
+        self.paths_changed = true;
         let entry = self.sas.entry(params.id).or_insert_with(fresh);
         if router {
             entry.router = true
@@ -97,6 +103,7 @@ impl SaBook {
             entry.target = false
         }
         let gone = !entry.router && !entry.target;
+        self.paths_changed |= gone;
         if gone && let Some(entry) = self.sas.remove(&sa) {
             entry.shared.into_iter().for_each(|(core, shared)| self.retire(sa, core, shared));
         }
@@ -125,6 +132,19 @@ impl SaBook {
     pub fn accepted_before(&self, sa: SaId, core: CoreId) -> Option<(WindowSnapshot, WindowSnapshot)> {
         let (_, _, shared) = self.retired.iter().find(|(of, on, _)| (*of, *on) == (sa, core))?;
         Some((shared.window()?.snapshot(), shared.verified()?.snapshot()))
+    }
+
+    /// Notes the path MTU of an outbound SA; the entry, if that is another one than it was.
+    pub fn path_mtu(&mut self, sa: SaId, mtu: u16) -> Option<&SaEntry> {
+        let entry = self.sas.get_mut(&sa).filter(|entry| entry.path_mtu != mtu)?;
+        entry.path_mtu = mtu;
+        self.paths_changed = true;
+        Some(entry)
+    }
+
+    /// Whether paths may be others than when this was last asked.
+    pub fn paths_changed(&mut self) -> bool {
+        std::mem::take(&mut self.paths_changed)
     }
 
     /// One of them.
@@ -200,6 +220,7 @@ mod tests {
             selectors: Selectors::between(Prefix::host(local), Prefix::ANY_V4),
             lifesize: Lifesize::UNLIMITED,
             path_mtu: 1500,
+            mss_clamp: phalanx_ipsec::MssClamp::None,
             copy_dscp: true,
             ecn: true,
         })

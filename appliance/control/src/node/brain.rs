@@ -210,6 +210,7 @@ impl Brain {
         if self.use_looked_at.elapsed() >= USE_EVERY {
             self.use_looked_at = Instant::now();
             self.look_at_use(now);
+            self.look_at_tap_mtu();
         }
         self.look_for_absent();
         if let Some(router) = &mut self.router {

@@ -31,6 +31,7 @@ impl Brain {
                     router.ceiling_wanted(sa, at, now);
                 }
             }
+            Event::TooBig { sa, mtu, seq, .. } => self.too_big_heard(sa, mtu, seq),
             Event::Dumped { core, token, dump } => {
                 if let Some((purpose, rows)) = self.dumps.piece(&mut self.cores, core, token, dump) {
                     self.dumped(purpose, rows);

@@ -14,6 +14,7 @@ mod cores;
 mod distribution;
 mod dumps;
 mod figures;
+mod mtu;
 mod plan;
 mod reload;
 mod router_side;

@@ -9,7 +9,7 @@ use phalanx_cluster::messages::{NodeName, RankedFilter, VipDef};
 use phalanx_cluster::{SaPair, TargetPlan, VipPlan};
 use phalanx_dataplane::config as dp;
 use phalanx_ipsec::{
-    Action, Algorithm, Direction, Filter, IpsecError, Lifesize, Mode, PortRange, Prefix, SaParams, SecretKey,
+    Action, Algorithm, Direction, Filter, IpsecError, Lifesize, Mode, MssClamp, PortRange, Prefix, SaParams, SecretKey,
     Selectors, TunnelName,
 };
 use phalanx_steering::Policy;
@@ -227,6 +227,11 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
             selectors,
             lifesize: Lifesize { soft: sa.soft_bytes, hard: sa.hard_bytes },
             path_mtu: sa.path_mtu,
+            mss_clamp: match sa.mss_clamp {
+                config::MssClamp::None => MssClamp::None,
+                config::MssClamp::Path => MssClamp::Path,
+                config::MssClamp::Most(most) => MssClamp::Most(most),
+            },
             copy_dscp: sa.copy_dscp,
             ecn: sa.ecn,
         };

@@ -120,6 +120,7 @@ impl Brain {
             RouterOutput::LocalRefused { core, sa, refusal } => {
                 tracing::debug!(core = core.0, %sa, %refusal, "no sequence numbers");
             }
+            RouterOutput::PathMtu { sa, mtu } => self.set_path_mtu(sa, mtu),
             RouterOutput::LifesizeSoft(sa) => {
                 self.warn(format!("SA {sa} reached its soft lifesize: give it a successor"))
             }
@@ -177,7 +178,9 @@ impl Brain {
                 (Command::AddInbound(Box::new(inbound)), shared)
             }
             Direction::Outbound => {
-                let outbound = OutboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
+                let mut outbound = OutboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
+                // Other cores of this node may know already that its path fell.
+                self.sas.find(sa.id).inspect(|entry| outbound.set_path_mtu(entry.path_mtu));
                 let shared = outbound.shared().clone();
                 (Command::AddOutbound(Box::new(outbound)), shared)
             }

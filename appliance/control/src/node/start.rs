@@ -183,7 +183,10 @@ impl Brain {
             targets: self.numbering.targets(),
             vips: plan::vips(&self.config, &self.numbering)?,
             sequencer: SequencerConfig::default(),
-            times: RouterTimes::default(),
+            times: RouterTimes {
+                path_mtu_us: u64::from(self.config.limits.path_mtu_age) * 1_000_000,
+                ..RouterTimes::default()
+            },
         };
         let rules: Vec<_> = config.vips.iter().map(|vip| (vip.def.vip, vip.def.filters.clone())).collect();
         let now = self.now();

@@ -42,6 +42,11 @@ impl Tap {
         self.isolation.map_or(Ok(()), HostIsolation::remove)
     }
 
+    /// What the host's own stack may send in one packet.
+    pub fn set_mtu(&mut self, mtu: u16) -> Result<(), HostError> {
+        self.isolation.as_mut().map_or(Ok(()), |isolation| isolation.set_mtu(mtu))
+    }
+
     fn tell(&mut self) -> Result<(), HostError> {
         let vips = self.vips.iter().copied();
         self.isolation.as_mut().map_or(Ok(()), |isolation| isolation.set_vips(vips))

@@ -44,6 +44,7 @@ impl Brain {
             TargetOutput::LeaseRefused { core, sa, refusal } => {
                 self.warn(format!("core {}: no sequence numbers for SA {sa}: {refusal}", core.0));
             }
+            TargetOutput::PathMtu { sa, mtu } => self.set_path_mtu(sa, mtu),
             TargetOutput::RouterUp { restarted, .. } => {
                 tracing::info!(%router, restarted, "session with the router");
             }

@@ -193,6 +193,12 @@ pub struct SaRow {
     pub edge: u64,
     /// Replay window in packets.
     pub window: u32,
+    /// Outbound: the longest outer packet now, in bytes. 0 for inbound SAs.
+    pub path_mtu: u16,
+    /// The same, as configured: the path fell if it is more.
+    pub path_mtu_configured: u16,
+    /// Messages that its packets were too big which named none that was sent lately.
+    pub path_mtu_refused: u64,
     /// `None`: no limit.
     pub soft_bytes: Option<u64>,
     /// `None`: no limit.

@@ -4,6 +4,7 @@ mod inbound;
 mod links;
 mod many;
 mod modes;
+mod mtu;
 mod outbound;
 mod ports;
 mod stations;
@@ -327,6 +328,7 @@ impl Shape {
             selectors: self.selectors(),
             lifesize: Lifesize::UNLIMITED,
             path_mtu: 1500,
+            mss_clamp: phalanx_ipsec::MssClamp::None,
             copy_dscp: true,
             ecn: true,
         }

@@ -57,6 +57,7 @@ pub fn params(direction: Direction, end: &End) -> SaParams {
         selectors: selectors(end),
         lifesize: Lifesize::UNLIMITED,
         path_mtu: 1500,
+        mss_clamp: phalanx_ipsec::MssClamp::None,
         copy_dscp: true,
         ecn: true,
     }

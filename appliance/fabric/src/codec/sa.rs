@@ -1,6 +1,6 @@
 //! A security association. Its key travels only inside mutual TLS and is wiped on both sides as soon as it was copied (I8).
 
-use phalanx_ipsec::{Algorithm, Direction, Lifesize, Mode, SaParams, SecretKey};
+use phalanx_ipsec::{Algorithm, Direction, Lifesize, Mode, MssClamp, SaParams, SecretKey};
 use phalanx_wire::{PeerId, SaId, Spi};
 
 use super::parts::{Bad, Part, address, from_address, from_selectors, needed, selectors, small, tunnel_name, vip};
@@ -29,6 +29,11 @@ pub(super) fn security_association(value: proto::SecurityAssociation) -> Part<Sa
         selectors: selectors(value.selectors)?,
         lifesize: Lifesize { soft: value.soft_bytes, hard: value.hard_bytes },
         path_mtu: small(value.path_mtu, "path MTU")?,
+        mss_clamp: match small(value.mss_clamp, "MSS clamp")? {
+            0 => MssClamp::None,
+            1 => MssClamp::Path,
+            most => MssClamp::Most(most),
+        },
         copy_dscp: value.copy_dscp,
         ecn: value.ecn,
     };
@@ -56,6 +61,11 @@ pub(super) fn from_security_association(value: &SaParams) -> Part<proto::Securit
         soft_bytes: value.lifesize.soft,
         hard_bytes: value.lifesize.hard,
         path_mtu: value.path_mtu.into(),
+        mss_clamp: match value.mss_clamp {
+            MssClamp::None => 0,
+            MssClamp::Path => 1,
+            MssClamp::Most(most) => most.max(2).into(),
+        },
         copy_dscp: value.copy_dscp,
         ecn: value.ecn,
     })

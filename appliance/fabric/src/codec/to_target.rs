@@ -52,6 +52,7 @@ fn about(kind: &Kind) -> (&'static str, Option<u64>) {
         Kind::InstallSa(m) => ("InstallSa", Some(m.request)),
         Kind::RemoveSa(m) => ("RemoveSa", Some(m.request)),
         Kind::LeaseReply(_) => ("LeaseReply", None),
+        Kind::PathMtu(_) => ("PathMtu", None),
         Kind::NoticeAck(_) => ("NoticeAck", None),
         Kind::Beat(_) => ("Beat", None),
     }
@@ -70,6 +71,7 @@ fn parse(kind: Kind) -> Part<ToTarget> {
         Kind::InstallSa(m) => install_sa(m)?,
         Kind::RemoveSa(m) => ToTarget::RemoveSa { request: m.request, sa: SaId(m.sa) },
         Kind::LeaseReply(m) => ToTarget::LeaseReply(lease_reply(m)?),
+        Kind::PathMtu(m) => ToTarget::PathMtu { sa: SaId(m.sa), mtu: small(m.mtu, "path MTU")? },
         Kind::NoticeAck(m) => ToTarget::NoticeAck { id: m.id },
         Kind::Beat(_) => ToTarget::Beat,
     })
@@ -168,6 +170,7 @@ fn build(message: &ToTarget) -> Part<Kind> {
         }),
         ToTarget::RemoveSa { request, sa } => Kind::RemoveSa(proto::RemoveSa { request: *request, sa: sa.0 }),
         ToTarget::LeaseReply(m) => Kind::LeaseReply(from_lease_reply(m)),
+        ToTarget::PathMtu { sa, mtu } => Kind::PathMtu(proto::PathMtu { sa: sa.0, mtu: u32::from(*mtu) }),
         ToTarget::NoticeAck { id } => Kind::NoticeAck(proto::NoticeAck { id: *id }),
         ToTarget::Beat => Kind::Beat(proto::Beat {}),
     })

@@ -238,6 +238,11 @@ pub fn sa() -> impl Strategy<Value = SaParams> {
             selectors,
             lifesize: Lifesize { soft: a.min(b), hard: a.max(b).max(1) },
             path_mtu,
+            mss_clamp: match a % 3 {
+                0 => phalanx_ipsec::MssClamp::None,
+                1 => phalanx_ipsec::MssClamp::Path,
+                _ => phalanx_ipsec::MssClamp::Most(536 + b as u16 % 9000),
+            },
             copy_dscp,
             ecn,
         }

@@ -1,7 +1,7 @@
 //! Outbound: an IP packet becomes an ESP packet.
 
 use phalanx_aead::{Aad, Key, NONCE_LEN, SealOp};
-use phalanx_wire::{Buffer, DropReason, IpHeader, ip, protocol};
+use phalanx_wire::{Buffer, DropReason, IpHeader, ip, ipv6, protocol};
 use std::net::IpAddr;
 
 use super::{FRONT_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN, ecn, pad_len};
@@ -71,6 +71,16 @@ impl Layout {
     }
 }
 
+impl Constants {
+    /// See [`OutboundSa::inner_mtu`].
+    pub(crate) fn inner_mtu(&self) -> usize {
+        let outer = if self.tunnel { ip::header_len(self.local) } else { 0 };
+        let clear = if self.tunnel { 0 } else { ip::header_len(self.local) };
+        let text = usize::from(self.path_mtu).saturating_sub(outer + clear + FRONT_LEN + ICV_LEN) / 4 * 4;
+        clear + text.saturating_sub(TRAILER_LEN)
+    }
+}
+
 impl OutboundSa {
     /// Whether [`OutboundSa::begin`] could take this packet, so that no number is spent on one it could not.
     ///
@@ -89,11 +99,7 @@ impl OutboundSa {
     /// The longest inner packet (tunnel) or packet (transport) that fits the path MTU: what to say in "too big".
     #[must_use]
     pub fn inner_mtu(&self) -> usize {
-        let hot = &self.hot;
-        let outer = if hot.tunnel { ip::header_len(hot.local) } else { 0 };
-        let clear = if hot.tunnel { 0 } else { ip::header_len(hot.local) };
-        let text = usize::from(hot.path_mtu).saturating_sub(outer + clear + FRONT_LEN + ICV_LEN) / 4 * 4;
-        clear + text.saturating_sub(TRAILER_LEN)
+        self.hot.inner_mtu()
     }
 
     /// Lays the packet in `buf` out as ESP, in plaintext, for a packet of this host. See [`OutboundSa::begin_from`].
@@ -175,8 +181,16 @@ impl OutboundSa {
             let payload = ip.total_len - clear;
             Layout { clear, outer: 0, payload, pad: pad_len(payload), next_header, field }
         };
-        // The path MTU is at most 65535, so every offset fits 16 bits from here on.
-        if layout.total_len() > usize::from(hot.path_mtu) { Err(DropReason::TooBig) } else { Ok(layout) }
+        // Every offset fits 16 bits from here on.
+        let most = if self.may_be_cut(ip) { usize::from(u16::MAX) } else { usize::from(hot.path_mtu) };
+        if layout.total_len() > most { Err(DropReason::TooBig) } else { Ok(layout) }
+    }
+
+    /// Whether the sealed packet may be longer than the path and be fragmented (RFC 4303 §3.3.4), which is the caller's
+    /// work: what a host would send so long whatever it is told (RFC 2473 §7.1: 1280 bytes of IPv6), and what may be
+    /// fragmented but goes through transport mode, which takes whole packets only.
+    fn may_be_cut(&self, ip: &IpHeader) -> bool {
+        if ip.version == 6 { ip.total_len <= ipv6::MIN_MTU } else { !self.hot.tunnel && !ip.dont_fragment }
     }
 
     /// RFC 4303 §2, RFC 4106 §3.1. The IV is the whole 64-bit number, also where the header shows half of it: under
@@ -200,7 +214,7 @@ fn write_trailer(out: &mut [u8], pad: usize, next_header: u8) {
 /// RFC 4301 §5.1.2.
 fn write_outer(hot: &Constants, out: &mut [u8], inner: &IpHeader, layout: &Layout, seq: u64) -> Result<(), DropReason> {
     // Inner IPv4 decides whether the outer packet may be fragmented; an IPv6 packet never is on its way.
-    let dont_fragment = inner.dont_fragment;
+    let dont_fragment = inner.dont_fragment && layout.total_len() <= usize::from(hot.path_mtu);
     let fields = ip::Fields {
         src: hot.local,
         dst: hot.remote,

@@ -69,6 +69,7 @@ pub fn params(case: &Case, direction: Direction) -> SaParams {
         selectors: Selectors::between(any, any),
         lifesize: Lifesize::UNLIMITED,
         path_mtu: 9000,
+        mss_clamp: phalanx_ipsec::MssClamp::None,
         copy_dscp: case.copy_dscp,
         ecn: case.ecn,
     }

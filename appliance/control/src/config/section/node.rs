@@ -124,6 +124,7 @@ pub(in crate::config) struct LimitsDraft {
     pub half_open_per_peer: Option<At<u32>>,
     pub peers: Option<At<u32>>,
     pub sas: Option<At<u32>>,
+    pub path_mtu_age: Option<At<u32>>,
 }
 
 impl LimitsDraft {
@@ -142,6 +143,7 @@ impl LimitsDraft {
             half_open_per_peer: bounded("half_open_per_peer", 1 << 20),
             peers: bounded("peers", 1 << 20),
             sas: bounded("sas", 1 << 20),
+            path_mtu_age: bounded("path_mtu_age", 86_400),
         };
         f.finish();
         draft

@@ -5,7 +5,7 @@ use crate::config::key::KeyText;
 use crate::config::number::{self, Block, Cipher, Name};
 use crate::config::read::{At, Fields, Span, article};
 use crate::config::report::Problem;
-use crate::config::{Algorithm, PortRange, SaMode};
+use crate::config::{Algorithm, MssClamp, PortRange, SaMode};
 use ipnet::IpNet;
 use std::fs;
 use std::net::IpAddr;
@@ -30,6 +30,7 @@ pub(in crate::config) struct SaDraft {
     pub soft_bytes: Option<At<u64>>,
     pub hard_bytes: Option<At<u64>>,
     pub path_mtu: Option<At<u16>>,
+    pub mss_clamp: Option<At<MssClamp>>,
     pub copy_dscp: Option<At<bool>>,
     pub ecn: Option<At<bool>>,
 }
@@ -70,6 +71,7 @@ impl SaDraft {
             soft_bytes: f.optional("soft_bytes"),
             hard_bytes: f.optional("hard_bytes"),
             path_mtu: f.optional("path_mtu"),
+            mss_clamp: mss_clamp(&mut f),
             copy_dscp: f.optional("copy_dscp"),
             ecn: f.optional("ecn"),
         };
@@ -111,6 +113,23 @@ impl HalfDraft {
         f.finish();
         draft
     }
+}
+
+/// `"none"`, `"path"` or a number. RFC 9293 §3.7.1: 536 is what every IPv4 host takes.
+fn mss_clamp(f: &mut Fields<'_, '_>) -> Option<At<MssClamp>> {
+    let value = f.raw("mss_clamp")?;
+    let most = value.get_ref().as_integer().and_then(|most| most.to_string().parse().ok());
+    let most = most.filter(|most: &u16| *most >= 536);
+    let clamp = match value.get_ref().as_str() {
+        Some("none") => Some(MssClamp::None),
+        Some("path") => Some(MssClamp::Path),
+        _ => most.map(MssClamp::Most),
+    };
+    if clamp.is_none() {
+        let message = "[[sa]]: `mss_clamp` must be \"none\", \"path\" or 536 to 65535";
+        f.sink().push(Problem::error(message).at(value.span(), ""));
+    }
+    clamp.map(|clamp| At::new(clamp, value.span()))
 }
 
 /// The key from `key` or `key_file`, and whether it stood in the configuration itself.

@@ -1,0 +1,45 @@
+//! How large packets may be: what the router core hears of its paths, what all cores are told, and the MTU of the TAP, which
+//! keeps the host's own stack below what fits every outbound SA.
+
+use phalanx_dataplane::Command;
+use phalanx_ipsec::Direction;
+use phalanx_wire::SaId;
+
+use super::brain::Brain;
+use crate::config::PortRole;
+
+impl Brain {
+    /// A router core heard of a path that is narrower than it was.
+    pub(super) fn too_big_heard(&mut self, sa: SaId, mtu: u16, seq: u32) {
+        let now = self.now();
+        if let Some(router) = &mut self.router {
+            router.path_mtu_told(sa, mtu, seq, now);
+        }
+    }
+
+    /// Every core of this node that seals with the SA, in whatever role.
+    pub(super) fn set_path_mtu(&mut self, sa: SaId, mtu: u16) {
+        let Some(entry) = self.sas.path_mtu(sa, mtu) else { return };
+        let cores: Vec<_> = entry.shared.iter().map(|(core, _)| *core).collect();
+        tracing::info!(%sa, tunnel = %entry.params.tunnel, mtu, "the path MTU changed");
+        for core in cores {
+            self.cores.tell(core, Command::PathMtu(sa, mtu));
+        }
+    }
+
+    /// The least of what fits the outbound SAs, if any changed since it was last looked at.
+    pub(super) fn look_at_tap_mtu(&mut self) {
+        if !self.sas.paths_changed() {
+            return;
+        }
+        let outbound = self.sas.iter().filter(|(_, entry)| entry.params.direction == Direction::Outbound);
+        let fits = outbound.map(|(_, entry)| entry.params.inner_mtu(entry.path_mtu)).min();
+        let Some(fits) = fits else { return };
+        let configured = self.config.ports.iter().find(|port| port.role == PortRole::Application);
+        let most = configured.and_then(|port| port.mtu).unwrap_or(u16::MAX);
+        let mtu = u16::try_from(fits).unwrap_or(u16::MAX).min(most);
+        if let Err(error) = self.tap.set_mtu(mtu) {
+            self.warn(format!("MTU {mtu} on the application port: {error}"));
+        }
+    }
+}
