@@ -185,6 +185,28 @@ impl Bed {
         serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
     }
 
+    /// Tells a node to do something: what it says. It must obey.
+    pub fn order(&self, node: &str, words: &[&str]) -> String {
+        let (obeyed, said) = self.tell(node, words);
+        assert!(obeyed, "{words:?} on {node}: {said}");
+        said
+    }
+
+    /// Tells a node to do something that it must refuse: what it says.
+    pub fn refused(&self, node: &str, words: &[&str]) -> String {
+        let (obeyed, said) = self.tell(node, words);
+        assert!(!obeyed, "{words:?} on {node}: {said}");
+        said
+    }
+
+    fn tell(&self, node: &str, words: &[&str]) -> (bool, String) {
+        let socket = self.file(&format!("{node}.sock"));
+        let output = Command::new(env!("CARGO_BIN_EXE_phalanx")).args(words).arg("--socket").arg(socket).output();
+        let output = output.expect("phalanx can be run");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Waits until the router gives connections to both targets.
     pub fn wait_ready(&self) {
         self.script("cluster.sh", &["ready"]);

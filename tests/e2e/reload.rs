@@ -86,6 +86,36 @@ distribute = [{ ports = [80], targets = ["t1", "t2"] }]
     assert_eq!(bed.xfrm_errors(), [], "no number came twice");
 }
 
+#[test]
+fn a_vip_goes_down_and_up_and_an_sa_is_deleted_by_order() {
+    let bed = Bed::up(Tunnel::PLAIN);
+    let page = || bed.guest(&format!("curl -sS --max-time 3 http://{}/", bed.host())).0;
+    let serves = |node: &str| bed.query(node, "vip").to_string().contains("10.77.0.100");
+    assert_eq!(page(), 0);
+
+    bed.progress("down: nobody serves it, nobody answers for it");
+    assert!(bed.order("r", &["vip", "down", "vip4"]).contains("VIP vip4 is down"));
+    wait_until("nobody serves it", SOON, || !["r", "t1", "t2"].iter().any(|node| serves(node)));
+    assert_ne!(page(), 0);
+    bed.guest("ip neigh flush dev vec0");
+    assert_ne!(bed.guest("ping -c 2 -W 1 10.77.0.100").0, 0);
+    assert!(bed.refused("r", &["vip", "down", "vip4"]).contains("is down already"));
+    assert!(bed.refused("t1", &["vip", "up", "vip4"]).contains("no VIP of this router"));
+
+    bed.progress("up: pages again, and no number comes twice");
+    bed.order("r", &["vip", "up", "vip4"]);
+    wait_until("pages come", Duration::from_secs(30), || page() == 0);
+    assert_eq!(bed.xfrm_errors(), []);
+
+    bed.progress("an SA is deleted everywhere");
+    assert!(bed.refused("r", &["sa", "delete", "nobody"]).contains("there is no SA nobody"));
+    bed.order("r", &["sa", "delete", "client"]);
+    let has = |node: &str| bed.query(node, "sa").as_array().is_some_and(|all| !all.is_empty());
+    wait_until("nobody has it", SOON, || !["r", "t1", "t2"].iter().any(|node| has(node)));
+    assert_ne!(page(), 0);
+    assert!(bed.order("r", &["reload"]).contains("nothing changes"));
+}
+
 fn log(bed: &Bed) -> String {
     fs::read_to_string(bed.file("log/r.log")).expect("the router's log")
 }

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::status::{Action, OneTarget, What};
+use crate::status::{Action, OneSa, OneTarget, OneVip, What};
 
 /// One IP address, many hosts, end-to-end IPsec.
 #[derive(Debug, Parser)]
@@ -36,12 +36,22 @@ enum Command {
     },
     /// The node: ports, cores, invariants, predictions
     Status(Ask),
-    /// Security associations: packets, bytes, windows
-    Sa(Ask),
+    /// Security associations: packets, bytes, windows; or delete one
+    Sa {
+        #[command(flatten)]
+        how: Ask,
+        #[command(subcommand)]
+        action: Option<Sa>,
+    },
     /// Connections and their targets
     Conn(Ask),
-    /// Virtual addresses, owners, epochs
-    Vip(Ask),
+    /// Virtual addresses, owners, epochs; or take one down and up
+    Vip {
+        #[command(flatten)]
+        how: Ask,
+        #[command(subcommand)]
+        action: Option<Vip>,
+    },
     /// Targets: attached, ready, their share; or drain and resume one
     Target {
         #[command(flatten)]
@@ -57,6 +67,8 @@ enum Command {
     Runtime(Ask),
     /// How long packets stay and wait: percentiles
     Latency(Ask),
+    /// Read the configuration again: VIPs, static SAs and filters; says what waits for a restart
+    Reload(Ask),
     /// The store in which a router keeps what must survive it
     Store {
         #[command(subcommand)]
@@ -104,6 +116,45 @@ impl Target {
         match self {
             Target::Drain(which) => Action::TargetDrain(of(which)),
             Target::Resume(which) => Action::TargetResume(of(which)),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Sa {
+    /// Delete a static SA in both directions, at its router and on all targets
+    Delete {
+        /// Its tunnel, or the SPI or id of one direction
+        sa: String,
+    },
+}
+
+impl Sa {
+    fn action(self) -> Action {
+        let Sa::Delete { sa } = self;
+        Action::SaDelete(OneSa { sa })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Vip {
+    /// Let nobody serve it: its connections end, its SAs go
+    Down {
+        /// Its name, address or number
+        vip: String,
+    },
+    /// Serve it again
+    Up {
+        /// Its name, address or number
+        vip: String,
+    },
+}
+
+impl Vip {
+    fn action(self) -> Action {
+        match self {
+            Vip::Down { vip } => Action::VipDown(OneVip { vip }),
+            Vip::Up { vip } => Action::VipUp(OneVip { vip }),
         }
     }
 }
@@ -182,9 +233,12 @@ fn dispatch(command: Command, version: &'static str) -> Outcome {
         Command::Run { config } => node::run(&config, version),
         Command::Check { file } => node::check(&file),
         Command::Status(how) => ask::ask(What::Status, &how),
-        Command::Sa(how) => ask::ask(What::Sa, &how),
+        Command::Sa { how, action: None } => ask::ask(What::Sa, &how),
+        Command::Sa { how, action: Some(action) } => ask::act(&action.action(), &how),
         Command::Conn(how) => ask::ask(What::Conn, &how),
-        Command::Vip(how) => ask::ask(What::Vip, &how),
+        Command::Vip { how, action: None } => ask::ask(What::Vip, &how),
+        Command::Vip { how, action: Some(action) } => ask::act(&action.action(), &how),
+        Command::Reload(how) => ask::act(&Action::Reload, &how),
         Command::Target { how, action: None } => ask::ask(What::Target, &how),
         Command::Target { how, action: Some(action) } => ask::act(&action.action(), &how),
         Command::Lease(how) => ask::ask(What::Lease, &how),

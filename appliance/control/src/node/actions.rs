@@ -13,6 +13,10 @@ impl Brain {
         let result = match action {
             Action::TargetDrain(which) => self.drain_target(&which, true),
             Action::TargetResume(which) => self.drain_target(&which, false),
+            Action::VipDown(which) => self.vip_down(&which.vip),
+            Action::VipUp(which) => self.vip_up(&which.vip),
+            Action::SaDelete(which) => self.delete_sa(&which.sa),
+            Action::Reload => self.reload_by_order(),
         };
         // Whoever asked may be gone.
         let _ = reply.send(result);
@@ -78,6 +82,81 @@ impl Brain {
         Done { done, notes: note.into_iter().collect() }
     }
 
+    fn vip_down(&mut self, text: &str) -> Result<Done, String> {
+        let vip = self.own_vip(text)?;
+        let name = self.vip_name(vip);
+        if !self.wanted.down.insert(vip) {
+            return Err(format!("VIP {name} is down already; `phalanx vip up {name}` brings it up"));
+        }
+        self.converge();
+        self.settle();
+        self.warn(down_words(&name));
+        let notes = vec!["it comes up again when this router restarts, or with `phalanx vip up`".to_owned()];
+        Ok(Done { done: format!("VIP {name} is down: its connections are over, its SAs are gone everywhere"), notes })
+    }
+
+    fn vip_up(&mut self, text: &str) -> Result<Done, String> {
+        let vip = self.own_vip(text)?;
+        let name = self.vip_name(vip);
+        if !self.wanted.down.remove(&vip) {
+            return Err(format!("VIP {name} is up"));
+        }
+        let words = down_words(&name);
+        self.warnings.retain(|warning| *warning != words);
+        self.converge();
+        self.settle();
+        Ok(Done { done: format!("VIP {name} is up; its targets get its SAs"), notes: Vec::new() })
+    }
+
+    /// R6: from every shadow cache too.
+    fn delete_sa(&mut self, text: &str) -> Result<Done, String> {
+        let Some(router) = &self.router else {
+            let routers: Vec<&str> = self.routers.keys().map(|name| &**name).collect();
+            return Err(format!("SAs are their router's to delete: ask at {}", routers.join(", ")));
+        };
+        let number = text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u32::from_str_radix(hex, 16).ok());
+        let is = |sa: &phalanx_ipsec::SaParams| {
+            sa.tunnel.to_string() == text || number == Some(sa.spi.0) || super::answers::hex(sa.id) == text
+        };
+        let all: Vec<_> = router.pairs().map(|pair| pair.spec).collect();
+        let meant: Vec<_> = all.iter().filter(|spec| is(&spec.inbound) || is(&spec.outbound)).collect();
+        let spec = match meant[..] {
+            [spec] => spec,
+            [] => return Err(format!("there is no SA {text}; `phalanx sa` shows those that are")),
+            _ => return Err(format!("{text} means {} pairs of SAs: name one by its id", meant.len())),
+        };
+        self.wanted.deleted.insert(spec.inbound.id);
+        self.converge();
+        self.settle();
+        let notes =
+            vec!["it comes back with another key in the configuration, or when this router restarts".to_owned()];
+        Ok(Done { done: format!("SA {} is deleted here and on its targets", spec.inbound.tunnel), notes })
+    }
+
+    fn reload_by_order(&mut self) -> Result<Done, String> {
+        let reloaded = self.reload();
+        reloaded.log();
+        if let Some(why) = reloaded.refused {
+            return Err(format!("everything stays as it is: {why}"));
+        }
+        let done = if reloaded.changed.is_empty() { "nothing changes".to_owned() } else { reloaded.changed.join("; ") };
+        let notes = reloaded.needs_restart.iter().map(|part| format!("waits for a restart: {part}")).collect();
+        Ok(Done { done, notes })
+    }
+
+    /// A VIP of this router, up or down.
+    fn own_vip(&self, text: &str) -> Result<VipId, String> {
+        let is = |vip: &&crate::config::Vip| {
+            vip.name == text || vip.address.addr().to_string() == text || vip.id.to_string() == text
+        };
+        if let Some(vip) = self.config.vips.iter().find(is) {
+            return Ok(VipId(vip.id));
+        }
+        let names: Vec<&str> = self.config.vips.iter().map(|vip| vip.name.as_str()).collect();
+        let own = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Err(format!("{text} is no VIP of this router, which owns {own}; ask at the router of the VIP"))
+    }
+
     fn members(&self) -> Vec<MemberStatus> {
         self.router.as_ref().map(RouterCluster::members).unwrap_or_default()
     }
@@ -96,4 +175,8 @@ impl Brain {
         let names = || self.vips.keys().map(|vip| self.vip_name(*vip)).collect::<Vec<_>>().join(", ");
         self.vips.keys().find(is).copied().ok_or_else(|| format!("there is no VIP {text} here; there is {}", names()))
     }
+}
+
+fn down_words(name: &str) -> String {
+    format!("VIP {name} is down by order; `phalanx vip up {name}` brings it up")
 }

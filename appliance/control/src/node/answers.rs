@@ -318,6 +318,6 @@ fn protocol_name(protocol: u8) -> String {
     }
 }
 
-fn hex(id: SaId) -> String {
+pub(super) fn hex(id: SaId) -> String {
     format!("{:016x}", id.0)
 }

@@ -16,6 +16,30 @@ pub enum Action {
     TargetDrain(OneTarget),
     /// It gets its share of new connections again.
     TargetResume(OneTarget),
+    /// Nobody serves the VIP until it is brought up again, or its router restarts.
+    VipDown(OneVip),
+    /// Serves it again.
+    VipUp(OneVip),
+    /// Deletes a static SA in both directions, at its router and on all targets (R6).
+    SaDelete(OneSa),
+    /// Reads the configuration again, as SIGHUP does.
+    Reload,
+}
+
+/// A VIP of the router that is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneVip {
+    /// Its name, address or number.
+    pub vip: String,
+}
+
+/// An SA of the router that is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneSa {
+    /// Its tunnel, or the SPI or id of one of its directions.
+    pub sa: String,
 }
 
 /// A target, for one VIP or for all that it serves.
@@ -60,6 +84,8 @@ mod tests {
         assert_eq!(read(r#"{"action": "target-resume"}"#), Ok(Action::TargetResume(OneTarget::default())));
         assert!(read(r#"{"action": "dance"}"#).unwrap_err().contains("target-drain"));
         assert!(read(r#"{"action": "target-drain", "vpi": "web"}"#).unwrap_err().contains("vpi"));
+        assert_eq!(read(r#"{"action": "reload"}"#), Ok(Action::Reload));
+        assert_eq!(read(r#"{"action": "vip-down", "vip": "web"}"#), Ok(Action::VipDown(OneVip { vip: "web".into() })));
         assert!(read("{}").unwrap_err().contains("action"));
     }
 }

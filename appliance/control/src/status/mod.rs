@@ -10,7 +10,7 @@ pub mod figures;
 pub mod model;
 mod server;
 
-pub use action::{Action, Demand, Done, OneTarget};
+pub use action::{Action, Demand, Done, OneSa, OneTarget, OneVip};
 pub use client::{ClientError, fetch, order};
 pub use server::{Server, StatusError};
 
