@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use dpdk_ffi::{EalConfig, EalLog, HugePages};
-use phalanx_wire::{CoreId, Mac};
+use phalanx_wire::{CoreId, Mac, ReassemblyLimits};
 
 /// Everything [`Dataplane::start`](crate::Dataplane::start) needs.
 #[derive(Clone, Debug)]
@@ -92,6 +92,14 @@ pub struct Limits {
     pub packets: u32,
     /// Largest frame a buffer holds, headroom not counted.
     pub frame: u16,
+    /// Large packet buffers of the process, for packets put together from fragments.
+    pub large_packets: u32,
+    /// Largest packet in one of those, headroom not counted. Larger ones are not put together.
+    pub large_frame: u16,
+    /// What fragments may hold on to; its `size` is at most `large_frame`.
+    pub reassembly: ReassemblyLimits,
+    /// First fragments remembered for those that follow them, in each direction.
+    pub fragments: usize,
     /// VIPs.
     pub vips: usize,
     /// Inbound SAs.
@@ -129,6 +137,10 @@ impl Default for Limits {
         Limits {
             packets: 16_383,
             frame: 2048,
+            large_packets: 255,
+            large_frame: 9216,
+            reassembly: ReassemblyLimits::default(),
+            fragments: 1024,
             vips: 64,
             inbound: 1024,
             outbound: 1024,

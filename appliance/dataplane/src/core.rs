@@ -27,8 +27,12 @@ const ATTEMPTS: usize = 4;
 /// An mbuf as the stages see it.
 pub(crate) struct Packet(Mbuf);
 
-/// The pool that packets of our own come from.
-pub(crate) struct Pool(pub(crate) Mempool);
+/// The pools that packets of our own come from.
+pub(crate) struct Pool {
+    pub(crate) packets: Mempool,
+    /// Few, for packets put together from fragments.
+    pub(crate) large: Mempool,
+}
 
 /// A core with everything it owns. It is made by the starter, runs on its thread, and comes back when it ends, so that
 /// nothing is freed on the thread.
@@ -233,7 +237,11 @@ impl Source for Pool {
     type Packet = Packet;
 
     fn fresh(&mut self) -> Option<Packet> {
-        self.0.alloc().map(Packet::unwatched)
+        self.packets.alloc().map(Packet::unwatched)
+    }
+
+    fn fresh_large(&mut self) -> Option<Packet> {
+        self.large.alloc().map(Packet::unwatched)
     }
 }
 

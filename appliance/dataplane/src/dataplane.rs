@@ -32,6 +32,7 @@ pub struct Dataplane {
     running: Vec<Running>,
     ports: Vec<Port>,
     pool: Mempool,
+    large: Mempool,
     eal: Eal,
 }
 
@@ -100,6 +101,16 @@ impl Dataplane {
                 ..MempoolConfig::default()
             },
         )?;
+        let large = Mempool::new(
+            eal,
+            &MempoolConfig {
+                name: format!("large{number}"),
+                count: limits.large_packets,
+                cache: 0,
+                data_room: limits.large_frame,
+                ..MempoolConfig::default()
+            },
+        )?;
         let (ports, mut queues) = start_ports(eal, config, &pool)?;
         let macs: Vec<Mac> = ports.iter().zip(0..).map(|(port, at)| own_mac(port, at)).collect();
         let world = Arc::new(World::new(config, &macs));
@@ -107,7 +118,7 @@ impl Dataplane {
             (0..config.cores.len()).map(|core| ring::mpsc(eal, &format!("core{number}.{core}"), limits.ring)).collect();
         let (senders, receivers): (Vec<RingSender<Multi>>, Vec<RingReceiver>) = rings?.into_iter().unzip();
 
-        let mut dataplane = Dataplane { running: Vec::new(), ports, pool, eal: eal.clone() };
+        let mut dataplane = Dataplane { running: Vec::new(), ports, pool, large, eal: eal.clone() };
         for (config_at, receiver) in receivers.into_iter().enumerate() {
             let rings = senders.iter().map(clone_sender).collect();
             let own = own_ports(&config.cores[config_at].ports, &mut queues);
@@ -131,7 +142,7 @@ impl Dataplane {
         let events = Arc::new(ArrayQueue::new(limits.events.max(1)));
         let mail = Mail::new(events.clone(), stats.clone());
         let out = Outbox::new(config.ports.len(), config.cores.len(), stats.clone());
-        let source = Pool(self.pool.clone());
+        let source = Pool { packets: self.pool.clone(), large: self.large.clone() };
         let engine = Engine::new(core_config, world.clone(), source, mail, out, [random_seed(), random_seed()])?;
         let core =
             Core { engine, ports, ring, rings, orders: orders.clone(), idle: core_config.idle, stats: stats.clone() };
@@ -181,9 +192,9 @@ impl Dataplane {
         &self.ports
     }
 
-    /// Packets of the pool that are under way somewhere.
+    /// Packets of the pools that are under way somewhere.
     pub fn packets_in_use(&self) -> u32 {
-        self.pool.in_use()
+        self.pool.in_use() + self.large.in_use()
     }
 
     /// What DPDK had to warn about at start: no huge pages.
@@ -285,7 +296,10 @@ fn settle_in(cpu: Option<usize>, eal: &Eal) -> Result<dpdk_ffi::Registration, St
 
 fn eal_config(config: &DataplaneConfig) -> EalConfig {
     let each = u32::from(config.limits.frame) + PACKET_OVERHEAD;
-    let packets_mb = (u64::from(config.limits.packets) * u64::from(each)).div_ceil(1 << 20) as u32;
+    let large = u32::from(config.limits.large_frame) + PACKET_OVERHEAD;
+    let bytes = |count: u32, each: u32| u64::from(count) * u64::from(each);
+    let packets = bytes(config.limits.packets, each) + bytes(config.limits.large_packets, large);
+    let packets_mb = packets.div_ceil(1 << 20) as u32;
     let mut eal = config.eal.clone();
     eal.memory_mb = eal.memory_mb.max(packets_mb + OTHER_MEMORY_MB);
     // A vdev has a driver's name in front; a PCI address begins with digits and has colons.

@@ -10,8 +10,10 @@ use phalanx_wire::{Buffer, CoreId, DropReason, IpHeader, Mac, protocol};
 
 use crate::clock::Now;
 use crate::config::{CoreConfig, PortRole};
+use crate::fragments::Fragments;
 use crate::inbound_router::{Arrived, RouterSide};
 use crate::inbound_target::{Linked, TargetSide};
+use crate::inner_fragments::InnerFragments;
 use crate::laps::Step;
 use crate::mail::Mail;
 use crate::neighbour::Neighbours;
@@ -32,6 +34,8 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) router: RouterSide<S::Packet>,
     pub(crate) target: TargetSide,
     pub(crate) outbound: OutboundSide<S::Packet>,
+    pub(crate) fragments: Fragments<S::Packet>,
+    pub(crate) inner: InnerFragments,
     /// By port index: this core's network and link ports.
     pub(crate) stations: Box<[Option<Station<S::Packet>>]>,
     /// The port that inner packets are delivered by.
@@ -69,6 +73,8 @@ impl<S: Source> Engine<S> {
             router: RouterSide::new(config.router, limits, seeds[0])?,
             target: TargetSide::new(config.target, limits, seeds[1])?,
             outbound: OutboundSide::new(limits),
+            fragments: Fragments::new(me, limits),
+            inner: InnerFragments::new(limits, seeds[0])?,
             stations: world.ports.iter().enumerate().map(station).collect(),
             application: world.application(me),
             out,
@@ -134,6 +140,14 @@ impl<S: Source> Engine<S> {
         if is_nd(&ip, packet.bytes()) {
             return self.on_nd(port, packet, &ip, asker, now);
         }
+        let (packet, ip) = if self.is_link_fragment(port, &ip) {
+            match self.gather(PortRole::Link, packet, &ip, now) {
+                Some(whole) => whole,
+                None => return,
+            }
+        } else {
+            (packet, ip)
+        };
         if ip.upper == protocol::GRE && self.world.ports[port].has(ip.dst) {
             match self.take_gre(port, packet, &ip) {
                 Some(Ok(link)) => linked.push(link),

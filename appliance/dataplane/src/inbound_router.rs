@@ -18,6 +18,7 @@ use crate::command::LinkEnd;
 use crate::config::Limits;
 use crate::engine::{Batch, Engine};
 use crate::hold::{Held, HoldPool};
+use crate::inner_fragments::FragmentBatches;
 use crate::laps::Step;
 use crate::notes::{Fact, Segment};
 use crate::opening::Opening;
@@ -51,7 +52,7 @@ pub(crate) struct RouterSide<P> {
     pub(crate) draining: bool,
     /// How often control is told of paths that fell.
     pub(crate) mtu_bucket: Bucket,
-    peeked: Box<[Peeked]>,
+    pub(crate) peeked: Box<[Peeked]>,
 }
 
 /// What a router keeps of an inbound SA beside its windows.
@@ -84,9 +85,9 @@ pub(crate) struct Arrived<P> {
 }
 
 /// A packet that passed the window's check; what [`Arrived`] does not say.
-struct Peeking<P> {
+pub(crate) struct Peeking<P> {
     arrived: Arrived<P>,
-    sa: InboundIndex,
+    pub(crate) sa: InboundIndex,
     seq: u64,
     /// `None` where nothing could be made of the packet.
     job: Option<PeekJob>,
@@ -109,7 +110,7 @@ impl<P> RouterSide<P> {
             sas: (0..limits.inbound).map(|_| RouterSa::default()).collect(),
             held: HoldPool::new(limits.held, limits.held_each),
             above: Above::default(),
-            scratch: (0..burst).map(|_| Scratch::new(usize::from(limits.frame))).collect(),
+            scratch: (0..burst).map(|_| Scratch::new(usize::from(limits.frame.max(limits.large_frame)))).collect(),
             purges: Purges::default(),
             ended: Ended::new((connections / 8).max(ENDED_LEAST), ENDED_MS, seed)?,
             draining: false,
@@ -142,6 +143,7 @@ impl<S: Source> Engine<S> {
             return;
         }
         let asked = arrived.len();
+        let arrived = self.whole(arrived, now);
         let mut burst = self.look_up(arrived, now);
         self.out.lap(Step::LookUp, asked);
         self.peek(&mut burst);
@@ -150,11 +152,16 @@ impl<S: Source> Engine<S> {
         self.out.lap(Step::Peek, peeked);
         let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
         let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
-        for (one, seen) in burst.into_iter().zip(seen) {
+        let mut fragments = FragmentBatches::default();
+        for (at, (one, mut seen)) in burst.into_iter().zip(seen).enumerate() {
+            let piece = self.piece(&one, &mut seen, at);
             let decision = self.decide(&one, &seen, now);
             let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
             let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, .. } = one;
             let opening = Opening { packet, ip, vip, sa, seq, filtered: false };
+            let Some((slot, opening)) = self.sort_fragment(piece, &decision, (slot, opening), &mut fragments) else {
+                continue;
+            };
             match decision {
                 Decision::Forward { target } => self.forward(slot, target, opening, now, &mut linked),
                 Decision::OpenThenSelect => syns.push((slot, opening)),
@@ -166,7 +173,9 @@ impl<S: Source> Engine<S> {
         }
         self.out.lap(Step::Decide, peeked);
         self.prove_syns(syns, now, &mut linked);
+        self.prove_firsts(&mut fragments, now, &mut linked);
         self.take_own(own, now);
+        self.follow(fragments, now, &mut linked);
         self.open_linked(linked, now);
     }
 

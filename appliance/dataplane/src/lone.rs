@@ -24,15 +24,18 @@ const ROOM: usize = FRONT + 2304;
 /// Notes that wait to be read.
 const NOTES: usize = 4096;
 
+/// Room of a packet that is put together from fragments.
+const LARGE: usize = FRONT + 9216;
+
 /// A packet in memory of its own: as an mbuf, a pointer to move.
 pub struct LonePacket(Box<Memory>);
 
 #[repr(align(64))]
-struct Memory {
+struct Memory<B: ?Sized = [u8]> {
     start: usize,
     end: usize,
     mark: u32,
-    bytes: [u8; ROOM],
+    bytes: B,
 }
 
 /// The first core of a configuration. Its time stands still unless it is let [`pass`](LoneCore::pass).
@@ -169,7 +172,7 @@ impl Buffer for LonePacket {
     }
     #[inline]
     fn grow_back(&mut self, n: usize) -> Result<(), NoRoom> {
-        let end = self.0.end.checked_add(n).filter(|end| *end <= ROOM).ok_or(NoRoom)?;
+        let end = self.0.end.checked_add(n).filter(|end| *end <= self.0.bytes.len()).ok_or(NoRoom)?;
         self.0.end = end;
         Ok(())
     }
@@ -187,5 +190,8 @@ impl Source for Heap {
     type Packet = LonePacket;
     fn fresh(&mut self) -> Option<LonePacket> {
         Some(LonePacket::new())
+    }
+    fn fresh_large(&mut self) -> Option<LonePacket> {
+        Some(LonePacket(Box::new(Memory { start: FRONT, end: FRONT, mark: 0, bytes: [0; LARGE] })))
     }
 }

@@ -1,7 +1,7 @@
 //! Opening a burst of ESP packets: what a target does with what it was sent, and a router with what it keeps.
 
 use phalanx_aead::{OpenOp, open_burst};
-use phalanx_ipsec::{InboundIndex, OpenJob, Role, Subject};
+use phalanx_ipsec::{InboundIndex, OpenJob, Role};
 use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen};
 use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
 
@@ -100,11 +100,12 @@ impl<S: Source> Engine<S> {
         }
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         let inner = sa.finish(packet, &facts.job)?;
-        let subject = Subject::inbound(&inner.header, packet.bytes());
+        let (peer, number) = (sa.params().peer, facts.job.seq);
+        let subject = self.inner.opened(role, peer, number, (&inner.header, packet.bytes()), now)?;
         self.out.note(packet, || Fact::Opened(subject));
         sa.fits(&subject)?;
-        let (peer, tunnel) = (sa.params().peer, sa.params().tunnel);
         let clamps = sa.clamps().then_some(sa.params().vip);
+        let tunnel = sa.params().tunnel;
         let log = !facts.filtered && self.tables.permits(facts.vip, &tunnel, &subject)?;
         // The other half of the tunnel knows how large our answers may be.
         let half = clamps.and_then(|vip| self.tables.cache.outbound(self.tables.cache.current_of(vip, tunnel)?));

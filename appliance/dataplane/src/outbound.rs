@@ -1,7 +1,7 @@
 //! Outbound: what the application sends from a VIP is sealed here and goes straight to the network (R17-R19).
 
 use phalanx_aead::{SealOp, seal_burst};
-use phalanx_ipsec::{Action, Origin, OutboundIndex, SealJob, SeqNo, Subject};
+use phalanx_ipsec::{Action, Origin, OutboundIndex, SealJob, SeqNo};
 use phalanx_steering::ConnKey;
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, protocol};
@@ -82,7 +82,7 @@ impl<S: Source> Engine<S> {
             count += 1;
             let way = application_ip(&mut packet).and_then(|ip| {
                 trim(&mut packet, ip.total_len);
-                self.way_out(&ip, packet.bytes(), packet.mark())
+                self.way_out(&ip, packet.bytes(), packet.mark(), now)
             });
             match way {
                 Ok(Way::Sa(sa, log)) => self.enlist(&mut burst, Outgoing { packet, sa, log }, now),
@@ -100,10 +100,10 @@ impl<S: Source> Engine<S> {
         self.seal(burst, now);
     }
 
-    fn way_out(&self, ip: &IpHeader, packet: &[u8], mark: u32) -> Result<Way, DropReason> {
+    fn way_out(&mut self, ip: &IpHeader, packet: &[u8], mark: u32, now: Now) -> Result<Way, DropReason> {
         let Some(slot) = self.served(ip.src) else { return Err(stranger(ip)) };
         let vip = self.tables.vips.at(slot).ok_or(DropReason::SpoofedVip)?;
-        let subject = Subject::outbound(ip, packet);
+        let subject = self.inner.sent(ip, packet, now)?;
         let filters = self.tables.filters.as_ref().ok_or(DropReason::NoFilter)?;
         // A tunnel of one VIP may carry another of the same router: IPv6 through IPv4.
         let of = |id| self.tables.vips.by_id(id).is_some_and(|other| other.shares_router(vip));

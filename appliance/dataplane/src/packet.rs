@@ -18,6 +18,8 @@ pub(crate) trait Source {
     type Packet: Buffer + Marked;
     /// An empty packet with headroom, unless there is none left.
     fn fresh(&mut self) -> Option<Self::Packet>;
+    /// The same with room for [`Limits::large_frame`](crate::config::Limits::large_frame) bytes.
+    fn fresh_large(&mut self) -> Option<Self::Packet>;
 }
 
 /// A packet that holds `bytes`.

@@ -35,15 +35,15 @@ pub(crate) struct Above {
 }
 
 /// A packet with its VIP's slot.
-type Slotted<P> = (u16, Opening<P>);
+pub(crate) type Slotted<P> = (u16, Opening<P>);
 
 /// A genuine packet: the integrity check of its copy was good.
-struct Genuine<P> {
-    slot: u16,
-    opening: Opening<P>,
-    job: OpenJob,
+pub(crate) struct Genuine<P> {
+    pub(crate) slot: u16,
+    pub(crate) opening: Opening<P>,
+    pub(crate) job: OpenJob,
     /// Where its copy is, in plaintext.
-    copy: usize,
+    pub(crate) copy: usize,
 }
 
 impl<S: Source> Engine<S> {
@@ -89,7 +89,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Opens a copy of each packet; what is not genuine is dropped here.
-    fn open_copies(&mut self, burst: Batch<Slotted<S::Packet>>) -> Batch<Genuine<S::Packet>> {
+    pub(crate) fn open_copies(&mut self, burst: Batch<Slotted<S::Packet>>) -> Batch<Genuine<S::Packet>> {
         let mut copied: Batch<Genuine<S::Packet>> = Batch::new();
         for (slot, opening) in burst {
             let copy = copied.len();
@@ -149,7 +149,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Whether this router may accept the number itself.
-    fn within(&self, at: InboundIndex, seq: u64) -> Result<(), DropReason> {
+    pub(crate) fn within(&self, at: InboundIndex, seq: u64) -> Result<(), DropReason> {
         let sa = &self.router.sas[at.0 as usize];
         if seq <= sa.floor {
             Err(DropReason::TooOld)
@@ -168,7 +168,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    fn wait_for_ceiling(&mut self, opening: Opening<S::Packet>, now: Now) {
+    pub(crate) fn wait_for_ceiling(&mut self, opening: Opening<S::Packet>, now: Now) {
         let (at, seq) = (opening.sa, opening.seq);
         let RouterSideParts { sa, held, above } = parts(&mut self.router, at);
         let known = above.waiting.iter().any(|(other, _)| *other == at);

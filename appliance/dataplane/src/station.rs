@@ -10,6 +10,7 @@ use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Arp, Buffer, DropReason, Frame, Icmp4, Icmp6, IpHeader, Mac, arp, nd, protocol};
 
 use crate::clock::Now;
+use crate::config::PortRole;
 use crate::engine::Engine;
 use crate::laps::Span;
 use crate::neighbour::{Due, Neighbours, Resolved};
@@ -49,7 +50,12 @@ impl<S: Source> Engine<S> {
             return self.out.parcel(facts.owner, Parcel::Send(port), packet);
         }
         if packet.bytes().len() > facts.mtu {
-            return self.out.drop(packet, DropReason::TooBig);
+            if facts.role != PortRole::Link {
+                return self.out.drop(packet, DropReason::TooBig);
+            }
+            // Between boxes of ours: put together there, if we are believed (R14).
+            let mtu = facts.mtu;
+            return self.cut(packet, mtu, |engine, piece| engine.send(port, piece, now));
         }
         let hop = destination(packet.bytes()).and_then(|to| facts.next_hop(to));
         let (Some(hop), Some(station)) = (hop, &mut self.stations[port]) else {
@@ -82,7 +88,11 @@ impl<S: Source> Engine<S> {
         if facts.owner != self.me {
             return self.out.parcel(facts.owner, Parcel::Deliver(port), packet);
         }
-        // The host's stack takes what fits a buffer: its MTU bounds what it sends.
+        // Its driver takes nothing larger, ever; the host's stack puts the pieces together.
+        if packet.bytes().len() > facts.mtu {
+            let mtu = facts.mtu;
+            return self.cut(packet, mtu, |engine, piece| engine.deliver_by(port, piece));
+        }
         self.out.passed(Stage::Delivered, 1);
         self.out.note(&packet, || Fact::Delivered);
         self.frame(port, facts.host_mac, packet);

@@ -80,6 +80,10 @@ pub enum Stage {
     CutInner,
     /// Sealed packets cut in pieces.
     CutOuter,
+    /// Packets put together from fragments.
+    Reassembled,
+    /// Packets cut into fragments.
+    Cut,
 }
 
 impl Stage {
@@ -108,6 +112,8 @@ impl Stage {
         Stage::TooBigTold,
         Stage::CutInner,
         Stage::CutOuter,
+        Stage::Reassembled,
+        Stage::Cut,
     ];
     /// How many there are.
     pub const COUNT: usize = Stage::ALL.len();
@@ -138,6 +144,8 @@ impl Stage {
             Stage::TooBigTold => "too-big-told",
             Stage::CutInner => "cut-inner",
             Stage::CutOuter => "cut-outer",
+            Stage::Reassembled => "reassembled",
+            Stage::Cut => "cut",
         }
     }
 }

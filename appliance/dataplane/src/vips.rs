@@ -87,6 +87,12 @@ impl Vips {
         self.at_mut(slot)
     }
 
+    /// Whether link packets from `remote` to `local` on a port are those of some VIP's router (R14).
+    pub(crate) fn is_router(&self, port: usize, local: IpAddr, remote: IpAddr) -> bool {
+        let end = GreEnd { port, local, remote };
+        self.slots.iter().flatten().any(|vip| vip.router == Some(end))
+    }
+
     /// Adds a VIP whose number and address are new; gives it back when there is no room.
     pub(crate) fn add(&mut self, entry: Box<VipEntry>, settled: bool) -> Result<(), Box<VipEntry>> {
         let taken = self.by_id.value(&entry.id).is_some() || self.by_address.value(&entry.address).is_some();

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use phalanx_wire::{Fragment, IpHeader, PeerId, TargetId, protocol};
+use phalanx_wire::{Flow, Fragment, IpHeader, PeerId, protocol};
 
 use crate::SteeringError;
 use crate::hash::{Seed, keyed};
@@ -118,8 +118,8 @@ impl<V: Copy> Firsts<V> {
 pub struct Follow {
     /// The first one's sequence number.
     pub number: u64,
-    /// To the target of the connection, or none: to the router itself, as the first one.
-    pub target: Option<TargetId>,
+    /// Its connection, to whose target they go; none: they stay with the router, as the first one did.
+    pub flow: Option<Flow>,
 }
 
 impl Follow {

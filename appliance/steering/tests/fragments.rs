@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use phalanx_steering::fragments::{KEEP_MS, NEAR};
 use phalanx_steering::{Firsts, Follow, FragmentKey, Piece, Seen};
-use phalanx_wire::{PeerId, TargetId, TcpFlags, TcpHeader, ip, ipv4, protocol, tcp};
+use phalanx_wire::{PeerId, TcpFlags, TcpHeader, ip, ipv4, protocol, tcp};
 use proptest::prelude::*;
 
 fn key(peer: u32, id: u32, host: u8) -> FragmentKey {
@@ -40,7 +40,7 @@ proptest! {
 
 #[test]
 fn a_later_fragment_has_a_number_soon_after_its_first() {
-    let follow = Follow { number: 100, target: Some(TargetId(1)) };
+    let follow = Follow { number: 100, flow: None };
     assert!(follow.is_near(101) && follow.is_near(100 + NEAR));
     assert!(!follow.is_near(100) && !follow.is_near(99) && !follow.is_near(101 + NEAR));
 }

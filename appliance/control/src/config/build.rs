@@ -73,6 +73,8 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
             sas: sas_most,
             // RFC 1191 §6.3, RFC 8201 §4: ten minutes.
             path_mtu_age: largest(draft.limits.path_mtu_age, 600),
+            fragmented_packets: largest(draft.limits.fragmented_packets, 64),
+            fragment_ms: largest(draft.limits.fragment_ms, 2_000),
         },
         cores: draft.cores.into_iter().map(|c| core(c, &ports)).collect::<Option<Vec<_>>>()?,
         filters: draft.filters.into_iter().map(|f| filter(f, &vips)).collect::<Option<Vec<_>>>()?,

@@ -123,6 +123,10 @@ pub struct Limits {
     pub sas: u32,
     /// A path MTU that fell is believed for so many seconds.
     pub path_mtu_age: u32,
+    /// Packets in fragments that may be incomplete at a time, per core.
+    pub fragmented_packets: u32,
+    /// How long one may be, in milliseconds.
+    pub fragment_ms: u32,
 }
 
 /// `[[port]]`

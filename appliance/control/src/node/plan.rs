@@ -13,7 +13,7 @@ use phalanx_ipsec::{
     Selectors, TunnelName,
 };
 use phalanx_steering::Policy;
-use phalanx_wire::{CoreId, Epoch, PeerId, Spi, TargetId, VipId};
+use phalanx_wire::{CoreId, Epoch, PeerId, ReassemblyLimits, Spi, TargetId, VipId};
 
 use super::distribution;
 use crate::config::{self, Config};
@@ -25,9 +25,14 @@ pub const FIRST_EPOCH: Epoch = Epoch(1);
 /// Dynamic rules that come with SAs stand behind everything the operator wrote.
 const DYNAMIC_RANK: u32 = 1 << 20;
 
+/// What the host's stack is given in one piece: no TAP driver takes more. What the stack itself may send is [`application_mtu`].
+const HOST_MTU: u16 = 1500;
+/// One source may have so much of what is kept in fragments.
+const SHARE_OF_SOURCE: usize = 4;
+
 /// The data plane of this node.
 pub fn dataplane(config: &Config) -> dp::DataplaneConfig {
-    let ports = config.ports.iter().enumerate().map(|(at, port)| self::port(config, at, port)).collect();
+    let ports = config.ports.iter().enumerate().map(|(at, port)| self::port(at, port)).collect();
     let cores = config.cores.iter().enumerate().map(|(at, core)| self::core(at, core)).collect();
     let sas = config.limits.sas as usize;
     dp::DataplaneConfig {
@@ -48,13 +53,25 @@ pub fn dataplane(config: &Config) -> dp::DataplaneConfig {
             tracked: config.limits.connections as usize,
             connections_per_peer: config.limits.connections_per_peer,
             half_open_per_peer: config.limits.half_open_per_peer,
+            reassembly: reassembly(&config.limits),
             peers: config.limits.peers as usize,
             ..dp::Limits::default()
         },
     }
 }
 
-fn port(config: &Config, at: usize, port: &config::Port) -> dp::PortConfig {
+fn reassembly(limits: &config::Limits) -> ReassemblyLimits {
+    let datagrams = limits.fragmented_packets as usize;
+    let datagrams_per_source = (datagrams / SHARE_OF_SOURCE).max(1);
+    ReassemblyLimits {
+        timeout_ms: u64::from(limits.fragment_ms),
+        datagrams,
+        datagrams_per_source,
+        ..ReassemblyLimits::default()
+    }
+}
+
+fn port(at: usize, port: &config::Port) -> dp::PortConfig {
     let addresses = port.addresses.iter().map(|net| (net.addr(), net.prefix_len())).collect();
     dp::PortConfig {
         name: port.name.clone(),
@@ -64,7 +81,7 @@ fn port(config: &Config, at: usize, port: &config::Port) -> dp::PortConfig {
             config::PortRole::Link => dp::PortRole::Link,
             config::PortRole::Application => dp::PortRole::Application,
         },
-        mtu: port.mtu.unwrap_or_else(|| application_mtu(config)),
+        mtu: port.mtu.unwrap_or(HOST_MTU),
         addresses,
         gateways: port.next_hops.clone(),
         host_mac: None,

@@ -5,12 +5,12 @@ use super::*;
 const SYN: u8 = TcpFlags::SYN;
 const ACK: u8 = TcpFlags::ACK;
 
-fn gre(local: u8, remote: u8) -> GreEnd {
+pub(super) fn gre(local: u8, remote: u8) -> GreEnd {
     GreEnd { port: LINK, local: addr(&format!("10.78.0.{local}")), remote: addr(&format!("10.78.0.{remote}")) }
 }
 
 /// A router (1) with a target (11) in another box.
-fn two_boxes() -> (Bench, Bench, Client) {
+pub(super) fn two_boxes() -> (Bench, Bench, Client) {
     let (mut router, mut target) = (Bench::new(1), Bench::new(11));
     router.route_vip(&[(1, LinkEnd::Gre(gre(1, 11), CoreId(0)))]);
     target.set_vip(None);
@@ -20,7 +20,7 @@ fn two_boxes() -> (Bench, Bench, Client) {
 }
 
 /// Carries frames over the link until nobody sends any more; the packets that went from the router to the target.
-fn carry(router: &mut Bench, target: &mut Bench) -> Vec<Vec<u8>> {
+pub(super) fn carry(router: &mut Bench, target: &mut Bench) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     for _ in 0..4 {
         for frame in router.sent(LINK) {

@@ -1,5 +1,6 @@
 //! One core or several without a driver: frames in, frames out, events out; and a client with SAs of its own.
 
+mod fragments;
 mod inbound;
 mod links;
 mod many;
@@ -70,6 +71,9 @@ impl Source for Memory {
     type Packet = VecBuffer;
     fn fresh(&mut self) -> Option<VecBuffer> {
         Some(VecBuffer::with_room(128, 2048))
+    }
+    fn fresh_large(&mut self) -> Option<VecBuffer> {
+        Some(VecBuffer::with_room(128, 9216))
     }
 }
 

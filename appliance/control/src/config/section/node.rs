@@ -125,6 +125,8 @@ pub(in crate::config) struct LimitsDraft {
     pub peers: Option<At<u32>>,
     pub sas: Option<At<u32>>,
     pub path_mtu_age: Option<At<u32>>,
+    pub fragmented_packets: Option<At<u32>>,
+    pub fragment_ms: Option<At<u32>>,
 }
 
 impl LimitsDraft {
@@ -144,6 +146,8 @@ impl LimitsDraft {
             peers: bounded("peers", 1 << 20),
             sas: bounded("sas", 1 << 20),
             path_mtu_age: bounded("path_mtu_age", 86_400),
+            fragmented_packets: bounded("fragmented_packets", 256),
+            fragment_ms: bounded("fragment_ms", 60_000),
         };
         f.finish();
         draft
