@@ -13,6 +13,7 @@
 #   OUTER INNER MODE ESN     the tunnel, as for guest-sa; default 4, OUTER, tunnel, 0
 #   WINDOW                   the client's replay window; default 64
 #   SELECT                   round-robin | least-connections
+#   NETWORK_DRIVER           the nodes' network ports; default net_af_packet, before which the kernel puts IPv4 fragments together; net_af_xdp does not
 #   GATEWAY GATEWAY_MTU      what is between the client and the network (bed.sh); the client is then 10.88.0.10 and fd88::10, and the nodes
 #                            reach it through 10.77.0.20 and fd77::20
 
@@ -22,7 +23,7 @@ set -euo pipefail
 
 ROOT=$(cd "$LIB/../.." && pwd)
 PHALANX=${PHALANX:-${CARGO_TARGET_DIR:-$ROOT/target}/release/phalanx}
-: "${OUTER:=4}" "${MODE:=tunnel}" "${ESN:=0}" "${WINDOW:=64}" "${SELECT:=round-robin}"
+: "${OUTER:=4}" "${MODE:=tunnel}" "${ESN:=0}" "${WINDOW:=64}" "${SELECT:=round-robin}" "${NETWORK_DRIVER:=net_af_packet}"
 : "${INNER:=$OUTER}"
 [ "$MODE" = tunnel ] || INNER=$OUTER
 SPI_TO_VIP=4097 SPI_TO_CLIENT=8193
@@ -72,7 +73,7 @@ hugepages = "never"
 
 [[port]]
 name = "net"
-device = "net_af_packet,iface=net0"
+device = "$NETWORK_DRIVER,iface=net0"
 role = "network"
 addresses = ["10.77.0.$2/24", "fd77::$2/64"]
 $([ "$GATEWAY" = none ] || echo 'next_hops = ["10.77.0.20", "fd77::20"]')

@@ -41,12 +41,21 @@ pub struct Tunnel {
     pub window: u32,
     /// What the client is behind.
     pub gateway: Gateway,
+    /// DPDK's driver of the nodes' network ports.
+    pub driver: &'static str,
 }
 
 impl Tunnel {
     /// IPv4 in IPv4, 32-bit numbers, the client on the bridge.
-    pub const PLAIN: Tunnel =
-        Tunnel { outer: 4, inner: 4, mode: "tunnel", esn: false, window: 64, gateway: Gateway::None };
+    pub const PLAIN: Tunnel = Tunnel {
+        outer: 4,
+        inner: 4,
+        mode: "tunnel",
+        esn: false,
+        window: 64,
+        gateway: Gateway::None,
+        driver: "net_af_packet",
+    };
 
     /// The VIP as it stands in a URL.
     pub fn host(&self) -> &'static str {
@@ -339,6 +348,9 @@ fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {
         Gateway::Route { mtu } => command.env("GATEWAY", "route").env("GATEWAY_MTU", mtu.to_string()),
         Gateway::Nat { mtu } => command.env("GATEWAY", "nat").env("GATEWAY_MTU", mtu.to_string()),
     };
-    command.env("ESN", u8::from(tunnel.esn).to_string()).env("WINDOW", tunnel.window.to_string());
+    command
+        .env("ESN", u8::from(tunnel.esn).to_string())
+        .env("WINDOW", tunnel.window.to_string())
+        .env("NETWORK_DRIVER", tunnel.driver);
     command
 }

@@ -6,6 +6,7 @@
 mod attacker;
 mod exits;
 mod eyes;
+mod fragments;
 mod killed;
 mod nat;
 mod reload;
