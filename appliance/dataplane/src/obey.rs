@@ -165,11 +165,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    fn set_filters(&mut self, mut filters: Box<phalanx_ipsec::FilterTable>) -> Answer {
-        if filters.bind(&mut self.tables.cache).is_err() {
-            self.trash(Trash::Filters(filters));
-            return Err(Refused::TableFull);
-        }
+    fn set_filters(&mut self, filters: Box<phalanx_ipsec::FilterTable>) -> Answer {
         if let Some(old) = self.tables.filters.replace(filters) {
             self.trash(Trash::Filters(old));
         }

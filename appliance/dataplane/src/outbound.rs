@@ -106,15 +106,14 @@ impl<S: Source> Engine<S> {
         let subject = self.inner.sent(ip, packet, now)?;
         let filters = self.tables.filters.as_ref().ok_or(DropReason::NoFilter)?;
         // A tunnel of one VIP may carry another of the same router: IPv6 through IPv4.
-        let of = |id| self.tables.vips.by_id(id).is_some_and(|other| other.shares_router(vip));
-        let at = filters.find_of(of, &subject).ok_or(DropReason::NoFilter)?;
+        let at = filters.find_together(vip.entry.id, &subject).ok_or(DropReason::NoFilter)?;
         let filter = &filters.filters()[at];
         match filter.action {
             Action::Permit => return Ok(Way::Clear),
             Action::Deny => return Err(DropReason::FilterDeny),
             Action::Protect(_) => {}
         }
-        let tunnel = filters.tunnel(at).ok_or(DropReason::NoSa)?;
+        let tunnel = filters.tunnel(at, &self.tables.cache).ok_or(DropReason::NoSa)?;
         let sa = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
         let params = self.tables.cache.outbound(sa).ok_or(DropReason::NoSa)?;
         self.out.notes.note(mark, || Fact::Protect(params.id(), params.params().spi));

@@ -29,11 +29,6 @@ impl Vip {
         self.targets.as_ref()?.targets.iter().enumerate().find(|(_, target)| target.id == id)
     }
 
-    /// One router made the rules of both.
-    pub(crate) fn shares_router(&self, other: &Vip) -> bool {
-        (self.entry.router_core, self.router) == (other.entry.router_core, other.router)
-    }
-
     /// Whether new connections to the port go to targets.
     pub(crate) fn distributes(&self, port: u16) -> bool {
         self.targets.as_ref().is_some_and(|set| set.distribution.names(port))

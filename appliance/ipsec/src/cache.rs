@@ -291,6 +291,12 @@ impl ShadowCache {
         }
     }
 
+    /// The number of a tunnel name, if it has one.
+    #[must_use]
+    pub fn tunnel(&self, vip: VipId, name: TunnelName) -> Option<TunnelIndex> {
+        self.place(vip, name).ok().map(|place| TunnelIndex(self.by_name[place]))
+    }
+
     /// Where the name stands in `by_name`, or would stand.
     fn place(&self, vip: VipId, name: TunnelName) -> Result<usize, usize> {
         self.by_name.binary_search_by(|n| {

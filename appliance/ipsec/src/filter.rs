@@ -1,10 +1,26 @@
 //! Filters: the SPD as an ordered list, first match decides (RFC 4301 §4.4.1, R4, R16, R17).
+//!
+//! The order is what the operator sees. A look-up goes through a tree that is made of the rules when they change, with
+//! what was found for the flows of late in front of it: see the modules below.
+
+mod flows;
+mod prefixes;
+mod tree;
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use phalanx_wire::VipId;
 use serde::{Deserialize, Serialize};
 
+use self::flows::{Flows, Key};
+use self::tree::{NOTHING, Tree};
 use crate::cache::{ShadowCache, TunnelIndex};
-use crate::{IpsecError, Selectors, Subject, TunnelName};
+use crate::{Selectors, Subject, TunnelName};
+
+/// Rules that may make a packet take more steps than this to look up are not for a fast path: see [`FilterTable::worst`].
+pub const MANY_STEPS: u32 = 1024;
 
 /// What happens to a packet that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,64 +48,191 @@ pub struct Filter {
 }
 
 /// The rules of one core in order. Replaced as a whole, never changed in place.
-#[derive(Clone, Debug, Default)]
+///
+/// The rules themselves are shared by all cores of a process; what a core finds out for itself is its own.
+#[derive(Clone, Debug)]
 pub struct FilterTable {
-    filters: Vec<Filter>,
-    tunnels: Vec<Option<TunnelIndex>>,
+    rules: Arc<Rules>,
+    /// By rule: the tunnel it leads to, once its first packet asked for it.
+    tunnels: Box<[Cell<Option<TunnelIndex>>]>,
+    flows: Flows,
+}
+
+#[derive(Debug)]
+struct Rules {
+    filters: Box<[Filter]>,
+    /// By rule: its place among its router's rules.
+    ranks: Box<[u32]>,
+    /// By rule, apart, so that a look takes one place in memory.
+    selectors: Box<[Selectors]>,
+    /// By VIP, ascending: its list, and the list of all rules of its router.
+    vips: Box<[(VipId, u16, u16)]>,
+    lists: Box<[Tree]>,
+    /// Also of VIPs that have no rules.
+    one_router: bool,
 }
 
 impl FilterTable {
-    /// Rules in the order in which they are tried.
+    /// Rules in the order in which they are tried, all of one router, as all VIPs are.
     #[must_use]
     pub fn new(filters: Vec<Filter>) -> FilterTable {
-        let tunnels = vec![None; filters.len()];
-        FilterTable { filters, tunnels }
+        FilterTable::made((0..).zip(filters).collect(), &[], true)
     }
 
-    /// Looks the tunnel names up once, so that a packet finds its outbound SA by a number.
+    /// Rules with their ranks, in the order in which they are tried, and all VIPs there are, each with a number of its
+    /// router.
     ///
-    /// A core does this when it gets the table; the indexes are the core's own.
-    ///
-    /// # Errors
-    /// [`IpsecError::TableFull`] when the cache knows its limit of tunnels; the rule then has no tunnel index.
-    pub fn bind(&mut self, cache: &mut ShadowCache) -> Result<(), IpsecError> {
-        for (filter, tunnel) in self.filters.iter().zip(&mut self.tunnels) {
-            if let Action::Protect(name) = filter.action {
-                *tunnel = Some(cache.intern(filter.vip, name)?);
+    /// Takes about 1 µs for each rule and some 350 bytes; at most some 15 kB for a rule, of sets made for it.
+    #[must_use]
+    pub fn ranked(rules: Vec<(u32, Filter)>, vips: &[(VipId, usize)]) -> FilterTable {
+        FilterTable::made(rules, vips, false)
+    }
+
+    fn made(rules: Vec<(u32, Filter)>, vips: &[(VipId, usize)], one_router: bool) -> FilterTable {
+        let (ranks, filters): (Vec<u32>, Vec<Filter>) = rules.into_iter().unzip();
+        let selectors: Box<[Selectors]> = filters.iter().map(|filter| filter.selectors).collect();
+        let mut by_vip: BTreeMap<VipId, Vec<u32>> = vips.iter().map(|(vip, _)| (*vip, Vec::new())).collect();
+        for (filter, at) in filters.iter().zip(0..) {
+            by_vip.entry(filter.vip).or_default().push(at);
+        }
+        let routers: HashMap<VipId, usize> = vips.iter().copied().collect();
+        let mut by_router: BTreeMap<Option<usize>, Vec<(VipId, Vec<u32>)>> = BTreeMap::new();
+        for (vip, rules) in by_vip {
+            by_router.entry(routers.get(&vip).copied()).or_default().push((vip, rules));
+        }
+        let (mut lists, mut places) = (Vec::new(), Vec::new());
+        for of_router in by_router.into_values() {
+            let mut all: Vec<u32> = of_router.iter().flat_map(|(_, rules)| rules).copied().collect();
+            all.sort_unstable();
+            let (together, count) = (lists.len() as u16, all.len());
+            lists.push(Tree::new(&selectors, all));
+            for (vip, rules) in of_router {
+                // One with all rules there are needs no list of its own.
+                let own = if rules.len() == count { together } else { lists.len() as u16 };
+                if own != together {
+                    lists.push(Tree::new(&selectors, rules));
+                }
+                places.push((vip, own, together));
             }
         }
-        Ok(())
+        places.sort_unstable();
+        let tunnels = vec![Cell::new(None); filters.len()].into();
+        let (filters, ranks) = (filters.into(), ranks.into());
+        let rules = Rules { filters, ranks, selectors, vips: places.into(), lists: lists.into(), one_router };
+        FilterTable { rules: Arc::new(rules), tunnels, flows: Flows::new() }
     }
 
     /// The first rule of this VIP that matches.
     #[must_use]
     pub fn lookup(&self, vip: VipId, subject: &Subject) -> Option<&Filter> {
-        self.find(vip, subject).map(|at| &self.filters[at])
+        self.find(vip, subject).map(|at| &self.rules.filters[at])
     }
 
     /// The index of the first rule that matches, for [`FilterTable::tunnel`].
+    #[inline]
     #[must_use]
     pub fn find(&self, vip: VipId, subject: &Subject) -> Option<usize> {
-        self.find_of(|of| of == vip, subject)
+        let (_, list, _) = self.rules.lists_of(vip)?;
+        self.find_in(list, subject).0
     }
 
-    /// As [`FilterTable::find`], among the rules of all VIPs that `of` names.
+    /// As [`FilterTable::find`], among the rules of all VIPs of that VIP's router.
+    #[inline]
     #[must_use]
-    pub fn find_of(&self, of: impl Fn(VipId) -> bool, subject: &Subject) -> Option<usize> {
-        self.filters.iter().position(|f| of(f.vip) && f.selectors.matches(subject))
+    pub fn find_together(&self, vip: VipId, subject: &Subject) -> Option<usize> {
+        let together = match self.rules.lists_of(vip) {
+            Some((_, _, together)) => together,
+            None if self.rules.one_router && !self.rules.lists.is_empty() => 0,
+            None => return None,
+        };
+        self.find_in(together, subject).0
     }
 
-    /// The tunnel that rule `at` leads to, once bound.
+    /// The index of the rule, and whether the flow is a new one, as far as is remembered.
+    #[inline]
+    fn find_in(&self, list: u16, subject: &Subject) -> (Option<usize>, bool) {
+        let key = Key::new(list, subject);
+        let (found, new) = match self.flows.get(&key) {
+            Some(found) => (found, false),
+            None => {
+                let found = self.rules.lists[usize::from(list)].find(&self.rules.selectors, subject, &mut ());
+                self.flows.put(key, found);
+                (found, true)
+            }
+        };
+        ((found != NOTHING).then_some(found as usize), new)
+    }
+
+    /// As [`FilterTable::find`], and how many steps it takes when the flow is a new one: each about one place in memory.
     #[must_use]
-    pub fn tunnel(&self, at: usize) -> Option<TunnelIndex> {
-        self.tunnels.get(at).copied().flatten()
+    pub fn find_counted(&self, vip: VipId, subject: &Subject) -> (Option<usize>, u32) {
+        let Some((_, list, _)) = self.rules.lists_of(vip) else { return (None, 1) };
+        let mut steps = 1;
+        let found = self.rules.lists[usize::from(list)].find(&self.rules.selectors, subject, &mut steps);
+        ((found != NOTHING).then_some(found as usize), steps)
+    }
+
+    /// No packet of a new flow takes more steps than this.
+    #[must_use]
+    pub fn worst(&self) -> u32 {
+        self.rules.lists.iter().map(Tree::worst).max().unwrap_or(0) + 1
+    }
+
+    /// Memory of the rules, which cores share, and of one core's own, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> (usize, usize) {
+        let rules = &self.rules;
+        let lists: usize = rules.lists.iter().map(|list| size_of_val(list) + list.bytes()).sum();
+        let shared = size_of_val(&*rules.filters) + size_of_val(&*rules.ranks) + size_of_val(&*rules.selectors);
+        (shared + lists, size_of_val(&*self.tunnels) + self.flows.bytes())
+    }
+
+    /// The tunnel that rule `at` leads to; none before it had an SA.
+    #[inline]
+    #[must_use]
+    pub fn tunnel(&self, at: usize, cache: &ShadowCache) -> Option<TunnelIndex> {
+        let tunnel = self.tunnels.get(at)?;
+        if tunnel.get().is_none() {
+            let filter = &self.rules.filters[at];
+            let Action::Protect(name) = filter.action else { return None };
+            // A number is good for the life of the cache.
+            tunnel.set(cache.tunnel(filter.vip, name));
+        }
+        tunnel.get()
     }
 
     /// All rules in order.
     #[must_use]
     pub fn filters(&self) -> &[Filter] {
-        &self.filters
+        &self.rules.filters
     }
+
+    /// The rank of rule `at`.
+    #[must_use]
+    pub fn rank(&self, at: usize) -> u32 {
+        self.rules.ranks.get(at).copied().unwrap_or(u32::MAX)
+    }
+}
+
+impl Default for FilterTable {
+    fn default() -> FilterTable {
+        FilterTable::new(Vec::new())
+    }
+}
+
+impl Rules {
+    #[inline]
+    fn lists_of(&self, vip: VipId) -> Option<(VipId, u16, u16)> {
+        let at = self.vips.binary_search_by_key(&vip, |(vip, ..)| *vip).ok()?;
+        Some(self.vips[at])
+    }
+}
+
+/// The two halves of the product: every bit of both decides about every bit.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product >> 64) as u64 ^ product as u64
 }
 
 #[cfg(all(test, not(loom)))]
@@ -127,14 +270,29 @@ mod tests {
     }
 
     #[test]
-    fn binding_gives_rules_of_one_tunnel_one_index() {
-        let [a, b] = ["a", "b"].map(|n| Action::Protect(TunnelName::new(n).unwrap()));
-        let mut table = FilterTable::new(vec![rule(1, Some(1), a), rule(1, Some(2), b), rule(1, Some(3), a)]);
+    fn a_rule_finds_its_tunnel_once_that_has_an_sa() {
+        let [a, b] = ["a", "b"].map(|n| TunnelName::new(n).unwrap());
+        let [to_a, to_b] = [a, b].map(Action::Protect);
+        let table = FilterTable::new(vec![rule(1, Some(1), to_a), rule(1, Some(2), to_b), rule(1, Some(3), to_a)]);
         let mut cache = ShadowCache::new(Limits { inbound: 1, outbound: 1, tunnels: 2 });
-        table.bind(&mut cache).unwrap();
-        assert_eq!(table.tunnel(0), table.tunnel(2));
-        assert_ne!(table.tunnel(0), table.tunnel(1));
-        let mut one_more = FilterTable::new(vec![rule(2, None, a)]);
-        assert!(matches!(one_more.bind(&mut cache), Err(IpsecError::TableFull { .. })));
+        assert_eq!(table.tunnel(0, &cache), None);
+        let at = [a, b].map(|name| cache.intern(VipId(1), name).unwrap());
+        assert_eq!([0, 1, 2].map(|rule| table.tunnel(rule, &cache)), [Some(at[0]), Some(at[1]), Some(at[0])]);
+    }
+
+    #[test]
+    fn of_several_vips_that_one_router_made_rules_for_the_first_rule_of_any_decides() {
+        let rules = vec![rule(2, Some(22), Action::Deny), rule(1, None, Action::Permit), rule(3, None, Action::Deny)];
+        let table = FilterTable::ranked(
+            (0..).zip(rules).collect(),
+            &[(VipId(1), 0), (VipId(2), 0), (VipId(3), 1), (VipId(4), 0)],
+        );
+        assert_eq!(table.find_together(VipId(1), &to_port(22)), Some(0));
+        assert_eq!(table.find_together(VipId(1), &to_port(80)), Some(1));
+        assert_eq!(table.find(VipId(1), &to_port(22)), Some(1));
+        assert_eq!(table.find_together(VipId(3), &to_port(22)), Some(2));
+        assert_eq!(table.find_together(VipId(4), &to_port(22)), Some(0), "it has no rules of its own");
+        assert_eq!(table.find(VipId(4), &to_port(22)), None);
+        assert_eq!(table.find_together(VipId(9), &to_port(80)), None);
     }
 }

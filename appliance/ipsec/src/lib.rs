@@ -42,7 +42,7 @@ pub use esp::open::{Inner, OpenJob};
 pub use esp::peek::{FIRST_PEEK, MAX_PEEK, Peek, PeekJob, Peeked};
 pub use esp::seal::{Origin, SealJob, front_room};
 pub use esp::{MAX_BACK, MAX_FRONT};
-pub use filter::{Action, Filter, FilterTable};
+pub use filter::{Action, Filter, FilterTable, MANY_STEPS};
 pub use lease::{Grant, GrantCell, Lease, SEQUENCE_LIMIT, SeqNo};
 pub use names::TunnelName;
 pub use params::{Direction, Lifesize, Mode, MssClamp, SaParams, SecretKey};

@@ -77,7 +77,7 @@ impl Prefix {
 }
 
 /// The address as a number whose highest bit is the address's first.
-fn number(address: IpAddr) -> u128 {
+pub(crate) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
         IpAddr::V6(a) => a.to_bits(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use phalanx_cluster::messages::RankedFilter;
-use phalanx_ipsec::{Direction, FilterTable, SaParams, SaShared, WindowSnapshot};
+use phalanx_ipsec::{Direction, Filter, FilterTable, SaParams, SaShared, WindowSnapshot};
 use phalanx_wire::{CoreId, SaId, VipId};
 
 /// One SA on this node.
@@ -180,20 +180,18 @@ impl FilterBook {
         self.0.insert(source, rules.clone()).is_none_or(|old| old != rules)
     }
 
-    /// The table for a core, by rank.
-    pub fn table(&self) -> FilterTable {
-        let mut all: Vec<&RankedFilter> = self.0.values().flatten().collect();
-        all.sort_by_key(|f| f.rank);
-        FilterTable::new(all.into_iter().map(|f| f.filter).collect())
+    /// The table for all cores, by rank. `vips`: all there are, each with a number of its router.
+    pub fn table(&self, vips: &[(VipId, usize)]) -> FilterTable {
+        let mut all: Vec<(u32, Filter)> = self.0.values().flatten().map(|f| (f.rank, f.filter)).collect();
+        all.sort_by_key(|(rank, _)| *rank);
+        FilterTable::ranked(all, vips)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phalanx_ipsec::{
-        Action, Algorithm, Filter, InboundSa, Lifesize, Mode, Prefix, SecretKey, Selectors, TunnelName,
-    };
+    use phalanx_ipsec::{Action, Algorithm, InboundSa, Lifesize, Mode, Prefix, SecretKey, Selectors, TunnelName};
     use phalanx_wire::{PeerId, Spi};
 
     fn rule(rank: u32, action: Action) -> RankedFilter {
@@ -260,7 +258,7 @@ mod tests {
         let mut book = FilterBook::default();
         assert!(book.set(RuleSource::Sa(SaId(7)), vec![rule(9, Action::Permit)]));
         assert!(book.set(RuleSource::Vip(VipId(1)), vec![rule(1, Action::Deny)]));
-        let actions: Vec<Action> = book.table().filters().iter().map(|f| f.action).collect();
+        let actions: Vec<Action> = book.table(&[]).filters().iter().map(|f| f.action).collect();
         assert_eq!(actions, [Action::Deny, Action::Permit]);
     }
 

@@ -13,7 +13,7 @@ use phalanx_fabric::Embedded;
 use phalanx_wire::{CoreId, SaId, TargetId, VipId};
 use tokio::sync::mpsc;
 
-use super::books::{FilterBook, RuleSource, SaBook};
+use super::books::{FilterBook, SaBook};
 use super::cores::{Cores, Finished, Purpose};
 use super::dumps::Dumps;
 use super::plan::Numbering;
@@ -134,6 +134,7 @@ pub struct Brain {
     pub(super) cores: Cores,
     pub(super) sas: SaBook,
     pub(super) filters: FilterBook,
+    pub(super) rules_due: super::rules::RulesDue,
     pub(super) vips: BTreeMap<VipId, VipState>,
     pub(super) router: Option<RouterCluster>,
     pub(super) routers: BTreeMap<NodeName, TargetCluster>,
@@ -268,7 +269,7 @@ impl Brain {
                 }
             }
             if idle {
-                return;
+                return self.make_rules();
             }
         }
     }
@@ -276,8 +277,12 @@ impl Brain {
     /// All cores have answered an order.
     pub(super) fn finished(&mut self, finished: Finished) {
         let now = self.now();
+        if let Purpose::Rules(waiting) = finished.purpose {
+            return self.rules_made(waiting, finished.result);
+        }
         let result = finished.result.map_err(|refused| refused.to_string());
         match finished.purpose {
+            Purpose::Rules(_) => {}
             Purpose::Router(request) => self.with_router(|router| router.local_done(request, result, now)),
             Purpose::Target(node, request) => {
                 self.with_target_of(&node, |target| target.core_done(request, result));
@@ -292,24 +297,12 @@ impl Brain {
 
     /// Sends one piece of work to cores.
     pub(super) fn submit(&mut self, purpose: Purpose, commands: Vec<(CoreId, Command)>) {
-        if let Some(finished) = self.cores.submit(purpose, commands) {
+        if self.waits_for_rules() {
+            let token = self.cores.submit_held(purpose, commands);
+            self.wait_for_rules(token);
+        } else if let Some(finished) = self.cores.submit(purpose, commands) {
             self.finished(finished);
         }
-    }
-
-    /// The rules changed: every core gets the new table.
-    pub(super) fn filters_changed(&mut self) -> Vec<(CoreId, Command)> {
-        let table = |core| (core, Command::SetFilters(Box::new(self.filters.table())));
-        self.cores.all().into_iter().map(table).collect()
-    }
-
-    /// Takes rules in; the commands that make them so.
-    pub(super) fn set_rules(
-        &mut self,
-        source: RuleSource,
-        rules: Vec<phalanx_cluster::messages::RankedFilter>,
-    ) -> Vec<(CoreId, Command)> {
-        if self.filters.set(source, rules) { self.filters_changed() } else { Vec::new() }
     }
 
     /// The core of our end of the link and the way to a target.

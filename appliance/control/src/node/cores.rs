@@ -19,6 +19,8 @@ pub enum Purpose {
     Target(NodeName, u64),
     /// Nobody; a refusal is logged with this word.
     Nobody(&'static str),
+    /// Work that waits for the table of rules, by token.
+    Rules(Vec<u64>),
 }
 
 /// All cores have answered.
@@ -79,13 +81,30 @@ impl Cores {
         if commands.is_empty() {
             return Some(Finished { purpose, result: Ok(()) });
         }
+        let waiting = commands.len();
+        self.send(purpose, commands, waiting);
+        None
+    }
+
+    /// As [`Cores::submit`], but it is not finished before [`Cores::release`] names the number returned.
+    pub fn submit_held(&mut self, purpose: Purpose, commands: Vec<(CoreId, Command)>) -> u64 {
+        let waiting = commands.len() + 1;
+        self.send(purpose, commands, waiting)
+    }
+
+    fn send(&mut self, purpose: Purpose, commands: Vec<(CoreId, Command)>, waiting: usize) -> u64 {
         let token = self.next;
         self.next += 1;
-        self.groups.insert(token, Group { purpose, waiting: commands.len(), result: Ok(()) });
+        self.groups.insert(token, Group { purpose, waiting, result: Ok(()) });
         for (core, command) in commands {
             self.order(core, Order { token, command });
         }
-        None
+        token
+    }
+
+    /// What held a piece of work is over.
+    pub fn release(&mut self, token: u64, result: Result<(), Refused>) -> Option<Finished> {
+        self.one_less(token, result)
     }
 
     /// Sends a command that is not answered, or whose answer nobody waits for.
@@ -103,12 +122,14 @@ impl Cores {
 
     /// A core answered.
     pub fn done(&mut self, core: CoreId, token: u64, result: Result<Outcome, Refused>) -> Option<Finished> {
-        let Some(group) = self.groups.get_mut(&token) else {
-            if let Err(refused) = result {
-                tracing::debug!(core = core.0, %refused, "a command was refused");
-            }
-            return None;
-        };
+        if let (Err(refused), false) = (result, self.groups.contains_key(&token)) {
+            tracing::debug!(core = core.0, %refused, "a command was refused");
+        }
+        self.one_less(token, result.map(|_| ()))
+    }
+
+    fn one_less(&mut self, token: u64, result: Result<(), Refused>) -> Option<Finished> {
+        let group = self.groups.get_mut(&token)?;
         if let Err(refused) = result {
             group.result = group.result.and(Err(refused));
         }

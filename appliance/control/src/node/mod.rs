@@ -18,6 +18,7 @@ mod mtu;
 mod plan;
 mod reload;
 mod router_side;
+mod rules;
 mod start;
 mod tap;
 mod target_rows;

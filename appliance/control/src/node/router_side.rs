@@ -150,9 +150,9 @@ impl Brain {
 
     fn install_local(&mut self, request: u64, sa: &Arc<SaParams>, filters: Vec<RankedFilter>) {
         let Some(core) = self.cores.router() else { return };
-        let mut commands = self.set_rules(RuleSource::Sa(sa.id), filters);
-        match self.sa_command(core, sa, true) {
-            Ok(command) => commands.insert(0, (core, command)),
+        self.set_rules(RuleSource::Sa(sa.id), filters);
+        let commands = match self.sa_command(core, sa, true) {
+            Ok(command) => vec![(core, command)],
             Err(error) => {
                 let now = self.now();
                 if let Some(router) = &mut self.router {
@@ -160,7 +160,7 @@ impl Brain {
                 }
                 return;
             }
-        }
+        };
         self.submit(Purpose::Router(request), commands);
     }
 
@@ -209,7 +209,10 @@ impl Brain {
         other: &[CoreId],
     ) -> Vec<(CoreId, Command)> {
         let gone = self.sas.release(sa, router);
-        let mut commands = if gone { self.set_rules(RuleSource::Sa(sa), Vec::new()) } else { Vec::new() };
+        if gone {
+            self.set_rules(RuleSource::Sa(sa), Vec::new());
+        }
+        let mut commands = Vec::new();
         for core in cores.iter().filter(|core| gone || !other.contains(core)) {
             self.sas.leave(sa, *core);
             commands.push((*core, Command::RemoveSa(sa)));

@@ -55,6 +55,7 @@ pub(super) async fn node(
         cores: cores(&config, &dataplane),
         sas: SaBook::default(),
         filters: FilterBook::default(),
+        rules_due: super::rules::RulesDue::new(),
         vips: BTreeMap::new(),
         router: None,
         routers: BTreeMap::new(),
@@ -192,9 +193,9 @@ impl Brain {
         let now = self.now();
         self.router = Some(RouterCluster::new(config, now));
         self.open_vips();
+        self.rules_are_stale();
         for (vip, rules) in rules {
-            let commands = self.set_rules(super::books::RuleSource::Vip(vip), rules);
-            self.submit(super::cores::Purpose::Nobody("filters"), commands);
+            self.set_rules(super::books::RuleSource::Vip(vip), rules);
         }
         self.open_sas(pairs);
         self.attach_to_itself();

@@ -116,7 +116,8 @@ impl Brain {
             return;
         }
         let purpose = Purpose::Target(router.clone(), request);
-        let mut commands = self.set_rules(RuleSource::Vip(def.vip), def.filters);
+        self.set_rules(RuleSource::Vip(def.vip), def.filters);
+        let mut commands = Vec::new();
         // Its own VIPs are on the cores already, with this node as their router.
         if **router != *self.config.node.name {
             let entry =
@@ -131,6 +132,7 @@ impl Brain {
                 commands.extend(end.map(|end| (core, Command::SetRouter(def.vip, end))));
             }
             self.vips.insert(def.vip, VipState { entry, router: Some(router.clone()), settled: true });
+            self.rules_are_stale();
         }
         self.submit(purpose, commands);
     }
@@ -143,7 +145,8 @@ impl Brain {
         // Another router's by now, or our own: then that one says how long.
         let theirs = self.vips.get(&vip).is_some_and(|state| state.router.as_ref() == Some(router));
         if theirs && let Some(state) = self.vips.remove(&vip) {
-            commands.extend(self.set_rules(RuleSource::Vip(vip), Vec::new()));
+            self.set_rules(RuleSource::Vip(vip), Vec::new());
+            self.rules_are_stale();
             self.on_tap(state.entry.address, false);
             commands.extend(self.cores.all().into_iter().map(|core| (core, Command::RemoveVip(vip))));
         }
@@ -164,7 +167,7 @@ impl Brain {
             }
         }
         // A rule may lead to the SA only once it is there.
-        commands.extend(self.set_rules(RuleSource::Sa(sa.id), filters));
+        self.set_rules(RuleSource::Sa(sa.id), filters);
         self.submit(Purpose::Target(router.clone(), request), commands);
     }
 
