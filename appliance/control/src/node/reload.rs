@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::books::RuleSource;
 use super::brain::{Brain, Input};
-use super::cores::Purpose;
 use super::{plan, start};
 use crate::config::{self, Config};
 
@@ -171,8 +170,7 @@ impl Brain {
             if let Some(router) = &mut self.router {
                 router.set_vip(plan, now);
             }
-            let commands = self.set_rules(RuleSource::Vip(vip), filters);
-            self.submit(Purpose::Nobody("filters"), commands);
+            self.set_rules(RuleSource::Vip(vip), filters);
             said.push(format!("VIP {address} {what}"));
         }
         said

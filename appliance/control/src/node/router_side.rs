@@ -33,15 +33,17 @@ impl Brain {
         let set = |core| (core, Command::SetVip(Box::new(entry.clone())));
         let commands = self.cores.all().into_iter().map(set).collect();
         self.vips.insert(id, VipState { entry, router: None, settled: false });
+        self.rules_are_stale();
         self.submit(Purpose::Nobody("a VIP"), commands);
         self.set_targets(id);
     }
 
     /// Takes one of this router's VIPs from its cores and from the TAP. Its targets and SAs were seen to before.
     pub(super) fn close_vip(&mut self, vip: VipId) {
-        let mut commands = self.set_rules(RuleSource::Vip(vip), Vec::new());
-        commands.extend(self.cores.all().into_iter().map(|core| (core, Command::RemoveVip(vip))));
+        self.set_rules(RuleSource::Vip(vip), Vec::new());
+        let commands = self.cores.all().into_iter().map(|core| (core, Command::RemoveVip(vip))).collect();
         self.vips.remove(&vip);
+        self.rules_are_stale();
         self.submit(Purpose::Nobody("the end of a VIP"), commands);
     }
 
@@ -68,10 +70,7 @@ impl Brain {
                 }
             }
             RouterOutput::InstallLocal { request, sa, filters } => self.install_local(request, &sa, filters),
-            RouterOutput::LocalRules { sa, filters } => {
-                let commands = self.set_rules(RuleSource::Sa(sa), filters);
-                self.submit(Purpose::Nobody("an SA's rules"), commands);
-            }
+            RouterOutput::LocalRules { sa, filters } => self.set_rules(RuleSource::Sa(sa), filters),
             RouterOutput::RemoveLocal { request, sa } => self.remove_local(request, sa),
             RouterOutput::TargetUp { target } => self.target_up(target),
             RouterOutput::TargetDown { target, reason } => self.target_down(target, &reason),

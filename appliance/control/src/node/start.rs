@@ -193,7 +193,6 @@ impl Brain {
         let now = self.now();
         self.router = Some(RouterCluster::new(config, now));
         self.open_vips();
-        self.rules_are_stale();
         for (vip, rules) in rules {
             self.set_rules(super::books::RuleSource::Vip(vip), rules);
         }
