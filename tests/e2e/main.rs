@@ -9,6 +9,7 @@ mod eyes;
 mod fragments;
 mod killed;
 mod nat;
+mod oracle;
 mod reload;
 mod served;
 mod windows;

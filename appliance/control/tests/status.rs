@@ -2,7 +2,8 @@
 
 use phalanx_control::status::model::{DropRow, Status};
 use phalanx_control::status::{
-    Action, Answer, ClientError, Done, OneTarget, Request, Server, StatusError, What, channel, fetch, order,
+    Action, Answer, ClientError, Done, OneTarget, Request, Server, StatusError, Trace, What, channel, fetch, order,
+    stream,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -24,6 +25,13 @@ async fn core(mut questions: mpsc::Receiver<Request>) {
                     _ => Err("name a target".to_owned()),
                 };
                 let _ = demand.reply.send(done);
+                continue;
+            }
+            Request::Trace(request) => {
+                let _ = request.reply.send(if request.trace.count > 9 { Err("too many".into()) } else { Ok(()) });
+                for n in 0..request.trace.count {
+                    let _ = request.lines.send(format!("{{\"n\":{n}}}").into_bytes()).await;
+                }
                 continue;
             }
         };
@@ -117,6 +125,21 @@ async fn an_order_is_carried_out_or_refused_in_words() {
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("target-drain"), "{answer}");
     assert!(raw(&path, post(&" ".repeat(20 << 10)).as_bytes()).await.starts_with("HTTP/1.1 413"));
     assert!(raw(&path, b"GET /v1/action HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 405"));
+}
+
+#[tokio::test]
+async fn a_trace_is_a_stream_of_lines_and_a_refusal_comes_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r1.sock");
+    let _server = start(&path).await;
+    let trace = |count| serde_json::to_vec(&Trace { count, ..Trace::default() }).unwrap();
+    let mut lines = Vec::new();
+    stream(&path, "/v1/trace", trace(3), |line| lines.push(String::from_utf8_lossy(line).into_owned())).await.unwrap();
+    assert_eq!(lines, [r#"{"n":0}"#, r#"{"n":1}"#, r#"{"n":2}"#]);
+    let refused = stream(&path, "/v1/trace", trace(10), |_| unreachable!()).await.unwrap_err();
+    assert_eq!(refused.to_string(), "the node refuses: too many");
+    let nonsense = stream(&path, "/v1/trace", b"{".to_vec(), |_| unreachable!()).await.unwrap_err();
+    assert!(nonsense.to_string().contains("no trace"), "{nonsense}");
 }
 
 #[tokio::test]

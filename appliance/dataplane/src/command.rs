@@ -10,6 +10,8 @@ use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, WindowSnapshot};
 use phalanx_steering::{Candidate, ConnKey, Cursor, Distribution, Policy, PortRule, SteeringError};
 use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
 
+use crate::watcher::Watch;
+
 /// A command with the number its [`Event::Done`] answers to.
 #[derive(Debug)]
 pub struct Order {
@@ -81,6 +83,8 @@ pub enum Command {
     Drain,
     /// Fills a [`DumpRequest`], which comes back in [`Event::Dumped`] instead of a `Done`.
     Dump(Box<DumpRequest>),
+    /// Watches packets from now on, instead of those before; or none any more.
+    Watch(Option<Watch>),
     /// Calls a function on the core's thread: how a test puts a watch on it. It must not wait.
     Call(fn()),
     /// Ends the loop after what is under way was sent. No [`Event::Done`].

@@ -13,6 +13,7 @@ use crate::command::{Command, Order};
 use crate::config::{Idle, PortRole};
 use crate::engine::Engine;
 use crate::laps::Step;
+use crate::notes::Fact;
 use crate::outbox::QUEUE;
 use crate::packet::{BURST, Marked, Source};
 use crate::stats::CoreStats;
@@ -123,14 +124,34 @@ impl Core {
             self.engine.out.lap(step_of(self.engine.world.ports[index].role), count);
             self.engine.out.laps.burst_begins();
             burst.iter().for_each(Mbuf::prefetch);
+            self.watch(index, &mut burst);
             let bytes: usize = burst.iter().map(Mbuf::len).sum();
             self.stats.ports[index].rx.add(count as u64);
             self.stats.ports[index].rx_bytes.add(bytes as u64);
-            self.engine.receive(index, burst.drain().map(Packet::unwatched), now);
+            self.engine.receive(index, burst.drain().map(Packet), now);
             self.end_burst(count);
             received += count;
         }
         received
+    }
+
+    /// Whatever a buffer's word holds, nobody watches a packet just received, unless it matches.
+    #[inline]
+    fn watch(&mut self, port: usize, burst: &mut Burst<BURST>) {
+        burst.iter_mut().for_each(|mbuf| mbuf.set_user(0));
+        if let Some(watcher) = &mut self.engine.watcher {
+            let from_application = self.engine.world.ports[port].role == PortRole::Application;
+            for mbuf in burst.iter_mut() {
+                // Who reads the notes comes first: what he cannot keep up with passes unwatched.
+                if self.engine.out.notes.is_busy() {
+                    self.stats.unwatched.add(1);
+                    continue;
+                }
+                let mark = watcher.mark(from_application, mbuf.data());
+                mbuf.set_user(mark);
+                self.engine.out.notes.note(mark, || Fact::Arrived(port));
+            }
+        }
     }
 
     fn poll_ring(&mut self, now: Now) -> usize {
@@ -205,7 +226,7 @@ impl Core {
 }
 
 impl Packet {
-    /// Fresh from a driver or the pool: whatever the buffer's word holds, nobody watches the packet yet.
+    /// Fresh from the pool: whatever the buffer's word holds, nobody watches the packet.
     #[inline]
     fn unwatched(mbuf: Mbuf) -> Packet {
         let mut packet = Packet(mbuf);

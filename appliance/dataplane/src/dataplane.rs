@@ -16,10 +16,13 @@ use crate::config::{ConfigError, DataplaneConfig, PortRole};
 use crate::core::{Core, OwnPort, Pool};
 use crate::engine::Engine;
 use crate::mail::Mail;
+use crate::notes::{NoteBook, NoteReader, Notes};
 use crate::outbox::Outbox;
 use crate::stats::CoreStats;
 use crate::world::World;
 
+/// Notes about watched packets that wait to be read.
+const NOTES: usize = 16_384;
 /// Packets each core keeps for itself out of the pool.
 const CACHE: u32 = 256;
 /// DPDK's memory beyond packets: rings, descriptors, drivers.
@@ -34,6 +37,7 @@ pub struct Dataplane {
     pool: Mempool,
     large: Mempool,
     eal: Eal,
+    notes: Arc<NoteBook>,
 }
 
 struct Running {
@@ -118,7 +122,8 @@ impl Dataplane {
             (0..config.cores.len()).map(|core| ring::mpsc(eal, &format!("core{number}.{core}"), limits.ring)).collect();
         let (senders, receivers): (Vec<RingSender<Multi>>, Vec<RingReceiver>) = rings?.into_iter().unzip();
 
-        let mut dataplane = Dataplane { running: Vec::new(), ports, pool, large, eal: eal.clone() };
+        let notes = NoteBook::new(NOTES);
+        let mut dataplane = Dataplane { running: Vec::new(), ports, pool, large, eal: eal.clone(), notes };
         for (config_at, receiver) in receivers.into_iter().enumerate() {
             let rings = senders.iter().map(clone_sender).collect();
             let own = own_ports(&config.cores[config_at].ports, &mut queues);
@@ -142,6 +147,7 @@ impl Dataplane {
         let events = Arc::new(ArrayQueue::new(limits.events.max(1)));
         let mail = Mail::new(events.clone(), stats.clone());
         let out = Outbox::new(config.ports.len(), config.cores.len(), stats.clone());
+        let out = out.watched(Notes::new(self.notes.clone(), core_config.id));
         let source = Pool { packets: self.pool.clone(), large: self.large.clone() };
         let engine = Engine::new(core_config, world.clone(), source, mail, out, [random_seed(), random_seed()])?;
         let core =
@@ -180,6 +186,11 @@ impl Dataplane {
     /// The events of all cores.
     pub fn events(&self) -> EventReceiver {
         EventReceiver { queues: self.running.iter().map(|running| running.events.clone()).collect(), next: 0 }
+    }
+
+    /// What happens to watched packets: see [`Command::Watch`].
+    pub fn notes(&self) -> NoteReader {
+        NoteReader(self.notes.clone())
     }
 
     /// What a core counts.

@@ -23,6 +23,7 @@ use crate::packet::{BURST, Parcel, Source, trim};
 use crate::station::{Station, addressed_to};
 use crate::stats::Stage;
 use crate::tables::Tables;
+use crate::watcher::Watcher;
 use crate::world::World;
 
 pub(crate) struct Engine<S: Source> {
@@ -43,6 +44,8 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) out: Outbox<S::Packet>,
     pub(crate) mail: Mail,
     pub(crate) source: S,
+    /// Somebody watches packets.
+    pub(crate) watcher: Option<Watcher>,
     /// The millisecond of the last round of timers.
     pub(crate) tended_ms: u64,
 }
@@ -80,6 +83,7 @@ impl<S: Source> Engine<S> {
             out,
             mail,
             source,
+            watcher: None,
             tended_ms: 0,
             world,
         })

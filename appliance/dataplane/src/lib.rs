@@ -49,6 +49,7 @@ mod tend;
 mod tests;
 mod too_big;
 mod vips;
+mod watcher;
 mod world;
 
 pub use buckets::{Bucket, Buckets};
@@ -57,5 +58,6 @@ pub use config::DataplaneConfig;
 pub use dataplane::{CommandSender, Dataplane, DataplaneError, EventReceiver};
 pub use laps::{Measures, Span, Step, StepStats};
 pub use lone::{LoneCore, LonePacket};
-pub use notes::{Fact, For, Note, Segment};
+pub use notes::{Fact, For, Note, NoteReader, Segment};
 pub use stats::{CoreStats, Stage};
+pub use watcher::{End, Watch};

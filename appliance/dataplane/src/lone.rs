@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use phalanx_steering::SteeringError;
-use phalanx_wire::{Buffer, Mac, NoRoom};
+use phalanx_wire::{Buffer, DropReason, Epoch, EspHeader, IpHeader, LinkHeader, Mac, NoRoom, VipId};
 
 use crate::clock::Now;
 use crate::command::{Command, Event, Order};
@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::mail::Mail;
 use crate::notes::{Note, NoteBook, Notes};
 use crate::outbox::Outbox;
-use crate::packet::{Marked, Source};
+use crate::packet::{Marked, Parcel, Source, prepend};
 use crate::stats::CoreStats;
 
 /// What an mbuf has in front, and room for a frame with all that is put around it.
@@ -79,6 +79,28 @@ impl LoneCore {
         self.engine.receive(port, frames, self.now);
     }
 
+    /// An IP packet comes in as a router of another box forwards it to this core as a target (R14); the high half of its
+    /// number is what this core's own window makes of it.
+    pub fn linked(&mut self, vip: VipId, mut packet: LonePacket) {
+        let epoch = self.engine.tables.vips.by_id(vip).map_or_else(Epoch::default, |vip| vip.entry.epoch);
+        let seq_high = self.seq_high(vip, packet.bytes()).unwrap_or_default();
+        let header = LinkHeader { vip, epoch, seq_high, core: self.engine.id, filtered: false, clear: false };
+        let mut bytes = [0; LinkHeader::LEN];
+        let written = header.write(&mut bytes).map_err(DropReason::from);
+        match written.and_then(|()| prepend(&mut packet, &bytes)).and_then(|()| Parcel::Link.wrap(&mut packet)) {
+            Ok(()) => self.engine.receive_ring(std::iter::once(packet), self.now),
+            Err(reason) => self.engine.out.drop(packet, reason),
+        }
+    }
+
+    fn seq_high(&self, vip: VipId, packet: &[u8]) -> Option<u32> {
+        let ip = IpHeader::parse(packet).ok()?;
+        let esp = EspHeader::parse(ip.upper_of(packet)).ok()?;
+        let cache = &self.engine.tables.cache;
+        let sa = cache.inbound(cache.lookup(vip, esp.spi)?)?;
+        sa.window.infer(esp.seq).map(|seq| (seq >> 32) as u32)
+    }
+
     /// The frames that wait to leave by a port.
     pub fn sent(&mut self, port: usize) -> impl Iterator<Item = LonePacket> + '_ {
         self.engine.out.frames[port].drain(..)
@@ -119,6 +141,9 @@ impl LonePacket {
     pub fn new() -> LonePacket {
         LonePacket(Box::new(Memory { start: FRONT, end: FRONT, mark: 0, bytes: [0; ROOM] }))
     }
+
+    /// The largest frame it takes.
+    pub const LARGEST: usize = ROOM - FRONT;
 
     /// Puts `bytes` in the place of whatever it held; panics if they do not fit.
     pub fn set(&mut self, bytes: &[u8]) {

@@ -26,6 +26,8 @@ pub struct Note {
 /// What a [`Note`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
+    /// Received from this port.
+    Arrived(usize),
     /// Inbound: its SA, and its whole sequence number as inferred (RFC 4303 appendix A). Not authenticated.
     Numbered(SaId, Spi, u64),
     /// Inbound at the router: the connection it claims to be of, before anything was authenticated.
@@ -38,8 +40,8 @@ pub enum Fact {
     Proved,
     /// Inbound: authentic, its number committed; what was inside.
     Opened(Subject),
-    /// Outbound: the SA that the filter leads to.
-    Protect(SaId, Spi),
+    /// Outbound: the SA that the filter leads what is inside to.
+    Protect(SaId, Spi, Subject),
     /// Outbound: the number it is sealed with.
     Sealed(SaId, Spi, u64),
     /// A filter lets it pass in clear.
@@ -76,17 +78,6 @@ pub enum For {
     Neighbour,
 }
 
-impl For {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            For::Lease => "lease",
-            For::Ceiling => "ceiling",
-            For::Neighbour => "neighbour",
-        }
-    }
-}
-
 /// All notes of a process, in an order that no packet's way contradicts: written by any core, read by control.
 pub(crate) struct NoteBook {
     queue: ArrayQueue<Note>,
@@ -121,6 +112,27 @@ impl NoteBook {
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
     }
+
+    /// More than half of the room is taken.
+    fn is_busy(&self) -> bool {
+        self.queue.len() > self.queue.capacity() / 2
+    }
+}
+
+/// Reads the notes of a data plane. Each is read once, by whichever reader asks first.
+#[derive(Clone, Debug)]
+pub struct NoteReader(pub(crate) Arc<NoteBook>);
+
+impl NoteReader {
+    /// The next note, if there is one. Cores cannot wake anybody: ask about every millisecond.
+    pub fn try_next(&self) -> Option<Note> {
+        self.0.next()
+    }
+
+    /// Notes that found no room, ever.
+    pub fn lost(&self) -> u64 {
+        self.0.lost()
+    }
 }
 
 /// A core's pen.
@@ -138,6 +150,11 @@ impl Notes {
     /// Where nobody reads.
     pub(crate) fn nobody() -> Notes {
         Notes { book: NoteBook::new(1), core: CoreId(0) }
+    }
+
+    /// A good moment to watch no further packet.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.book.is_busy()
     }
 
     /// What happened to the packet with this mark, unless nobody watches it.

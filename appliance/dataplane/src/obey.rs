@@ -10,6 +10,7 @@ use crate::inbound_router::RouterSa;
 use crate::packet::Source;
 use crate::purge::Whose;
 use crate::stats::Stage;
+use crate::watcher::Watcher;
 use phalanx_wire::DropReason;
 
 type Answer = Result<Outcome, Refused>;
@@ -46,6 +47,10 @@ impl<S: Source> Engine<S> {
             Command::MergeWindow(id, snapshot) => Some(self.merge_window(id, snapshot)),
             Command::RaiseFloor(id, floor) => Some(self.on_inbound(id, |sa| sa.floor = sa.floor.max(floor))),
             Command::RaiseLate(id, late) => Some(self.on_inbound(id, |sa| sa.late = sa.late.max(late))),
+            Command::Watch(watch) => {
+                self.watcher = watch.map(|watch| Watcher::new(watch, self.me));
+                Some(Ok(Outcome::Applied))
+            }
             Command::Call(function) => {
                 function();
                 Some(Ok(Outcome::Applied))

@@ -116,7 +116,7 @@ impl<S: Source> Engine<S> {
         let tunnel = filters.tunnel(at, &self.tables.cache).ok_or(DropReason::NoSa)?;
         let sa = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
         let params = self.tables.cache.outbound(sa).ok_or(DropReason::NoSa)?;
-        self.out.notes.note(mark, || Fact::Protect(params.id(), params.params().spi));
+        self.out.notes.note(mark, || Fact::Protect(params.id(), params.params().spi, subject));
         // RFC 4301 §5.1: an SA carries only what its selectors name.
         if !params.params().selectors.matches(&subject) {
             return Err(DropReason::WrongTunnel);

@@ -43,9 +43,10 @@ impl<P: Buffer + Marked> Outbox<P> {
     /// A complete frame for a port of this core.
     #[inline]
     pub(crate) fn frame(&mut self, port: usize, frame: P) {
-        self.note(&frame, || Fact::Sent(port));
-        if let Err(full) = self.frames[port].try_push(frame) {
-            self.drop(full.element(), DropReason::QueueFull);
+        let mark = frame.mark();
+        match self.frames[port].try_push(frame) {
+            Ok(()) => self.notes.note(mark, || Fact::Sent(port)),
+            Err(full) => self.drop(full.element(), DropReason::QueueFull),
         }
     }
 
@@ -55,9 +56,10 @@ impl<P: Buffer + Marked> Outbox<P> {
         if let Err(reason) = parcel.wrap(&mut packet) {
             return self.drop(packet, reason);
         }
-        self.note(&packet, || Fact::Handed(core));
-        if let Err(full) = self.parcels[core].try_push(packet) {
-            self.drop(full.element(), DropReason::QueueFull);
+        let mark = packet.mark();
+        match self.parcels[core].try_push(packet) {
+            Ok(()) => self.notes.note(mark, || Fact::Handed(core)),
+            Err(full) => self.drop(full.element(), DropReason::QueueFull),
         }
     }
 

@@ -182,6 +182,8 @@ pub struct CoreStats {
     pub connections: CachePadded<Count>,
     /// Connections this core follows as a target.
     pub tracked: CachePadded<Count>,
+    /// Packets that passed unwatched because whoever reads the notes was behind.
+    pub unwatched: CachePadded<Count>,
     /// Packets that wait for a lease now.
     pub waiting: CachePadded<Count>,
     /// Where its time goes.
@@ -200,6 +202,7 @@ impl CoreStats {
             events_lost: CachePadded::default(),
             connections: CachePadded::default(),
             tracked: CachePadded::default(),
+            unwatched: CachePadded::default(),
             waiting: CachePadded::default(),
             measures: Measures::default(),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 const RUN: &str = "/run/phalanx";
 
 pub(super) fn ask(what: What, how: &Ask) -> Outcome {
-    let socket = socket(how)?;
+    let socket = socket(how.socket.as_deref())?;
     runtime()?.block_on(async {
         loop {
             let text = once(&socket, what, how).await?;
@@ -29,7 +29,7 @@ pub(super) fn ask(what: What, how: &Ask) -> Outcome {
 
 /// Tells the node to do something, and shows what it did.
 pub(super) fn act(action: &Action, how: &Ask) -> Outcome {
-    let socket = socket(how)?;
+    let socket = socket(how.socket.as_deref())?;
     let json = runtime()?.block_on(order(&socket, action)).map_err(Failure::new)?;
     if how.json {
         print(&format!("{}\n", String::from_utf8_lossy(&json)));
@@ -41,14 +41,15 @@ pub(super) fn act(action: &Action, how: &Ask) -> Outcome {
     Ok(())
 }
 
-fn socket(how: &Ask) -> Result<PathBuf, Failure> {
-    match &how.socket {
-        Some(socket) => Ok(socket.clone()),
+/// The one that was named, or the only one there is.
+pub(super) fn socket(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    match named {
+        Some(socket) => Ok(socket.to_owned()),
         None => only_socket(Path::new(RUN)).map_err(Failure::new),
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)
 }
 

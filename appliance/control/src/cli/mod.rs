@@ -1,10 +1,12 @@
 //! The `phalanx` command.
 
 mod ask;
+mod explain;
 mod measured;
 mod node;
 mod pki;
 mod table;
+mod trace;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
@@ -34,6 +36,8 @@ enum Command {
         /// The configuration
         file: PathBuf,
     },
+    /// What would happen to each packet of a capture, offline: a JSON line per packet
+    Explain(explain::Explain),
     /// The node: ports, cores, invariants, predictions
     Status(Ask),
     /// Security associations: packets, bytes, windows; or delete one
@@ -69,6 +73,8 @@ enum Command {
     Latency(Ask),
     /// Read the configuration again: VIPs, static SAs and filters; says what waits for a restart
     Reload(Ask),
+    /// The next packets that match, each with its decisions
+    Trace(trace::Which),
     /// The store in which a router keeps what must survive it
     Store {
         #[command(subcommand)]
@@ -232,6 +238,7 @@ fn dispatch(command: Command, version: &'static str) -> Outcome {
     match command {
         Command::Run { config } => node::run(&config, version),
         Command::Check { file } => node::check(&file),
+        Command::Explain(what) => explain::run(&what),
         Command::Status(how) => ask::ask(What::Status, &how),
         Command::Sa { how, action: None } => ask::ask(What::Sa, &how),
         Command::Sa { how, action: Some(action) } => ask::act(&action.action(), &how),
@@ -245,6 +252,7 @@ fn dispatch(command: Command, version: &'static str) -> Outcome {
         Command::Drop(how) => ask::ask(What::Drop, &how),
         Command::Runtime(how) => ask::ask(What::Runtime, &how),
         Command::Latency(how) => ask::ask(What::Latency, &how),
+        Command::Trace(which) => trace::run(&which),
         Command::Store { action: Store::Create { config } } => node::create_store(&config),
         Command::Pki { action } => pki::run(action),
         Command::Completion { shell } => {
@@ -293,11 +301,16 @@ mod tests {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|c| c.command);
         assert!(matches!(parse("phalanx run --config a.toml"), Ok(Command::Run { .. })));
         assert!(matches!(parse("phalanx check a.toml"), Ok(Command::Check { .. })));
+        assert!(matches!(parse("phalanx explain --config a in.pcap --role router --out o"), Ok(Command::Explain(_))));
+        assert!(parse("phalanx explain --config a in.pcap --first-seq 0").is_err());
         assert!(matches!(parse("phalanx drop --json --socket x"), Ok(Command::Drop(Ask { json: true, .. }))));
         assert!(matches!(parse("phalanx status --watch"), Ok(Command::Status(Ask { watch: Some(1), .. }))));
         assert!(matches!(parse("phalanx store create --config a"), Ok(Command::Store { .. })));
         assert!(matches!(parse("phalanx pki init --dir d"), Ok(Command::Pki { .. })));
         assert!(matches!(parse("phalanx pki issue r1 --dir d"), Ok(Command::Pki { .. })));
+        assert!(matches!(parse("phalanx trace --count 3 --dropped=replay --spi 0x1001"), Ok(Command::Trace(_))));
+        assert!(matches!(parse("phalanx trace --dropped --local 10.77.0.100:80"), Ok(Command::Trace(_))));
+        assert!(parse("phalanx trace --count 0").is_err());
         assert!(parse("phalanx status --watch 0").is_err());
         assert!(parse("phalanx").is_err());
     }
@@ -307,6 +320,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         manual(Some(folder.path().to_owned()), "1").unwrap();
         let pages = std::fs::read_dir(folder.path()).unwrap().count();
-        assert!(pages >= 14, "{pages}");
+        assert!(pages >= 15, "{pages}");
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn create_store(file: &Path) -> Outcome {
 }
 
 /// The configuration; what is wrong or remarkable is shown on standard error.
-fn load(file: &Path) -> Result<Config, Failure> {
+pub(super) fn load(file: &Path) -> Result<Config, Failure> {
     match config::load(file) {
         Ok(Checked { config, warnings }) => {
             show(&warnings);

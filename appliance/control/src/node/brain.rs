@@ -71,6 +71,8 @@ pub enum Input {
     Reload,
     /// Somebody asks or orders over the status socket.
     Request(Request),
+    /// Who traced has seen enough, or is gone.
+    TraceOver,
     /// SIGTERM or SIGINT.
     Shutdown,
 }
@@ -152,6 +154,7 @@ pub struct Brain {
     pub(super) coupling: String,
     pub(super) version: &'static str,
     pub(super) phase: Phase,
+    pub(super) watching: super::watching::Watching,
     pub(super) courier: super::start::Courier,
     pub(super) dataplane: Dataplane,
 }
@@ -198,6 +201,8 @@ impl Brain {
             Input::Reload => self.reload().log(),
             Input::Request(Request::Query(query)) => self.query(query),
             Input::Request(Request::Demand(demand)) => self.act(demand),
+            Input::Request(Request::Trace(request)) => self.trace(request),
+            Input::TraceOver => self.trace_over(),
             Input::Shutdown => return true,
         }
         self.settle();

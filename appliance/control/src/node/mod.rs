@@ -7,15 +7,15 @@
 
 mod actions;
 mod answers;
-mod books;
+pub(crate) mod books;
 mod brain;
 mod core_events;
 mod cores;
-mod distribution;
+pub(crate) mod distribution;
 mod dumps;
 mod figures;
 mod mtu;
-mod plan;
+pub(crate) mod plan;
 mod reload;
 mod router_side;
 mod rules;
@@ -23,6 +23,7 @@ mod start;
 mod tap;
 mod target_rows;
 mod target_side;
+mod watching;
 
 pub use start::store_path;
 

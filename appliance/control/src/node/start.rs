@@ -72,6 +72,7 @@ pub(super) async fn node(
         wanted: Wanted::default(),
         warnings: dataplane.warning().map(ToOwned::to_owned).into_iter().collect(),
         phase: Phase::Starting,
+        watching: Default::default(),
         courier: Courier::start(dataplane.events(), inputs.clone())?,
         dataplane,
         numbering,

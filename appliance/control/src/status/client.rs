@@ -52,6 +52,36 @@ pub async fn order(socket: &Path, action: &Action) -> Result<Vec<u8>, ClientErro
     talk(socket, hyper::Request::post(action::PATH), body.into()).await
 }
 
+/// Asks the node at `socket` for a stream of lines, and gives each to `each` until there are no more.
+///
+/// # Errors
+/// There is no node, or it refuses, or it is gone in the middle.
+pub async fn stream(socket: &Path, path: &str, body: Vec<u8>, mut each: impl FnMut(&[u8])) -> Result<(), ClientError> {
+    let broken = |why: String| ClientError::Broken { path: socket.to_owned(), why };
+    let (mut sender, driver) = connect(socket).await?;
+    let request = hyper::Request::post(path).header("host", "phalanx").body(Full::new(Bytes::from(body)));
+    let request = request.map_err(|e| broken(e.to_string()))?;
+    let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
+    let response = answer.map_err(|_| broken("no answer in time".to_owned()))?.map_err(|e| broken(e.to_string()))?;
+    let status = response.status();
+    let mut body = response.into_body();
+    if !status.is_success() {
+        let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| broken(e.to_string()))?;
+        return Err(ClientError::Refused(reason(&body.to_bytes(), status.as_u16())));
+    }
+    let mut rest = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| broken(e.to_string()))?;
+        rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            each(&rest[..end]);
+            rest.drain(..=end);
+        }
+    }
+    driver.abort();
+    Ok(())
+}
+
 async fn talk(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, ClientError> {
     match tokio::time::timeout(PATIENCE, exchange(socket, request, body)).await {
         Ok(result) => result,
@@ -59,7 +89,9 @@ async fn talk(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, C
     }
 }
 
-async fn exchange(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, ClientError> {
+type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
+
+async fn connect(socket: &Path) -> Result<(Sender, tokio::task::JoinHandle<hyper::Result<()>>), ClientError> {
     let path = || socket.to_owned();
     let broken = |why: String| ClientError::Broken { path: path(), why };
     let stream = UnixStream::connect(socket).await.map_err(|e| match e.kind() {
@@ -68,9 +100,14 @@ async fn exchange(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8
         io::ErrorKind::PermissionDenied => ClientError::Permission(path()),
         _ => broken(e.to_string()),
     })?;
-    let (mut sender, connection) =
+    let (sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
-    let driver = tokio::spawn(connection);
+    Ok((sender, tokio::spawn(connection)))
+}
+
+async fn exchange(socket: &Path, request: Builder, body: Bytes) -> Result<Vec<u8>, ClientError> {
+    let broken = |why: String| ClientError::Broken { path: socket.to_owned(), why };
+    let (mut sender, driver) = connect(socket).await?;
     let request = request.header("host", "phalanx").body(Full::new(body)).map_err(|e| broken(e.to_string()))?;
     let response = sender.send_request(request).await.map_err(|e| broken(e.to_string()))?;
     let status = response.status();

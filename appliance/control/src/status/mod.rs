@@ -9,10 +9,12 @@ mod client;
 pub mod figures;
 pub mod model;
 mod server;
+mod trace;
 
 pub use action::{Action, Demand, Done, OneSa, OneTarget, OneVip};
-pub use client::{ClientError, fetch, order};
+pub use client::{ClientError, fetch, order, stream};
 pub use server::{Server, StatusError};
+pub use trace::{Ends, MOST, Trace, TraceRequest};
 
 use figures::{LatencyRow, Overview, RuntimeRow};
 use model::{ConnRow, DropRow, LeaseRow, SaRow, Status, TargetRow, VipRow};
@@ -140,6 +142,8 @@ pub enum Request {
     Query(Query),
     /// An order.
     Demand(Demand),
+    /// A wish for a stream of packets.
+    Trace(TraceRequest),
 }
 
 /// How many of them may wait for the control core.

@@ -1,12 +1,12 @@
 //! The server's side of the socket. Everything is bounded: connections, sizes, times.
 
-use super::{Action, Demand, Query, Request, What, action};
-use axum::Router;
+use super::{Action, Demand, Query, Request, TraceRequest, What, action};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,9 +15,12 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 
 /// Connections at one time; more wait in the socket's own queue.
 const CONNECTIONS: usize = 16;
@@ -25,6 +28,10 @@ const CONNECTIONS: usize = 16;
 const LARGEST_REQUEST: usize = 16 << 10;
 /// For a request to arrive, and for an answer to be fetched.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For a stream to end.
+const LONGEST_STREAM: Duration = Duration::from_secs(3700);
+/// Lines of a stream that wait to be fetched.
+const LINES: usize = 64;
 /// For the control core to answer.
 const ANSWER: Duration = Duration::from_secs(3);
 
@@ -104,7 +111,8 @@ impl Server {
                     continue;
                 }
             };
-            let service = TowerToHyperService::new(app.clone());
+            let streams = Streams::default();
+            let service = TowerToHyperService::new(app.clone().layer(Extension(streams.clone())));
             tokio::spawn(async move {
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -113,7 +121,7 @@ impl Server {
                     .keep_alive(false)
                     .serve_connection(TokioIo::new(stream), service);
                 // Whoever is slower than this has lost interest; its errors are its own.
-                let _ = tokio::time::timeout(2 * PATIENCE, connection).await;
+                tokio::select! { _ = connection => {}, () = streams.patience() => {} }
                 drop(slot);
             });
         }
@@ -134,7 +142,8 @@ fn router(source: mpsc::Sender<Request>) -> Router {
         router = router.route(&what.path(), get(move |State(source): State<mpsc::Sender<Request>>| ask(source, what)));
     }
     let actions = post(act).layer(DefaultBodyLimit::max(LARGEST_REQUEST));
-    router.route(action::PATH, actions).fallback(unknown).with_state(source)
+    let traces = post(trace).layer(DefaultBodyLimit::max(LARGEST_REQUEST));
+    router.route(action::PATH, actions).route("/v1/trace", traces).fallback(unknown).with_state(source)
 }
 
 async fn unknown() -> Response {
@@ -150,6 +159,51 @@ async fn ask(source: mpsc::Sender<Request>, what: What) -> Response {
     };
     match tokio::time::timeout(ANSWER, asked).await {
         Ok(Some(answer)) => json(&answer),
+        Ok(None) => nobody(),
+        Err(_) => late(),
+    }
+}
+
+/// Whether the answer on a connection is a stream, which may take its time.
+#[derive(Clone, Default)]
+struct Streams(Arc<AtomicBool>);
+
+impl Streams {
+    async fn patience(&self) {
+        tokio::time::sleep(2 * PATIENCE).await;
+        if self.0.load(Ordering::Relaxed) {
+            tokio::time::sleep(LONGEST_STREAM).await;
+        }
+    }
+}
+
+/// A line for each packet, as they come; who goes away ends the trace.
+async fn trace(
+    State(source): State<mpsc::Sender<Request>>,
+    Extension(streams): Extension<Streams>,
+    body: Bytes,
+) -> Response {
+    let trace = match serde_json::from_slice(&body) {
+        Ok(trace) => trace,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("no trace: {error}")),
+    };
+    let (lines, received) = mpsc::channel(LINES);
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        source.send(Request::Trace(TraceRequest { trace, lines, reply })).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(Some(Ok(()))) => {
+            streams.0.store(true, Ordering::Relaxed);
+            let line = |mut line: Vec<u8>| {
+                line.push(b'\n');
+                Ok::<_, std::convert::Infallible>(line)
+            };
+            let body = axum::body::Body::from_stream(ReceiverStream::new(received).map(line));
+            ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+        }
+        Ok(Some(Err(why))) => problem(StatusCode::CONFLICT, &why),
         Ok(None) => nobody(),
         Err(_) => late(),
     }

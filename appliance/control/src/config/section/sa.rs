@@ -106,9 +106,10 @@ impl HalfDraft {
             );
         }
         if let Some(window) = &draft.window
-            && !WINDOWS.contains(&window.value)
+            && (!WINDOWS.contains(&window.value) || !window.value.is_multiple_of(32))
         {
-            f.sink().push(Problem::error("a replay `window` is 32 to 65536 packets").at(window.span.clone(), ""));
+            let problem = Problem::error("a replay `window` is 32 to 65536 packets, a multiple of 32");
+            f.sink().push(problem.at(window.span.clone(), ""));
         }
         f.finish();
         draft

@@ -192,7 +192,7 @@ fn all_mistakes_are_shown_at_once_each_with_its_line() {
             "38: [[core]]: `cpu`: invalid value: integer `-1`, expected u32",
             "41: [[core]]: `idle` must be one of `spin`, `pause` or `sleep` (did you mean `sleep`?)",
             "43: [[vip]]: `owner` is missing",
-            "55: a replay `window` is 32 to 65536 packets",
+            "55: a replay `window` is 32 to 65536 packets, a multiple of 32",
         ],
     );
 }

@@ -32,7 +32,8 @@ fn an_inbound_spi_names_one_sa_of_a_vip() {
 fn spis_keys_and_limits_have_their_bounds() {
     let cases: &[(&str, &str, &str)] = &[
         ("spi = 0x1001", "spi = 255", "55: an `spi` is 256 to 4294967295"),
-        ("window = 64", "window = 65537", "55: a replay `window` is 32 to 65536 packets"),
+        ("window = 64", "window = 100", "55: a replay `window` is 32 to 65536 packets, a multiple of 32"),
+        ("window = 64", "window = 65537", "55: a replay `window` is 32 to 65536 packets, a multiple of 32"),
         (KEY_IN, "0001", "55: the key has 2 bytes; aes128-gcm16 wants 20 (16 of key and 4 of salt: 40 hex digits)"),
         (KEY_IN, "000g", "55: `key` holds a character that is no hex digit"),
         (

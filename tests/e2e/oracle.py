@@ -1,0 +1,512 @@
+"""scapy's IPsec layer as an oracle for `phalanx explain`: what it seals we open, what we seal it opens, byte for byte.
+
+    oracle.py PHALANX SEED
+
+The replay window is modelled here anew from RFC 4303, section 3.4.3 and appendix A. Says what was compared; ends with 1 at the first
+difference. Needs Debian's python3-scapy and python3-cryptography.
+"""
+
+import collections
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from scapy.config import conf
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.ipsec import ESP, SecurityAssociation
+from scapy.utils import RawPcapReader, RawPcapWriter
+
+conf.verb = 0
+RAW, ETHERNET = 101, 1
+VIP = {4: "10.77.0.100", 6: "fd77::100"}
+PHALANX = sys.argv[1]
+RANDOM = random.Random(int(sys.argv[2]))
+
+
+class Sa:
+    """A tunnel of the configuration, from the client's side."""
+
+    def __init__(self, at, outer, inner, transport, esn, bits, window):
+        self.at, self.outer, self.inner, self.transport, self.esn, self.window = at, outer, inner, transport, esn, window
+        self.spi_in, self.spi_out = 0x1000 + at, 0x2000 + at
+        self.bits = bits
+        self.key_in, self.key_out = (RANDOM.randbytes(bits // 8 + 4) for _ in range(2))
+        self.peer = f"10.77.1.{at + 1}" if outer == 4 else f"fd77::1:{at + 1:x}"
+        inside = f"10.99.{at}." if inner == 4 else f"fd99:0:0:{at:x}::"
+        self.remote = self.peer if transport else inside + ("0/24" if inner == 4 else "/64")
+        self.client = self.peer if transport else inside + "9"
+        self.local = VIP[inner]
+        self.model = Window(window, esn)
+        self.sent = 0
+
+    def toml(self):
+        half = lambda spi, key: f'{{ spi = {spi}, key = "{key.hex()}", window = {self.window} }}'
+        return f"""
+[[sa]]
+name = "s{self.at}"
+vip = "v{self.outer}"
+peer = "{self.peer}"
+mode = "{'transport' if self.transport else 'tunnel'}"
+algorithm = "aes-{self.bits}-gcm-16"
+esn = {str(self.esn).lower()}
+local = "{self.local}"
+remote = "{self.remote}"
+path_mtu = 1600
+inbound = {half(self.spi_in, self.key_in)}
+outbound = {half(self.spi_out, self.key_out)}
+"""
+
+    def scapy(self, inbound):
+        """scapy's end: `inbound` seals towards the VIP, else opens what comes from there."""
+        ends = (self.peer, VIP[self.outer]) if inbound else (VIP[self.outer], self.peer)
+        header = None if self.transport else (IP if self.outer == 4 else IPv6)(src=ends[0], dst=ends[1])
+        return SecurityAssociation(
+            ESP,
+            spi=self.spi_in if inbound else self.spi_out,
+            crypt_algo="AES-GCM",
+            crypt_key=self.key_in if inbound else self.key_out,
+            tunnel_header=header,
+            esn_en=self.esn,
+        )
+
+    def seal(self, packet, number):
+        """What the client sends: `packet` with this 64-bit number."""
+        sealed = self.scapy(True).encrypt(parsed(packet), seq_num=number & 0xFFFFFFFF, iv=RANDOM.randbytes(8), esn=number >> 32)
+        return bytes(sealed)
+
+    def forge(self, number, text, spi=None):
+        """An ESP packet with a valid ICV around any text, padding and trailer included."""
+        spi, iv = spi or self.spi_in, RANDOM.randbytes(8)
+        low, high = number & 0xFFFFFFFF, number >> 32
+        aad = struct.pack("!LLL", spi, high, low) if self.esn else struct.pack("!LL", spi, low)
+        sealed = AESGCM(self.key_in[:-4]).encrypt(self.key_in[-4:] + iv, text, aad)
+        return outer(self.outer, self.peer, VIP[self.outer], 50, struct.pack("!LL", spi, low) + iv + sealed, ident=7)
+
+
+class Window:
+    """RFC 4303: section 3.4.3, and appendix A2 for what a 32-bit number stands for."""
+
+    def __init__(self, size, esn):
+        self.size, self.esn, self.top, self.seen = size, esn, 0, set()
+
+    def infer(self, low):
+        if not self.esn:
+            return low
+        th, tl = divmod(self.top, 1 << 32)
+        if tl >= self.size - 1:
+            return (th if low >= tl - self.size + 1 else th + 1) << 32 | low
+        return (th - 1 if low >= (tl - self.size + 1) % (1 << 32) else th) * (1 << 32) + low
+
+    def judge(self, number):
+        """What becomes of an authentic packet: reason and the number it is taken for."""
+        taken = self.infer(number & 0xFFFFFFFF)
+        if taken < 0:
+            return "sequence-wrap", None
+        if taken == 0:
+            return "sequence-wrap", 0
+        if taken <= self.top - self.size:
+            return "too-old", taken
+        if taken in self.seen:
+            return "replay", taken
+        if taken != number:
+            return "bad-icv", taken
+        self.seen.add(taken)
+        self.top = max(self.top, taken)
+        return None, taken
+
+    def next(self):
+        """A number that a sender, a bad network or an attacker could come with."""
+        kind, size = RANDOM.random(), self.size
+        if kind < 0.55:
+            return self.top + 1 + (RANDOM.randrange(3) if kind < 0.2 else 0)
+        if kind < 0.65:
+            return self.top + RANDOM.randrange(1, 3 * size)
+        if kind < 0.85:
+            return max(1, self.top - RANDOM.randrange(size))
+        if kind < 0.95:
+            return max(1, self.top - size - RANDOM.randrange(2 * size))
+        return max(1, self.top - size + RANDOM.randrange(-1, 2))
+
+
+def parsed(packet):
+    return (IP if packet[0] >> 4 == 4 else IPv6)(packet)
+
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def address(text):
+    import ipaddress
+
+    return ipaddress.ip_address(text).packed
+
+
+def outer(version, src, dst, protocol, payload, ttl=64, tos=0, options=b"", flags=0, offset=0, ident=None):
+    """An IP packet around a payload, made without scapy's help."""
+    if version == 6:
+        return struct.pack("!LHBB", 6 << 28 | tos << 20, len(payload), protocol, ttl) + address(src) + address(dst) + payload
+    ident = RANDOM.randrange(1 << 16) if ident is None else ident
+    length = 20 + len(options)
+    head = struct.pack("!BBHHHBB", 4 << 4 | length // 4, tos, length + len(payload), ident, flags << 13 | offset, ttl, protocol)
+    rest = address(src) + address(dst) + options
+    return head + struct.pack("!H", checksum(head + b"\0\0" + rest)) + rest + payload
+
+
+def inner(version, src, dst, size, transport):
+    """A random packet with `size` bytes behind its transport header."""
+    protocol = RANDOM.choice([6, 6, 17, 17, 1 if version == 4 else 58, 132, 253])
+    data = RANDOM.randbytes(size)
+    ports = RANDOM.randrange(1, 65536), RANDOM.randrange(1, 65536)
+    head = b""
+    if protocol == 6:
+        head = struct.pack("!HHLLBBHHH", *ports, RANDOM.randrange(1 << 32), 0, 5 << 4, 0x10, 512, 0, 0)
+    elif protocol == 17:
+        head = struct.pack("!HHHH", *ports, 8 + size, 0)
+    elif protocol in (1, 58):
+        head = struct.pack("!BBHHH", 8 if protocol == 1 else 128, 0, 0, 7, 7)
+    options = b"\1\1\1\0" if version == 4 and not transport and RANDOM.random() < 0.1 else b""
+    tos = RANDOM.randrange(64) << 2
+    packet = outer(version, src, dst, protocol, head + data, RANDOM.randrange(2, 256), tos, options, RANDOM.choice([0, 2]))
+    ends = None
+    if protocol in (6, 17):
+        name = lambda host, port: f"{host}:{port}" if version == 4 else f"[{host}]:{port}"
+        ends = {"protocol": "tcp" if protocol == 6 else "udp"}, name(src, ports[0]), name(dst, ports[1])
+    return packet, ends
+
+
+def some_sas(windows):
+    """Every mode and family, both key lengths, both kinds of numbers."""
+    shapes = [(o, i, False) for o in (4, 6) for i in (4, 6)] + [(4, 4, True), (6, 6, True)]
+    rows = [(*shape, esn, bits) for shape in shapes for esn in (False, True) for bits in (128, 256)]
+    return [Sa(at, *row, RANDOM.choice(windows)) for at, row in enumerate(rows)]
+
+
+def config(folder, sas):
+    text = """
+[node]
+name = "oracle"
+[cluster]
+name = "oracle"
+[[port]]
+name = "net"
+device = "net_af_packet,iface=nowhere0"
+role = "network"
+addresses = ["10.77.0.1/16", "fd77::1/64"]
+mtu = 1600
+[[port]]
+name = "app"
+device = "net_tap,iface=nowhere1"
+role = "application"
+[[core]]
+cpu = 777
+roles = ["router"]
+ports = ["net", "app"]
+[[vip]]
+name = "v4"
+address = "10.77.0.100/16"
+owner = "oracle"
+[[vip]]
+name = "v6"
+address = "fd77::100/64"
+owner = "oracle"
+"""
+    path = os.path.join(folder, "oracle.toml")
+    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text + "".join(sa.toml() for sa in sas))
+    return path
+
+
+def explain(folder, sas, packets, link=RAW, *options):
+    """The lines about the packets, and for each the packets that came of it."""
+    into, out = os.path.join(folder, "in.pcap"), os.path.join(folder, "out.pcap")
+    with RawPcapWriter(into, linktype=link) as writer:
+        writer.write_header(None)
+        for at, packet in enumerate(packets):
+            frame = packet
+            if link == ETHERNET and not isinstance(packet, Frame):
+                kind = b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\0"
+                # Short frames are padded on a wire.
+                frame = (b"\2\0\0\0\0\1\2\0\0\0\0\2" + kind + packet).ljust(60, b"\xa5")
+            writer.write_packet(bytes(frame), sec=1_700_000_000 + at // 1000, usec=at % 1000)
+    command = [PHALANX, "explain", "--config", config(folder, sas), into, "--out", out, *options]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, f"{command}: {run.returncode}\n{run.stderr}"
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [line["n"] for line in lines] == list(range(1, len(packets) + 1)), "one line for each packet, in order"
+    strip = 14 if link == ETHERNET else 0
+    outs = [bytes(data)[strip:] for data, _ in RawPcapReader(out)]
+    return [(line, [outs[number - 1] for number in line["out"]]) for line in lines]
+
+
+class Frame(bytes):
+    """Not to be framed."""
+
+
+def same(what, have, want, line):
+    if have != want:
+        have, want = (x.hex() if isinstance(x, bytes) else x for x in (have, want))
+        sys.exit(f"{what}: {have}, not {want}\n{json.dumps(line, indent=1)}")
+
+
+def opened(folder, link, each):
+    """What scapy seals we open; numbers are judged as the model does."""
+    sas = some_sas([32, 64, 128, 1024])
+    packets, expected, counts = [], [], collections.Counter()
+    for sa in sas:
+        numbers = []
+        if sa.esn and RANDOM.random() < 0.7:
+            # Near the end of the low half, so that the window soon spans two subspaces.
+            sa.model.judge(0xFFFFF000)
+            numbers.append(0xFFFFF000)
+            sa.model.judge(0xFFFFFFF0 - sa.window // 2)
+            numbers.append(0xFFFFFFF0 - sa.window // 2)
+        judged = [(None, number) for number in numbers]
+        while len(numbers) < each:
+            numbers.append(sa.model.next())
+            judged.append(sa.model.judge(numbers[-1]))
+        for number, (reason, taken) in zip(numbers, judged):
+            size = RANDOM.choice([RANDOM.randrange(0, 1401), RANDOM.randrange(0, 64)])
+            packet, ends = inner(sa.inner, sa.client, sa.local, size, sa.transport)
+            packets.append((sa.seal(packet, number), sa, packet, ends, reason, taken))
+    # The tunnels' packets among each other, each tunnel's in order.
+    queues = collections.defaultdict(collections.deque)
+    for one in packets:
+        queues[one[1].at].append(one)
+    mixed = []
+    while queues:
+        at = RANDOM.choice(list(queues))
+        mixed.append(queues[at].popleft())
+        if not queues[at]:
+            del queues[at]
+    for (line, outs), (_, sa, packet, ends, reason, taken) in zip(explain(folder, sas, [one[0] for one in mixed], link), mixed):
+        same("direction", line["direction"], "inbound", line)
+        same("SPI", line["spi"], f"0x{sa.spi_in:08x}", line)
+        same("number", line["seq"], taken, line)
+        same("reason", line["reason"], reason, line)
+        same("verdict", line["verdict"], "drop" if reason else "open", line)
+        same("packets", outs, [] if reason else [packet], line)
+        if ends and not reason:
+            same("connection", line["connection"], {**ends[0], "local": ends[2], "remote": ends[1]}, line)
+        counts[reason or "open"] += 1
+    print(f"sealed by scapy, {'raw' if link == RAW else 'Ethernet'}: {len(mixed)} packets:", dict(sorted(counts.items())))
+    assert counts["open"] > len(mixed) // 2 and counts["replay"] and counts["too-old"] and counts["bad-icv"]
+
+
+def sealed(folder, link, each, first=1):
+    """What we seal scapy opens."""
+    sas = [sa for sa in some_sas([64]) if sa.esn or first + each < 1 << 32]
+    sent = []
+    for _ in range(each * len(sas)):
+        sa = RANDOM.choice(sas)
+        size = RANDOM.choice([RANDOM.randrange(0, 1401), RANDOM.randrange(0, 64)])
+        sent.append((sa, *inner(sa.inner, sa.local, sa.client, size, sa.transport)))
+    for (line, outs), (sa, packet, ends) in zip(explain(folder, sas, [one[1] for one in sent], link, "--first-seq", str(first)), sent):
+        number, sa.sent = first + sa.sent, sa.sent + 1
+        same("direction", line["direction"], "outbound", line)
+        same("verdict", line["verdict"], "seal", line)
+        same("SPI", line["spi"], f"0x{sa.spi_out:08x}", line)
+        same("number", line["seq"], number, line)
+        same("packets", len(outs), 1, line)
+        if ends:
+            same("connection", line["connection"], {**ends[0], "local": ends[1], "remote": ends[2]}, line)
+        wire = parsed(outs[0])
+        same("outer addresses", (wire.src, wire.dst), (VIP[sa.outer], sa.peer), line)
+        same("number on the wire", wire[ESP].seq, number & 0xFFFFFFFF, line)
+        same("IV", wire[ESP].data[:8], struct.pack("!Q", number), line)
+        back = bytes(sa.scapy(False).decrypt(wire, esn=number >> 32))
+        same("what scapy opened", back, packet, line)
+    print(f"sealed by us from {first} on, {'raw' if link == RAW else 'Ethernet'}: {len(sent)} packets")
+
+
+def trailer(payload, next_header, pad=None):
+    """RFC 4303 section 2.4: padding 1, 2, 3, ..., its length, next header."""
+    pad = -(len(payload) + 2) % 4 if pad is None else pad
+    return payload + bytes(range(1, pad + 1)) + bytes([pad, next_header])
+
+
+def hostile(folder, link):
+    """Each bad packet has its reason, and none of them changes what the next good one meets."""
+    tunnel, six, transport = sas = [
+        Sa(0, 4, 4, False, False, 128, 64),
+        Sa(1, 6, 6, False, True, 256, 64),
+        Sa(2, 4, 4, True, False, 128, 64),
+    ]
+    cases = []
+    case = lambda packet, reason, back=None: cases.append((packet, reason, back))
+
+    def number(sa):
+        sa.sent += 1
+        return sa.sent
+
+    def good(sa):
+        packet, _ = inner(sa.inner, sa.client, sa.local, RANDOM.randrange(200), sa.transport)
+        case(sa.seal(packet, number(sa)), None, packet)
+
+    for sa in sas:
+        good(sa)
+        version, nh = sa.inner, 4 if sa.inner == 4 else 41
+        packet, _ = inner(version, sa.client, sa.local, 33, sa.transport)
+        whole = sa.seal(packet, 1_000_000)
+        # Cut off anywhere; and cut off by a header that says so: then ESP itself is a runt, out of step, or not authentic.
+        # (A frame is padded: there the header says what is cut off.)
+        for length in range(len(whole) if link == RAW else 0):
+            case(whole[:length], "runt")
+        esp = whole[20 if sa.outer == 4 else 40 :]
+        for length in range(len(esp)):
+            reason = "runt" if length < 34 else "bad-icv" if length % 4 == 0 else "bad-padding"
+            case(outer(sa.outer, sa.peer, VIP[sa.outer], 50, esp[:length]), reason)
+        # Any bit of number, IV, text or ICV.
+        for _ in range(40):
+            at = RANDOM.randrange(4, len(esp))
+            broken = bytearray(esp)
+            broken[at] ^= 1 << RANDOM.randrange(8)
+            if broken[4:8] == bytes(4):
+                continue
+            case(outer(sa.outer, sa.peer, VIP[sa.outer], 50, bytes(broken)), "bad-icv")
+        case(outer(sa.outer, sa.peer, VIP[sa.outer], 50, struct.pack("!L", 0xDEAD0000) + esp[4:]), "unknown-spi")
+        stranger = "10.77.1.200" if sa.outer == 4 else "fd77::1:dead"
+        case(outer(sa.outer, stranger, VIP[sa.outer], 50, esp), "wrong-peer")
+        case(sa.forge(1 << 32 if sa.esn else 0, trailer(packet, nh)), "sequence-wrap")
+        # Padding, with a valid ICV.
+        text = packet if not sa.transport else packet[20:]
+        nh = packet[9] if sa.transport else nh
+        case(sa.forge(number(sa), text[:18] + bytes([255, nh])), "bad-padding")
+        case(sa.forge(number(sa), bytes([255, nh]) * 2), "bad-padding")
+        zeros = -(len(text) + 2) % 4 or 4
+        case(sa.forge(number(sa), text + bytes(zeros) + bytes([zeros, nh])), "bad-padding")
+        long = 255 - (len(text) + 257) % 4
+        back = outer(sa.outer, sa.peer, VIP[sa.outer], nh, text, ident=7) if sa.transport else packet
+        case(sa.forge(number(sa), trailer(text, nh, long)), None, back)
+        wrong = bytearray(trailer(text, nh, long))
+        wrong[-3] ^= 1
+        case(sa.forge(number(sa), bytes(wrong)), "bad-padding")
+        # Nobody home, as RFC 4303 section 2.6 has it.
+        case(sa.forge(number(sa), trailer(bytes(30), 59)), "bad-next-header")
+        if not sa.transport:
+            case(sa.forge(number(sa), trailer(packet, 17)), "bad-next-header")
+            case(sa.forge(number(sa), trailer(packet, 41 if version == 4 else 4)), "bad-inner")
+            case(sa.forge(number(sa), trailer(packet[:-1], nh)), "bad-inner")
+            case(sa.forge(number(sa), trailer(b"", nh)), "bad-inner")
+            # RFC 4303 section 2.7: what hides the length stands behind the inner packet.
+            case(sa.forge(number(sa), trailer(packet + bytes(100), nh)), None, packet)
+            neighbour = "10.98.0.9" if version == 4 else "fd98::9"
+            case(sa.forge(number(sa), trailer(inner(version, neighbour, sa.local, 9, False)[0], nh)), "wrong-tunnel")
+            case(sa.forge(number(sa), trailer(inner(version, sa.client, neighbour, 9, False)[0], nh)), "wrong-tunnel")
+            case(sa.forge(number(sa), trailer(inner(version, sa.local, sa.client, 9, False)[0], nh)), "wrong-tunnel")
+        if version == 4 and not sa.transport:
+            broken = bytearray(packet)
+            broken[10] ^= 1
+            case(sa.forge(number(sa), trailer(bytes(broken), nh)), "bad-inner")
+        good(sa)
+        case(cases[-1][0], "replay")
+    # In clear, to others, and damaged on the way.
+    case(outer(4, "10.77.1.1", VIP[4], 17, struct.pack("!HHHH", 5, 5, 8, 0)), "clear-to-vip")
+    case(outer(6, "fd77::1:1", VIP[6], 6, bytes(20)), "clear-to-vip")
+    case(outer(4, "10.77.1.1", VIP[4], 51, bytes(40)), "clear-to-vip")
+    case(outer(4, "10.77.1.1", "10.77.0.101", 50, bytes(40)), "not-for-us")
+    broken = bytearray(outer(4, "10.77.1.1", VIP[4], 50, bytes(60)))
+    broken[11] ^= 1
+    case(bytes(broken), "bad-checksum")
+    # From the application, to where no tunnel leads.
+    case(outer(4, VIP[4], "192.0.2.1", 17, struct.pack("!HHHH", 5, 5, 8, 0)), "no-filter")
+    case(outer(6, VIP[6], "2001:db8::1", 17, struct.pack("!HHHH", 5, 5, 8, 0)), "no-filter")
+    if link == ETHERNET:
+        for length in range(14):
+            case(Frame(bytes(length)), "runt")
+        case(Frame(b"\2\0\0\0\0\1\2\0\0\0\0\2\x88\xcc" + bytes(46)), "not-for-us")
+    for sa in sas:
+        good(sa)
+    counts = collections.Counter()
+    for (line, outs), (packet, reason, back) in zip(explain(folder, sas, [one[0] for one in cases], link), cases):
+        if (line["reason"], outs) != (reason, [back] if back else []):
+            sys.exit(f"{reason} was expected of {packet.hex()}\nand came {json.dumps(line, indent=1)}\n{[out.hex() for out in outs]} {(back or b'').hex()}")
+        counts[reason or "open"] += 1
+    print(f"hostile, {'raw' if link == RAW else 'Ethernet'}: {len(cases)} packets:", dict(sorted(counts.items())))
+
+
+def pieces(sa, packet, cuts, ident, last=True):
+    """An outer packet in fragments that begin at these offsets of its payload, in units of 8 bytes."""
+    payload, edges = packet[20 if sa.outer == 4 else 40 :], [cut * 8 for cut in cuts]
+    out = []
+    for begin, end in zip(edges, edges[1:] + [len(payload)]):
+        more, data = int(end < len(payload) or not last), payload[begin:end]
+        if sa.outer == 4:
+            out.append(outer(4, sa.peer, VIP[4], 50, data, flags=more, offset=begin // 8, ident=ident))
+        else:
+            out.append(outer(6, sa.peer, VIP[6], 44, struct.pack("!BBHL", 50, 0, begin | more, ident) + data))
+    return out
+
+
+def fragments(folder, link):
+    """Outer fragments are put together whatever their order; hostile ones have their reasons and open nothing."""
+    sas = [Sa(0, 4, 4, False, False, 128, 64), Sa(1, 6, 6, False, True, 256, 64)]
+    sent, wanted = [], []
+
+    def case(frames, reason, back=None):
+        """One of the frames becomes the packet, if there is one; all of them have the reason, if there is one."""
+        wanted.append((range(len(sent), len(sent) + len(frames)), reason, back))
+        sent.extend(frames)
+
+    for n in range(40):
+        sa = sas[n % 2]
+        sa.sent += 1
+        packet, _ = inner(sa.inner, sa.client, sa.local, RANDOM.randrange(300, 1400), False)
+        sealed = sa.seal(packet, sa.sent)
+        cuts = [0] + sorted(RANDOM.sample(range(1, 30), RANDOM.randrange(1, 6)))
+        parts = pieces(sa, sealed, cuts, n)
+        kind = ("whole", "overlap", "twice", "gap", "endless")[n // 2 % 5]
+        if kind == "whole":
+            RANDOM.shuffle(parts)
+            case(parts, None, packet)
+        elif kind == "overlap":
+            # The second fragment begins 8 bytes early: RFC 5722 ends all of it.
+            wrong = pieces(sa, sealed, [cuts[1] - 1] + cuts[2:], n)
+            case([parts[0]] + wrong[:1], "fragment-overlap")
+        elif kind == "twice":
+            case(parts[:1], None, packet)
+            case(parts[:1], "fragment-duplicate")
+            wanted[-2] = ([*wanted[-2][0], *range(len(sent), len(sent) + len(parts) - 1)], None, packet)
+            sent.extend(parts[1:])
+        elif kind == "gap":
+            case([part for part in parts if part is not parts[RANDOM.randrange(len(parts) - 1)]][:1] or parts[:1], "fragment-timeout")
+        else:
+            endless = pieces(sa, sealed[:40] + bytes(400), list(range(40)), n, last=False)
+            case(endless, "fragment-too-many")
+    told = explain(folder, sas, sent, link)
+    for places, reason, back in wanted:
+        lines = [told[at][0] for at in places]
+        opened = [outs for line, outs in (told[at] for at in places) if outs]
+        if reason:
+            bad = [line for line in lines if line["reason"] != reason]
+            if bad or opened:
+                sys.exit(f"{reason} was expected of all: {json.dumps(bad or lines, indent=1)}")
+        else:
+            same("packets", opened, [[back]], lines)
+            same("verdicts", sorted(line["verdict"] for line in lines), ["hold"] * (len(lines) - 1) + ["open"], lines)
+    print(f"fragments, {'raw' if link == RAW else 'Ethernet'}: {len(sent)} of {len(wanted)} packets")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        opened(folder, RAW, 30)
+        opened(folder, ETHERNET, 20)
+        sealed(folder, RAW, 30)
+        sealed(folder, ETHERNET, 20)
+        sealed(folder, RAW, 10, (1 << 32) - 4)
+        hostile(folder, RAW)
+        hostile(folder, ETHERNET)
+        fragments(folder, RAW)
+        fragments(folder, ETHERNET)
+
+
+main()
