@@ -231,6 +231,7 @@ impl Shape {
             mss_clamp: phalanx_ipsec::MssClamp::None,
             copy_dscp: true,
             ecn: true,
+            encap: None,
         }
     }
 }

@@ -74,6 +74,7 @@ impl Bed {
             mss_clamp: phalanx_ipsec::MssClamp::None,
             copy_dscp: true,
             ecn: true,
+            encap: None,
         }
     }
 

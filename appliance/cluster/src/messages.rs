@@ -1,13 +1,13 @@
 //! What travels between a router and its targets. Plain values; how they look on the wire is the fabric's matter.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use phalanx_ipsec::{Filter, SaParams, WindowSnapshot};
 use phalanx_wire::{CoreId, Epoch, Flow, PeerId, SaId, VipId};
 
 /// The version of these messages. Both sides must speak the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A node's name: the DNS name in its certificate.
 pub type NodeName = Arc<str>;
@@ -183,6 +183,17 @@ pub struct Notice {
     pub windows: Vec<WindowRecord>,
 }
 
+/// Where a genuine packet of an encapsulated SA came from, which is not where its peer was thought to be (RFC 7296 §2.23).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAt {
+    /// The inbound SA.
+    pub sa: SaId,
+    /// The packet's source.
+    pub remote: SocketAddr,
+    /// Its number: what is older moves nobody.
+    pub number: u64,
+}
+
 /// A target introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -251,6 +262,8 @@ pub enum ToRouter {
     },
     /// For which VIPs no new connections are wanted: the whole set, each time it changes.
     Draining(Drained),
+    /// A peer is behind a NAT and seems to have moved.
+    PeerMoved(PeerAt),
     /// Still there. Made and eaten by the fabric.
     Beat,
 }
@@ -314,6 +327,15 @@ pub enum ToTarget {
         /// Its id.
         id: u64,
     },
+    /// A peer moved: its encapsulated SAs send there from now on.
+    PeerMoved {
+        /// The VIP of its SAs.
+        vip: VipId,
+        /// Which.
+        peer: PeerId,
+        /// Where it is.
+        remote: SocketAddr,
+    },
     /// Still there. Made and eaten by the fabric.
     Beat,
 }
@@ -331,6 +353,7 @@ impl ToRouter {
             Self::Notice(_) => "Notice",
             Self::Listening { .. } => "Listening",
             Self::Draining(_) => "Draining",
+            Self::PeerMoved(_) => "PeerMoved",
             Self::Beat => "Beat",
         }
     }
@@ -349,6 +372,7 @@ impl ToTarget {
             Self::LeaseReply(_) => "LeaseReply",
             Self::PathMtu { .. } => "PathMtu",
             Self::NoticeAck { .. } => "NoticeAck",
+            Self::PeerMoved { .. } => "PeerMoved",
             Self::Beat => "Beat",
         }
     }

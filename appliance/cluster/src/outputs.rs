@@ -1,5 +1,6 @@
 //! What the two state machines are given and what they want done: values, in the order in which to do them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use phalanx_ipsec::{Lease, SaParams};
@@ -85,6 +86,8 @@ pub struct SaPair {
     pub ceiling: u64,
     /// What it holds under `keys::reached`.
     pub reached: u64,
+    /// Encapsulated: after so long without a packet to the peer a keepalive goes there, in µs; 0: never (RFC 3948 §4).
+    pub keepalive_us: u64,
 }
 
 /// A target that does not hold something in time.
@@ -249,6 +252,20 @@ pub enum RouterOutput {
         /// In bytes, from the outer IP header on.
         mtu: u16,
     },
+    /// A peer moved: the router's own cores send there from now on.
+    PeerMoved {
+        /// Its encapsulated SAs.
+        sas: Vec<SaId>,
+        /// Where it is.
+        remote: SocketAddr,
+    },
+    /// Send a NAT keepalive from the VIP (RFC 3948 §2.3).
+    Keepalive {
+        /// The VIP.
+        vip: VipId,
+        /// To the peer there.
+        remote: SocketAddr,
+    },
     /// The soft lifesize is reached: rekey (R22).
     LifesizeSoft(SaId),
     /// The hard lifesize is reached: stop (I3).
@@ -387,6 +404,13 @@ pub enum TargetOutput {
         sa: SaId,
         /// In bytes, from the outer IP header on.
         mtu: u16,
+    },
+    /// A peer moved: the cores send there from now on.
+    PeerMoved {
+        /// Its encapsulated SAs.
+        sas: Vec<SaId>,
+        /// Where it is.
+        remote: SocketAddr,
     },
     /// A router was welcomed; its boot, and the link addresses come with the VIPs.
     RouterUp {

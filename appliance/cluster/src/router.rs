@@ -22,6 +22,7 @@ mod leases;
 mod member;
 mod pairs;
 mod path_mtu;
+mod peers;
 mod vips;
 
 pub use member::{MemberState, MemberStatus};
@@ -56,6 +57,7 @@ pub struct RouterCluster {
     ceilings_retry: Option<u64>,
     sequencer: Sequencer,
     ledger: Ledger,
+    peers: peers::Peers,
     last_request: u64,
     /// Requests to the router's own cores: the pair each belongs to.
     local: BTreeMap<u64, SaId>,
@@ -93,6 +95,7 @@ impl RouterCluster {
             ceilings_retry: None,
             sequencer: Sequencer::new(config.sequencer),
             ledger: Ledger::default(),
+            peers: peers::Peers::default(),
             last_request: 0,
             local: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -160,6 +163,7 @@ impl RouterCluster {
                 self.outputs.push_back(RouterOutput::EligibleChanged(vip));
             }
             ToRouter::Draining(drained) => self.draining(at, drained),
+            ToRouter::PeerMoved(told) => self.peer_seen(at, &told),
             ToRouter::Beat => {}
         }
         self.pump(now);
@@ -173,6 +177,7 @@ impl RouterCluster {
         self.overdue(now);
         self.retry_ceilings(now);
         self.age_paths(now);
+        self.send_keepalives(now);
         self.pump(now);
     }
 
@@ -182,7 +187,7 @@ impl RouterCluster {
         let settle = self.vips.values().any(|vip| !vip.settled).then_some(self.settle_at);
         let paths = self.paths.next_deadline();
         let all = [settle, self.sequencer.next_deadline(), self.acks_deadline(), self.ceilings_retry, paths];
-        all.into_iter().flatten().min()
+        all.into_iter().flatten().chain(self.peers.next_deadline()).min()
     }
 
     /// The targets that may be selected for a new connection to this VIP (and port, when it is known; R25).

@@ -13,7 +13,8 @@ use phalanx_wire::{CoreId, Epoch, SaId, VipId};
 use crate::error::ClusterError;
 use crate::lease_client::{Accepted, LeaseClient, Session, Want};
 use crate::messages::{
-    ConnRecord, Drained, Hello, Notice, RankedFilter, SaReport, ToRouter, ToTarget, VERSION, VipDef, WindowRecord,
+    ConnRecord, Drained, Hello, Notice, PeerAt, RankedFilter, SaReport, ToRouter, ToTarget, VERSION, VipDef,
+    WindowRecord,
 };
 use crate::outputs::{ReportPolicy, TargetConfig, TargetOutput};
 
@@ -165,6 +166,13 @@ impl TargetCluster {
             ToTarget::LeaseReply(reply) => self.lease_reply(&reply, now),
             ToTarget::PathMtu { sa, mtu } => self.path_mtu(sa, mtu),
             ToTarget::NoticeAck { id } => self.acked_notice = self.acked_notice.max(id),
+            ToTarget::PeerMoved { vip, peer, remote } => {
+                let theirs = self.sas.values().map(|held| &held.params).filter(|sa| sa.encap.is_some());
+                let theirs =
+                    theirs.filter(|sa| (sa.vip, sa.peer) == (vip, peer) && sa.remote.is_ipv4() == remote.is_ipv4());
+                let sas = theirs.map(|sa| sa.id).collect();
+                self.outputs.push_back(TargetOutput::PeerMoved { sas, remote });
+            }
             ToTarget::Beat => {}
         }
         self.send_leases(now);
@@ -215,6 +223,13 @@ impl TargetCluster {
             self.notices.push_back(notice);
         } else {
             self.gather();
+        }
+    }
+
+    /// A core opened a genuine packet whose source is not where its peer was. It tells again as long as nobody told it otherwise.
+    pub fn peer_seen(&mut self, told: PeerAt) {
+        if self.state == State::Attached {
+            self.send(ToRouter::PeerMoved(told));
         }
     }
 

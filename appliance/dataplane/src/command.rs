@@ -3,7 +3,7 @@
 //! Both ways are bounded queues. Everything a core is given was allocated by control, and everything it has no more
 //! use for goes back as [`Trash`] for control to free (I7).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, WindowSnapshot};
@@ -81,6 +81,10 @@ pub enum Command {
     Settled(VipId),
     /// No new connections through this router core; those there are go on.
     Drain,
+    /// The peer of an encapsulated SA is there now: outbound it is sent to, inbound packets from there are no news. No [`Event::Done`].
+    MovePeer(SaId, SocketAddr),
+    /// Sends a NAT keepalive from a VIP to a peer (RFC 3948 §2.3). No [`Event::Done`].
+    Keepalive(VipId, SocketAddr),
     /// Fills a [`DumpRequest`], which comes back in [`Event::Dumped`] instead of a `Done`.
     Dump(Box<DumpRequest>),
     /// Watches packets from now on, instead of those before; or none any more.
@@ -238,6 +242,18 @@ pub enum Event {
         token: u64,
         /// Filled.
         dump: Box<DumpRequest>,
+    },
+    /// A genuine packet, newer than all before, came from elsewhere than its peer was (RFC 7296 §2.23); answered by
+    /// [`Command::MovePeer`]. Repeated while such packets come.
+    PeerSeen {
+        /// On this core.
+        core: CoreId,
+        /// The inbound SA.
+        sa: SaId,
+        /// Its source.
+        remote: SocketAddr,
+        /// Its number.
+        number: u64,
     },
     /// A filter or SA asked for a log entry of a new connection (R16).
     Log {

@@ -20,6 +20,7 @@ use crate::neighbour::Neighbours;
 use crate::outbound::OutboundSide;
 use crate::outbox::Outbox;
 use crate::packet::{BURST, Parcel, Source, trim};
+use crate::peers::Movers;
 use crate::station::{Station, addressed_to};
 use crate::stats::Stage;
 use crate::tables::Tables;
@@ -46,6 +47,8 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) source: S,
     /// Somebody watches packets.
     pub(crate) watcher: Option<Watcher>,
+    /// Peers whose move was told of.
+    pub(crate) movers: Movers,
     /// The millisecond of the last round of timers.
     pub(crate) tended_ms: u64,
 }
@@ -84,6 +87,7 @@ impl<S: Source> Engine<S> {
             mail,
             source,
             watcher: None,
+            movers: Movers::default(),
             tended_ms: 0,
             world,
         })

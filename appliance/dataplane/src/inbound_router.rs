@@ -10,7 +10,7 @@ use phalanx_steering::{
     Arrival, ConnKey, ConnectionTable, Decision, Distribution, Ended, Protection, Seed, SteeringError, TableLimits,
     steer,
 };
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, TargetId, link, protocol};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, TargetId, link, natt};
 
 use crate::bucket::Bucket;
 use crate::clock::Now;
@@ -183,10 +183,7 @@ impl<S: Source> Engine<S> {
     fn look_up(&mut self, arrived: Batch<Arrived<S::Packet>>, now: Now) -> Batch<Peeking<S::Packet>> {
         let mut burst = Batch::new();
         for arrived in arrived {
-            if arrived.ip.upper != protocol::ESP || arrived.ip.fragment.is_some() {
-                self.take_clear(arrived, now);
-                continue;
-            }
+            let Some(arrived) = self.only_esp(arrived, now) else { continue };
             match self.acceptable(&arrived) {
                 Ok((sa, seq)) => burst.push(Peeking { arrived, sa, seq, job: None }),
                 Err(reason) => self.out.drop(arrived.packet, reason),
@@ -198,12 +195,11 @@ impl<S: Source> Engine<S> {
     /// The SA of an ESP packet, and its whole number if the verified window could still take it (R13).
     fn acceptable(&self, arrived: &Arrived<S::Packet>) -> Result<(InboundIndex, u64), DropReason> {
         let vip = self.tables.vips.at(arrived.vip).ok_or(DropReason::NotForUs)?.entry.id;
-        let esp = EspHeader::parse(arrived.ip.upper_of(arrived.packet.bytes()))?;
+        let esp = EspHeader::parse(natt::esp_of(&arrived.ip, arrived.packet.bytes())?.esp)?;
         let at = self.tables.cache.lookup(vip, esp.spi).ok_or(DropReason::UnknownSpi)?;
         let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
-        if arrived.ip.src != sa.params().remote {
-            return Err(DropReason::WrongPeer);
-        }
+        // Who is behind a NAT may be elsewhere by now: the ICV will tell.
+        sa.elsewhere(arrived.packet.bytes(), &arrived.ip)?;
         // After a restart the window may know less than the floors do.
         let known = &self.router.sas[at.0 as usize];
         let seq = sa.verified.infer_above(esp.seq, known.floor.max(known.late)).ok_or(DropReason::SequenceWrap)?;
@@ -348,7 +344,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Not ESP: only what a filter permits in clear comes in (I9).
-    fn take_clear(&mut self, arrived: Arrived<S::Packet>, now: Now) {
+    pub(crate) fn take_clear(&mut self, arrived: Arrived<S::Packet>, now: Now) {
         let Some(arrived) = self.hear_too_big(arrived, now) else { return };
         if arrived.ip.fragment.is_some() {
             return self.out.drop(arrived.packet, DropReason::Fragment);

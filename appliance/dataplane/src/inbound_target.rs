@@ -2,7 +2,7 @@
 
 use phalanx_ipsec::{InboundIndex, Role};
 use phalanx_steering::{Seed, SteeringError, Tracker, TrackerLimits};
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, link, protocol};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, link, natt};
 
 use crate::clock::Now;
 use crate::command::GreEnd;
@@ -91,10 +91,11 @@ impl<S: Source> Engine<S> {
         check_epoch(header, vip)?;
         let ip = IpHeader::parse(packet)?;
         // No router here sends packets in clear.
-        if header.clear || ip.upper != protocol::ESP || ip.dst != vip.entry.address {
+        if header.clear || ip.dst != vip.entry.address {
             return Err(DropReason::LinkForged);
         }
-        let esp = EspHeader::parse(ip.upper_of(packet))?;
+        let esp = natt::esp_of(&ip, packet).map_err(|_| DropReason::LinkForged)?.esp;
+        let esp = EspHeader::parse(esp)?;
         let at = self.tables.cache.lookup(header.vip, esp.spi).ok_or(DropReason::UnknownSpi)?;
         let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
         let seq = sa.window.infer_with_hint(esp.seq, header.seq_high);

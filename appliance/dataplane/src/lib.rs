@@ -39,6 +39,7 @@ mod outbound;
 mod outbox;
 mod packet;
 mod path_mtu;
+mod peers;
 mod purge;
 mod router_own;
 mod station;

@@ -61,6 +61,8 @@ impl<S: Source> Engine<S> {
             }
             Command::Lease { sa, lease, expires } => return self.take_lease(sa, lease, expires, now),
             Command::Ceiling(id, upto) => return self.take_ceiling(id, upto, now),
+            Command::MovePeer(id, to) => return self.move_peer(id, to),
+            Command::Keepalive(vip, to) => return self.send_keepalive(vip, to, now),
             Command::Dump(dump) => return self.dump(token, dump, now),
             // The loop looks for this one itself.
             Command::Stop => return,

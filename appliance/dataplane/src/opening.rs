@@ -1,7 +1,9 @@
 //! Opening a burst of ESP packets: what a target does with what it was sent, and a router with what it keeps.
 
+use std::net::SocketAddr;
+
 use phalanx_aead::{OpenOp, open_burst};
-use phalanx_ipsec::{InboundIndex, OpenJob, Role};
+use phalanx_ipsec::{InboundIndex, InboundSa, OpenJob, Role};
 use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen};
 use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
 
@@ -30,6 +32,8 @@ struct Facts {
     vip: VipId,
     sa: InboundIndex,
     filtered: bool,
+    /// Where it came from, if its peer was elsewhere.
+    from: Option<SocketAddr>,
 }
 
 impl<S: Source> Engine<S> {
@@ -42,10 +46,14 @@ impl<S: Source> Engine<S> {
         let (mut packets, mut facts) = (Batch::new(), Batch::new());
         for one in burst {
             let sa = self.tables.cache.inbound(one.sa);
-            match sa.ok_or(DropReason::UnknownSpi).and_then(|sa| sa.begin(one.packet.bytes(), &one.ip, one.seq)) {
-                Ok(job) => {
+            let begin = |sa: &InboundSa| {
+                let packet = one.packet.bytes();
+                Ok((sa.begin(packet, &one.ip, one.seq)?, sa.elsewhere(packet, &one.ip)?))
+            };
+            match sa.ok_or(DropReason::UnknownSpi).and_then(begin) {
+                Ok((job, from)) => {
                     packets.push(one.packet);
-                    facts.push(Facts { job, vip: one.vip, sa: one.sa, filtered: one.filtered });
+                    facts.push(Facts { job, vip: one.vip, sa: one.sa, filtered: one.filtered, from });
                 }
                 Err(reason) => self.out.drop(one.packet, reason),
             }
@@ -94,7 +102,11 @@ impl<S: Source> Engine<S> {
             sa.count_failed();
             return Err(DropReason::BadIcv);
         }
+        let news = facts.from.filter(|_| facts.job.seq > sa.edge(role));
         sa.accept(&facts.job, role)?;
+        if let Some(from) = news {
+            self.peer_seen(facts.sa, from, facts.job.seq, now);
+        }
         if role == Role::Router {
             self.near_ceiling(facts.sa, facts.job.seq, now);
         }

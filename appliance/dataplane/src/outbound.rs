@@ -230,8 +230,12 @@ impl<S: Source> Engine<S> {
         drop(ops);
         self.out.passed(Stage::Sealed, count);
         self.out.lap(Step::Seal, count);
-        for (packet, at) in sealing.packets.into_iter().zip(sealing.sas) {
-            self.send_sealed(at, packet, now);
+        for (mut packet, at) in sealing.packets.into_iter().zip(sealing.sas) {
+            let completed = self.tables.cache.outbound(at).map_or(Ok(()), |sa| sa.complete(packet.bytes_mut()));
+            match completed {
+                Ok(()) => self.send_sealed(at, packet, now),
+                Err(reason) => self.out.drop(packet, reason),
+            }
         }
         self.out.lap(Step::NextHop, count);
     }

@@ -124,10 +124,16 @@ impl<S: Source> Engine<S> {
         let at = one.opening.sa;
         self.within(at, one.job.seq)?;
         let sa = self.tables.cache.inbound_mut(at).ok_or(DropReason::UnknownSpi)?;
+        let from = sa.elsewhere(one.opening.packet.bytes(), &one.opening.ip)?;
+        let news = from.filter(|_| one.job.seq > sa.edge(Role::Router));
         if let Err(reason) = sa.verified.commit(one.job.seq) {
             sa.count_replayed();
             return Err(reason);
         }
+        if let Some(from) = news {
+            self.peer_seen(at, from, one.job.seq, now);
+        }
+        let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
         let copy = &mut self.router.scratch[one.copy];
         let inner = sa.finish(copy, &one.job)?;
         let subject = Subject::inbound(&inner.header, copy.bytes());

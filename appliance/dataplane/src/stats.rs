@@ -84,6 +84,12 @@ pub enum Stage {
     Reassembled,
     /// Packets cut into fragments.
     Cut,
+    /// NAT keepalives received and ignored.
+    NatKeepaliveEaten,
+    /// NAT keepalives sent.
+    NatKeepaliveSent,
+    /// Genuine packets from where their peer was not, told to the router.
+    PeerSeen,
 }
 
 impl Stage {
@@ -114,6 +120,9 @@ impl Stage {
         Stage::CutOuter,
         Stage::Reassembled,
         Stage::Cut,
+        Stage::NatKeepaliveEaten,
+        Stage::NatKeepaliveSent,
+        Stage::PeerSeen,
     ];
     /// How many there are.
     pub const COUNT: usize = Stage::ALL.len();
@@ -146,6 +155,9 @@ impl Stage {
             Stage::CutOuter => "cut-outer",
             Stage::Reassembled => "reassembled",
             Stage::Cut => "cut",
+            Stage::NatKeepaliveEaten => "nat-keepalive-eaten",
+            Stage::NatKeepaliveSent => "nat-keepalive-sent",
+            Stage::PeerSeen => "peer-seen",
         }
     }
 }

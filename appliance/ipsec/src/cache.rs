@@ -1,7 +1,7 @@
 //! The shadow SA cache (R4): the SAs of one core, found by SPI, by tunnel, or by identity. Bounded, and private to the
 //! core: nothing is allocated or freed after it was made; what is taken out goes back to control in its box (I7).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use phalanx_wire::{SaId, Spi, VipId};
 
@@ -176,21 +176,29 @@ impl ShadowCache {
     #[must_use]
     pub fn sent_by(&self, vip: VipId, peer: IpAddr, spi: Spi) -> Option<OutboundIndex> {
         let at = self.outbound_by_spi.find(peer_key(vip, peer, spi))?;
-        let params = self.outbound.get(at)?.params();
-        ((params.vip, params.remote, params.spi) == (vip, peer, spi)).then_some(OutboundIndex(at))
+        let sa = self.outbound.get(at)?;
+        let params = sa.params();
+        ((params.vip, sa.remote_end().ip(), params.spi) == (vip, peer, spi)).then_some(OutboundIndex(at))
+    }
+
+    /// The peer of an outbound SA in UDP is there from now on.
+    pub fn move_outbound(&mut self, at: OutboundIndex, to: SocketAddr) {
+        self.unindex_peer(at.0);
+        self.outbound.get_mut(at.0).into_iter().for_each(|sa| sa.move_peer(to));
+        self.index_peer(at.0);
     }
 
     fn index_peer(&mut self, at: u32) {
-        let Some(params) = self.outbound.get(at).map(OutboundSa::params) else { return };
-        let key = peer_key(params.vip, params.remote, params.spi);
+        let Some(sa) = self.outbound.get(at) else { return };
+        let key = peer_key(sa.params().vip, sa.remote_end().ip(), sa.params().spi);
         if self.outbound_by_spi.find(key).is_none() {
             self.outbound_by_spi.insert(key, at);
         }
     }
 
     fn unindex_peer(&mut self, at: u32) {
-        let Some(params) = self.outbound.get(at).map(OutboundSa::params) else { return };
-        let key = peer_key(params.vip, params.remote, params.spi);
+        let Some(sa) = self.outbound.get(at) else { return };
+        let key = peer_key(sa.params().vip, sa.remote_end().ip(), sa.params().spi);
         if self.outbound_by_spi.find(key) == Some(at) {
             self.outbound_by_spi.remove(key);
         }

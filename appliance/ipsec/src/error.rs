@@ -45,6 +45,18 @@ pub enum IpsecError {
     /// Local and remote selectors are of different families.
     #[error("the local and the remote selector are not of one family")]
     SelectorFamily,
+    /// ESP in UDP towards nowhere.
+    #[error("the peer's UDP port is 0")]
+    PeerPort,
+    /// Original addresses say what a checksum was made over; a tunnel's inner packet is left as it is.
+    #[error("original addresses are for transport mode alone")]
+    OriginalInTunnel,
+    /// RFC 3948 section 3.1.2: without them the checksums inside cannot be repaired.
+    #[error("transport mode in UDP needs the original addresses of both ends")]
+    NoOriginal,
+    /// Transport mode shows one remote address.
+    #[error("the remote selector of transport mode in UDP must be one address")]
+    ManyShown,
     /// Soft lifesize above the hard one, or a hard one of 0.
     #[error("lifesize: the soft limit {soft} must not be above the hard limit {hard}, nor that be 0")]
     Lifesize {

@@ -172,6 +172,8 @@ pub struct SaParams {
     /// Copy the inner ECN field to the outer header (RFC 6040 normal mode); else the outer one says Not-ECT
     /// (compatibility mode). What arrives is combined as RFC 6040 §4.2 says in either case.
     pub ecn: bool,
+    /// ESP in UDP.
+    pub encap: Option<crate::Encap>,
 }
 
 impl SaParams {
@@ -195,7 +197,8 @@ impl SaParams {
         if self.path_mtu < least {
             return Err(IpsecError::PathMtu { mtu: self.path_mtu, least });
         }
-        self.check_addresses()
+        self.check_addresses()?;
+        self.check_encap()
     }
 
     fn check_addresses(&self) -> Result<(), IpsecError> {
@@ -222,7 +225,7 @@ impl SaParams {
                 }
             }
             Mode::Transport => {
-                for (which, prefix, address) in [("local", ours, local), ("remote", theirs, remote)] {
+                for (which, prefix, address) in [("local", ours, local), ("remote", theirs, self.shown())] {
                     if !prefix.contains(address) {
                         return Err(IpsecError::TransportSelector { which, address });
                     }
@@ -280,6 +283,7 @@ mod tests {
             mss_clamp: MssClamp::None,
             copy_dscp: true,
             ecn: true,
+            encap: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! An SA on the one core that uses it.
 
 use phalanx_aead::{Key, SALT_LEN, open_burst, seal_burst};
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, SaId, Spi};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, SaId, Spi, natt};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,6 +26,11 @@ pub(crate) struct Constants {
     pub(crate) copy_ecn: bool,
     /// SYNs that pass are looked at.
     pub(crate) clamps: bool,
+    /// ESP in UDP, to this port.
+    pub(crate) encap: bool,
+    pub(crate) remote_port: u16,
+    /// Added to checksums of what comes out of transport mode.
+    pub(crate) repair: u16,
 }
 
 const _: () = assert!(size_of::<Constants>() == 64);
@@ -43,6 +48,9 @@ impl Constants {
             copy_dscp: params.copy_dscp,
             copy_ecn: params.ecn,
             clamps: params.mss_clamp != MssClamp::None,
+            encap: params.encap.is_some(),
+            remote_port: params.remote_end().port(),
+            repair: params.repair(),
         }
     }
 }
@@ -138,6 +146,15 @@ impl InboundSa {
         Ok(())
     }
 
+    /// The highest number that the role's window accepted.
+    #[must_use]
+    pub fn edge(&self, role: Role) -> u64 {
+        match role {
+            Role::Router => self.verified.edge(),
+            Role::Target => self.window.edge(),
+        }
+    }
+
     /// Counts a packet whose ICV was wrong.
     pub fn count_failed(&self) {
         self.shared.count_failed();
@@ -154,7 +171,7 @@ impl InboundSa {
     /// Whatever a stage says; the buffer's content is unspecified then, but holds no plaintext that is not authentic.
     pub fn open<B: Buffer>(&mut self, buf: &mut B, role: Role) -> Result<Inner, DropReason> {
         let ip = IpHeader::parse(buf.bytes())?;
-        let esp = EspHeader::parse(ip.upper_of(buf.bytes()))?;
+        let esp = EspHeader::parse(natt::esp_of(&ip, buf.bytes())?.esp)?;
         let window = if role == Role::Router { &self.verified } else { &self.window };
         let seq = window.infer(esp.seq).ok_or(DropReason::SequenceWrap)?;
         window.check(seq).inspect_err(|_| self.count_replayed())?;
@@ -229,6 +246,6 @@ impl OutboundSa {
     pub fn seal<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo) -> Result<(), DropReason> {
         let job = self.begin(buf, seq)?;
         seal_burst(&mut [job.op(&self.key, buf.bytes_mut())]);
-        Ok(())
+        self.complete(buf.bytes_mut())
     }
 }

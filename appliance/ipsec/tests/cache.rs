@@ -28,6 +28,7 @@ fn params(id: u64, vip: u16, spi: u32, tunnel: &str, direction: Direction) -> Sa
         mss_clamp: MssClamp::None,
         copy_dscp: true,
         ecn: true,
+        encap: None,
     }
 }
 

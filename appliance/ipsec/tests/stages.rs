@@ -38,6 +38,7 @@ fn pair(tunnel: bool, change: impl Fn(&mut SaParams)) -> (OutboundSa, InboundSa)
                 mss_clamp: MssClamp::None,
                 copy_dscp: true,
                 ecn: true,
+                encap: None,
             };
             change(&mut params);
             params

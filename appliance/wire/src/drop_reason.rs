@@ -52,6 +52,7 @@ reasons! {
     TinyFragment "tiny-fragment" "A fragment that cuts a TCP header apart.";
     UnsupportedProtocol "unsupported-protocol" "A protocol that nobody here speaks.";
     ClearToVip "clear-to-vip" "A packet in clear to an address that only takes protected ones.";
+    Ike "ike" "An IKE message to a VIP: there is no IKE here yet.";
     UnknownSpi "unknown-spi" "No inbound SA has this SPI.";
     WrongPeer "wrong-peer" "The outer source is not the SA's peer.";
     TooOld "too-old" "The sequence number is left of the replay window.";

@@ -289,6 +289,38 @@ pub fn set_traffic_class(b: &mut [u8], traffic_class: u8) -> Result<(), WireErro
     }
 }
 
+/// Sets the source address; checksums of the upper layer are the caller's affair.
+///
+/// # Errors
+/// [`WireError::Short`]; [`WireError::Ip`] for an address of the other family.
+pub fn set_source(b: &mut [u8], address: IpAddr) -> Result<(), WireError> {
+    set_address(b, address, 12, 8)
+}
+
+/// Sets the destination address; checksums of the upper layer are the caller's affair.
+///
+/// # Errors
+/// [`WireError::Short`]; [`WireError::Ip`] for an address of the other family.
+pub fn set_destination(b: &mut [u8], address: IpAddr) -> Result<(), WireError> {
+    set_address(b, address, 16, 24)
+}
+
+fn set_address(b: &mut [u8], address: IpAddr, at_v4: usize, at_v6: usize) -> Result<(), WireError> {
+    match (version(b)?, address) {
+        (4, IpAddr::V4(address)) => {
+            let [a, b2, c, d] = address.octets();
+            ipv4::change_word(b, at_v4, u16::from_be_bytes([a, b2]))?;
+            ipv4::change_word(b, at_v4 + 2, u16::from_be_bytes([c, d]))
+        }
+        (6, IpAddr::V6(address)) => {
+            let h = b.first_chunk_mut::<{ ipv6::LEN }>().ok_or(WireError::Short)?;
+            h[at_v6..at_v6 + 16].copy_from_slice(&address.octets());
+            Ok(())
+        }
+        _ => Err(WireError::Ip),
+    }
+}
+
 fn version(b: &[u8]) -> Result<u8, WireError> {
     match b.first().map(|first| first >> 4) {
         Some(v @ (4 | 6)) => Ok(v),

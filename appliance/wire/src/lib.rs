@@ -23,6 +23,7 @@ pub mod ip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod link;
+pub mod natt;
 pub mod nd;
 pub mod quoted;
 pub mod reassembly;

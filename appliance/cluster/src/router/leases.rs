@@ -212,6 +212,9 @@ impl RouterCluster {
             self.outputs.push_back(RouterOutput::GrantWanted(wanted));
         }
         while let Some(reply) = self.sequencer.poll_reply() {
+            if reply.result.is_ok() {
+                self.peers.sends(reply.sa, now);
+            }
             if reply.holder.node == Holder::LOCAL {
                 self.local_reply(reply, now);
             } else {

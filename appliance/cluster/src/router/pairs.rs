@@ -148,6 +148,7 @@ impl RouterCluster {
         let pair = Pair { spec, phase: PairPhase::Placing, began: now, local: BTreeSet::new(), local_error: None };
         self.pairs.insert(inbound, pair);
         self.raise_reached(inbound, 0);
+        self.keep_alive(inbound, now);
         if !settled {
             self.sequencer.hold(outbound);
         }
@@ -320,6 +321,7 @@ impl RouterCluster {
             self.paths.forget(pair.spec.outbound.id);
             self.ceilings.remove(&id);
             self.reached.remove(&id);
+            self.forget_peer(&pair);
             for request in &pair.local {
                 self.local.remove(request);
             }

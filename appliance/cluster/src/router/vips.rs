@@ -78,6 +78,7 @@ impl RouterCluster {
         self.send(at, message);
         if let What::InstallSa(sa) = what {
             self.tell_lowered(at, sa);
+            self.tell_where(at, sa);
         }
     }
 

@@ -43,6 +43,7 @@ pub fn sa(id: u64, vip: VipId, direction: Direction) -> Arc<SaParams> {
         mss_clamp: phalanx_ipsec::MssClamp::None,
         copy_dscp: true,
         ecn: true,
+        encap: None,
     };
     Arc::new(params)
 }
@@ -55,6 +56,7 @@ pub fn pair(n: u64, vip: VipId) -> SaPair {
         filters: Vec::new(),
         ceiling: 0,
         reached: 0,
+        keepalive_us: 0,
     }
 }
 

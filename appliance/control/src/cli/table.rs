@@ -175,7 +175,7 @@ fn sas(rows: &[SaRow]) -> Table {
         t.add_row([
             Cell::new(&r.vip),
             Cell::new(&r.tunnel),
-            Cell::new(&r.peer),
+            Cell::new(r.udp.map_or_else(|| r.peer.clone(), |port| format!("{} udp {port}", r.peer))),
             Cell::new(way),
             Cell::new(&r.spi),
             Cell::new(&r.mode),

@@ -4,8 +4,8 @@ use super::key::KeyText;
 use super::read::{At, Sink};
 use super::report::Problem;
 use super::section::{
-    ActionDraft, CoreDraft, CoreRole, DistributeDraft, Draft, FilterDraft, HalfDraft, PortDraft, PortsDraft, SaDraft,
-    SelectorsDraft, TargetsDraft, VipDraft,
+    ActionDraft, CoreDraft, CoreRole, DistributeDraft, Draft, FilterDraft, HalfDraft, KEEPALIVE_S, NattDraft,
+    PortDraft, PortsDraft, SaDraft, SelectorsDraft, TargetsDraft, VipDraft,
 };
 use super::*;
 use ipnet::IpNet;
@@ -164,6 +164,18 @@ fn sa(s: SaDraft, vips: &[Vip]) -> Option<Sa> {
         mss_clamp: s.mss_clamp.map_or(MssClamp::None, |m| m.value),
         copy_dscp: s.copy_dscp.is_none_or(|c| c.value),
         ecn: s.ecn.is_none_or(|e| e.value),
+        encap: udp(&s.natt, vips[vip].address.addr()),
+    })
+}
+
+fn udp(n: &NattDraft, vip: IpAddr) -> Option<Udp> {
+    n.is_udp().then(|| Udp {
+        peer_port: n.peer_port.as_ref().map_or(phalanx_wire::natt::PORT, |p| p.value),
+        original: n
+            .original
+            .as_ref()
+            .and_then(|o| Some((o.local.as_ref().map_or(vip, |l| l.value), o.remote.as_ref()?.value))),
+        nat_keepalive: n.nat_keepalive.as_ref().map_or(KEEPALIVE_S, |k| k.value),
     })
 }
 

@@ -305,6 +305,19 @@ pub struct Sa {
     pub copy_dscp: bool,
     /// ECN as RFC 6040; otherwise the outer header says "not capable".
     pub ecn: bool,
+    /// `encapsulation = "udp"`.
+    pub encap: Option<Udp>,
+}
+
+/// ESP in UDP (RFC 3948).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// The peer's port at the start.
+    pub peer_port: u16,
+    /// Transport mode: what the peer calls us and itself.
+    pub original: Option<(IpAddr, IpAddr)>,
+    /// Seconds of silence before a keepalive; 0: none.
+    pub nat_keepalive: u32,
 }
 
 /// `mss_clamp = …`

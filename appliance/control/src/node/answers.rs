@@ -192,7 +192,8 @@ impl Brain {
             spi: format!("{:#010x}", params.spi.0),
             vip: self.vip_name(params.vip),
             tunnel: params.tunnel.to_string(),
-            peer: params.remote.to_string(),
+            peer: entry.remote.ip().to_string(),
+            udp: params.encap.map(|_| entry.remote.port()),
             mode: match params.mode {
                 Mode::Tunnel { .. } => "tunnel",
                 Mode::Transport => "transport",

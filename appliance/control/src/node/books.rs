@@ -1,6 +1,7 @@
 //! What the control core remembers of what it gave to the poll cores.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use phalanx_cluster::messages::RankedFilter;
@@ -11,6 +12,8 @@ use phalanx_wire::{CoreId, SaId, VipId};
 pub struct SaEntry {
     /// As it was configured or came from the router.
     pub params: Arc<SaParams>,
+    /// Where the peer is by now; port 0 without UDP.
+    pub remote: SocketAddr,
     /// Counters and window of each core that holds it; written there, read here.
     pub shared: Vec<(CoreId, Arc<SaShared>)>,
     /// Outbound: what its path carries now.
@@ -82,8 +85,10 @@ pub struct SaBook {
 impl SaBook {
     /// Notes that an SA is held as router or as target; the entry, for its cores to be added.
     pub fn hold(&mut self, params: &Arc<SaParams>, router: bool) -> &mut SaEntry {
-        let path_mtu = params.path_mtu;
-        let fresh = || SaEntry { params: params.clone(), shared: Vec::new(), path_mtu, router: false, target: false };
+        let (path_mtu, remote) = (params.path_mtu, params.remote_end());
+        let shared = Vec::new;
+        let fresh =
+            || SaEntry { params: params.clone(), remote, shared: shared(), path_mtu, router: false, target: false };
         self.paths_changed = true;
         let entry = self.sas.entry(params.id).or_insert_with(fresh);
         if router {
@@ -150,6 +155,11 @@ impl SaBook {
     /// One of them.
     pub fn find(&self, sa: SaId) -> Option<&SaEntry> {
         self.sas.get(&sa)
+    }
+
+    /// One of them, to be changed.
+    pub fn find_mut(&mut self, sa: SaId) -> Option<&mut SaEntry> {
+        self.sas.get_mut(&sa)
     }
 
     /// All of them.
@@ -221,6 +231,7 @@ mod tests {
             mss_clamp: phalanx_ipsec::MssClamp::None,
             copy_dscp: true,
             ecn: true,
+            encap: None,
         })
         .unwrap()
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use phalanx_cluster::Want;
 use phalanx_cluster::ledger::Use;
-use phalanx_cluster::messages::{ConnRecord, NodeName, SaReport, WindowRecord};
+use phalanx_cluster::messages::{ConnRecord, NodeName, PeerAt, SaReport, WindowRecord};
 use phalanx_dataplane::Event;
 use phalanx_steering::ConnKey;
 use phalanx_wire::{CoreId, SaId, VipId};
@@ -37,6 +37,7 @@ impl Brain {
                     self.dumped(purpose, rows);
                 }
             }
+            Event::PeerSeen { sa, remote, number, .. } => self.peer_seen(PeerAt { sa, remote, number }),
             Event::Log { core, vip, key } => {
                 let (local, remote) = (key.flow.local, key.flow.remote);
                 tracing::info!(core = core.0, vip = vip.0, ?local, ?remote, "connection, by a filter that logs");

@@ -15,6 +15,7 @@ pub(crate) mod distribution;
 mod dumps;
 mod figures;
 mod mtu;
+mod peers;
 pub(crate) mod plan;
 mod reload;
 mod router_side;

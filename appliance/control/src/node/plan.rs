@@ -9,8 +9,8 @@ use phalanx_cluster::messages::{NodeName, RankedFilter, VipDef};
 use phalanx_cluster::{SaPair, TargetPlan, VipPlan};
 use phalanx_dataplane::config as dp;
 use phalanx_ipsec::{
-    Action, Algorithm, Direction, Filter, IpsecError, Lifesize, Mode, MssClamp, PortRange, Prefix, SaParams, SecretKey,
-    Selectors, TunnelName,
+    Action, Algorithm, Direction, Encap, Filter, IpsecError, Lifesize, Mode, MssClamp, Original, PortRange, Prefix,
+    SaParams, SecretKey, Selectors, TunnelName,
 };
 use phalanx_steering::Policy;
 use phalanx_wire::{CoreId, Epoch, PeerId, ReassemblyLimits, Spi, TargetId, VipId};
@@ -18,8 +18,8 @@ use phalanx_wire::{CoreId, Epoch, PeerId, ReassemblyLimits, Spi, TargetId, VipId
 use super::distribution;
 use crate::config::{self, Config};
 
-/// What the largest SA adds to a packet: IPv6 header, SPI and sequence number, IV, padding and its length, next header, ICV.
-const WORST_OVERHEAD: u16 = 40 + 8 + 8 + 3 + 2 + 16;
+/// What the largest SA adds to a packet: IPv6 header, UDP header, SPI and sequence number, IV, padding and its length, next header, ICV.
+const WORST_OVERHEAD: u16 = 40 + 8 + 8 + 8 + 3 + 2 + 16;
 /// In this version the embedded store knows one owner, so a VIP has one epoch for ever; takeover will count.
 pub const FIRST_EPOCH: Epoch = Epoch(1);
 /// Dynamic rules that come with SAs stand behind everything the operator wrote.
@@ -251,6 +251,10 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
             },
             copy_dscp: sa.copy_dscp,
             ecn: sa.ecn,
+            encap: sa.encap.map(|udp| Encap {
+                remote_port: udp.peer_port,
+                original: udp.original.map(|(local, remote)| Original { local, remote }),
+            }),
         };
         params.check()?;
         Ok(Arc::new(params))
@@ -263,6 +267,7 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
         filters: if written { Vec::new() } else { vec![RankedFilter { rank, filter: rule }] },
         ceiling: 0,
         reached: 0,
+        keepalive_us: sa.encap.map_or(0, |udp| u64::from(udp.nat_keepalive) * 1_000_000),
     })
 }
 

@@ -120,6 +120,11 @@ impl Brain {
                 tracing::debug!(core = core.0, %sa, %refusal, "no sequence numbers");
             }
             RouterOutput::PathMtu { sa, mtu } => self.set_path_mtu(sa, mtu),
+            RouterOutput::PeerMoved { sas, remote } => {
+                let cores: Vec<CoreId> = self.cores.router().into_iter().collect();
+                self.move_peer(&sas, remote, &cores);
+            }
+            RouterOutput::Keepalive { vip, remote } => self.tell_router(Command::Keepalive(vip, remote)),
             RouterOutput::LifesizeSoft(sa) => {
                 self.warn(format!("SA {sa} reached its soft lifesize: give it a successor"))
             }

@@ -45,6 +45,10 @@ impl Brain {
                 self.warn(format!("core {}: no sequence numbers for SA {sa}: {refusal}", core.0));
             }
             TargetOutput::PathMtu { sa, mtu } => self.set_path_mtu(sa, mtu),
+            TargetOutput::PeerMoved { sas, remote } => {
+                let cores = self.cores.targets();
+                self.move_peer(&sas, remote, &cores);
+            }
             TargetOutput::RouterUp { restarted, .. } => {
                 tracing::info!(%router, restarted, "session with the router");
             }

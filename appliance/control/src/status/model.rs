@@ -173,8 +173,10 @@ pub struct SaRow {
     pub vip: String,
     /// Tunnel.
     pub tunnel: String,
-    /// Outer remote address.
+    /// Outer remote address, where the peer is by now.
     pub peer: String,
+    /// ESP in UDP: the peer's port by now.
+    pub udp: Option<u16>,
     /// `tunnel`, `transport`.
     pub mode: String,
     /// Cipher.

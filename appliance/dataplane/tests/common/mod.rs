@@ -60,6 +60,7 @@ pub fn params(direction: Direction, end: &End) -> SaParams {
         mss_clamp: phalanx_ipsec::MssClamp::None,
         copy_dscp: true,
         ecn: true,
+        encap: None,
     }
 }
 

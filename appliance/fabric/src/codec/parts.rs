@@ -1,6 +1,6 @@
 //! What several messages have in common: addresses, flows, windows, selectors, filters.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use phalanx_cluster::messages::{ConnRecord, RankedFilter, WindowRecord};
 use phalanx_ipsec::{Action, Filter, MAX_WINDOW, PortRange, Prefix, Selectors, TunnelName, WindowSnapshot};
@@ -106,6 +106,16 @@ fn endpoint(value: Option<proto::Endpoint>, field: &'static str) -> Part<Endpoin
 
 fn from_endpoint(value: Endpoint) -> Option<proto::Endpoint> {
     Some(proto::Endpoint { address: from_address(value.addr), port: value.port.into() })
+}
+
+/// Where a peer is; never a port 0.
+pub(super) fn peer_end(value: Option<proto::Endpoint>) -> Part<SocketAddr> {
+    let Endpoint { addr, port } = endpoint(value, "peer's address")?;
+    if port == 0 { Err(Bad::new("peer's address", "port 0")) } else { Ok(SocketAddr::new(addr, port)) }
+}
+
+pub(super) fn from_peer_end(value: SocketAddr) -> Option<proto::Endpoint> {
+    from_endpoint(Endpoint::new(value.ip(), value.port()))
 }
 
 pub(super) fn connection(value: proto::Connection) -> Part<ConnRecord> {

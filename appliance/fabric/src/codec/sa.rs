@@ -1,6 +1,6 @@
 //! A security association. Its key travels only inside mutual TLS and is wiped on both sides as soon as it was copied (I8).
 
-use phalanx_ipsec::{Algorithm, Direction, Lifesize, Mode, MssClamp, SaParams, SecretKey};
+use phalanx_ipsec::{Algorithm, Direction, Encap, Lifesize, Mode, MssClamp, Original, SaParams, SecretKey};
 use phalanx_wire::{PeerId, SaId, Spi};
 
 use super::parts::{Bad, Part, address, from_address, from_selectors, needed, selectors, small, tunnel_name, vip};
@@ -36,6 +36,7 @@ pub(super) fn security_association(value: proto::SecurityAssociation) -> Part<Sa
         },
         copy_dscp: value.copy_dscp,
         ecn: value.ecn,
+        encap: encap(value.encap, value.original)?,
     };
     params.check().map_err(|e| Bad::new("sa", e.to_string()))?;
     Ok(params)
@@ -68,7 +69,25 @@ pub(super) fn from_security_association(value: &SaParams) -> Part<proto::Securit
         },
         copy_dscp: value.copy_dscp,
         ecn: value.ecn,
+        encap: value.encap.map(|encap| proto::Encap { remote_port: encap.remote_port.into() }),
+        original: value.encap.and_then(|encap| encap.original).map(from_original),
     })
+}
+
+fn encap(encap: Option<proto::Encap>, original: Option<proto::Original>) -> Part<Option<Encap>> {
+    let original = original.map(|original| {
+        let local = address(&original.local, "original local address")?;
+        Ok(Original { local, remote: address(&original.remote, "original remote address")? })
+    });
+    match (encap, original.transpose()?) {
+        (Some(encap), original) => Ok(Some(Encap { remote_port: small(encap.remote_port, "peer's port")?, original })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(Bad::new("original addresses", "without encapsulation")),
+    }
+}
+
+fn from_original(value: Original) -> proto::Original {
+    proto::Original { local: from_address(value.local), remote: from_address(value.remote) }
 }
 
 fn algorithm(value: i32) -> Part<Algorithm> {

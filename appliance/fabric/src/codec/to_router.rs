@@ -1,13 +1,13 @@
 //! What targets say.
 
-use phalanx_cluster::messages::{Drained, Gathered, Hello, LeaseRequest, Notice, SaReport, ToRouter};
+use phalanx_cluster::messages::{Drained, Gathered, Hello, LeaseRequest, Notice, PeerAt, SaReport, ToRouter};
 use phalanx_wire::{Epoch, SaId, VipId};
 use prost::Message;
 
 use super::fits;
 use super::parts::{
-    Bad, LIST_MAX, NAME_MAX, Part, WINDOWS_MAX, connection, core, from_connection, from_sa_window, from_vip_epoch,
-    from_window, list, needed, sa_window, small, text, vip, vip_epoch, window,
+    Bad, LIST_MAX, NAME_MAX, Part, WINDOWS_MAX, connection, core, from_connection, from_peer_end, from_sa_window,
+    from_vip_epoch, from_window, list, needed, peer_end, sa_window, small, text, vip, vip_epoch, window,
 };
 use crate::proto::target_message::Kind;
 use crate::{FabricError, proto};
@@ -40,6 +40,7 @@ fn kind_name(kind: &Kind) -> &'static str {
         Kind::Notice(_) => "Notice",
         Kind::Listening(_) => "Listening",
         Kind::Draining(_) => "Draining",
+        Kind::PeerMoved(_) => "PeerMoved",
         Kind::Beat(_) => "Beat",
     }
 }
@@ -68,6 +69,9 @@ fn parse(kind: Kind) -> Part<ToRouter> {
             vips if vips.is_empty() => Drained::All,
             vips => Drained::Vips(vips),
         }),
+        Kind::PeerMoved(m) => {
+            ToRouter::PeerMoved(PeerAt { sa: SaId(m.sa), remote: peer_end(m.remote)?, number: m.number })
+        }
         Kind::Beat(_) => ToRouter::Beat,
     })
 }
@@ -140,6 +144,9 @@ fn build(message: &ToRouter) -> Part<Kind> {
             limit(vips, LIST_MAX, "vips")?;
             let nothing = vips.is_empty() && *drained != Drained::All;
             Kind::Draining(proto::Draining { vips: vips.iter().map(|v| v.0.into()).collect(), nothing })
+        }
+        &ToRouter::PeerMoved(PeerAt { sa, remote, number }) => {
+            Kind::PeerMoved(proto::PeerAt { sa: sa.0, remote: from_peer_end(remote), number })
         }
         ToRouter::Beat => Kind::Beat(proto::Beat {}),
     })

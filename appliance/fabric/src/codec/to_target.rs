@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use phalanx_cluster::messages::{LeaseBlock, LeaseRefusal, LeaseReply, ToTarget, VipDef};
-use phalanx_wire::{Epoch, SaId, VipId};
+use phalanx_wire::{Epoch, PeerId, SaId, VipId};
 use prost::Message;
 
 use super::fits;
 use super::parts::{
-    Bad, LIST_MAX, NAME_MAX, Part, address, core, from_address, from_ranked_filter, from_vip_epoch, list, needed,
-    ranked_filter, small, text, vip, vip_epoch,
+    Bad, LIST_MAX, NAME_MAX, Part, address, core, from_address, from_peer_end, from_ranked_filter, from_vip_epoch,
+    list, needed, peer_end, ranked_filter, small, text, vip, vip_epoch,
 };
 use super::sa::{from_security_association, security_association};
 use crate::proto::lease_reply::Result as WireResult;
@@ -54,6 +54,7 @@ fn about(kind: &Kind) -> (&'static str, Option<u64>) {
         Kind::LeaseReply(_) => ("LeaseReply", None),
         Kind::PathMtu(_) => ("PathMtu", None),
         Kind::NoticeAck(_) => ("NoticeAck", None),
+        Kind::PeerMoved(_) => ("PeerMoved", None),
         Kind::Beat(_) => ("Beat", None),
     }
 }
@@ -73,6 +74,9 @@ fn parse(kind: Kind) -> Part<ToTarget> {
         Kind::LeaseReply(m) => ToTarget::LeaseReply(lease_reply(m)?),
         Kind::PathMtu(m) => ToTarget::PathMtu { sa: SaId(m.sa), mtu: small(m.mtu, "path MTU")? },
         Kind::NoticeAck(m) => ToTarget::NoticeAck { id: m.id },
+        Kind::PeerMoved(m) => {
+            ToTarget::PeerMoved { vip: vip(m.vip)?, peer: PeerId(m.peer), remote: peer_end(m.remote)? }
+        }
         Kind::Beat(_) => ToTarget::Beat,
     })
 }
@@ -172,6 +176,9 @@ fn build(message: &ToTarget) -> Part<Kind> {
         ToTarget::LeaseReply(m) => Kind::LeaseReply(from_lease_reply(m)),
         ToTarget::PathMtu { sa, mtu } => Kind::PathMtu(proto::PathMtu { sa: sa.0, mtu: u32::from(*mtu) }),
         ToTarget::NoticeAck { id } => Kind::NoticeAck(proto::NoticeAck { id: *id }),
+        ToTarget::PeerMoved { vip, peer, remote } => {
+            Kind::PeerMoved(proto::PeerMoved { vip: vip.0.into(), peer: peer.0, remote: from_peer_end(*remote) })
+        }
         ToTarget::Beat => Kind::Beat(proto::Beat {}),
     })
 }

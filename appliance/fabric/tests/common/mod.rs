@@ -9,8 +9,8 @@ use phalanx_cluster::messages::{
     SaReport, ToRouter, ToTarget, VipDef, WindowRecord,
 };
 use phalanx_ipsec::{
-    Action, Algorithm, Direction, Filter, Lifesize, Mode, PortRange, Prefix, SaParams, SecretKey, Selectors,
-    TunnelName, WindowSnapshot,
+    Action, Algorithm, Direction, Encap, Filter, Lifesize, Mode, Original, PortRange, Prefix, SaParams, SecretKey,
+    Selectors, TunnelName, WindowSnapshot,
 };
 use phalanx_wire::flow::Endpoint;
 use phalanx_wire::{CoreId, Epoch, Flow, PeerId, SaId, Spi, VipId};
@@ -211,16 +211,18 @@ fn vip_def() -> impl Strategy<Value = VipDef> {
 pub fn sa() -> impl Strategy<Value = SaParams> {
     let identity = (any::<u64>(), any::<bool>(), vip(), any::<u32>(), tunnel(), 256..=u32::MAX);
     let cipher = (any::<bool>(), any::<[u8; 36]>(), 1..=2048_u32, any::<(u64, u64)>());
-    let rest = (1280..=u16::MAX, any::<[bool; 4]>(), selectors());
+    let rest = (1280..=u16::MAX, any::<[bool; 5]>(), selectors());
     (identity, ends(), cipher, rest).prop_map(|(identity, (local, remote), cipher, rest)| {
         let (id, inbound, vip, peer, tunnel, spi) = identity;
         let (long, key, window, (a, b)) = cipher;
-        let (path_mtu, [esn, copy_dscp, ecn, transport], mut selectors) = rest;
+        let (path_mtu, [esn, copy_dscp, ecn, transport, nat], mut selectors) = rest;
         let algorithm = if long { Algorithm::Aes256Gcm16 } else { Algorithm::Aes128Gcm16 };
         let mode = if transport { Mode::Transport } else { Mode::Tunnel { local, remote } };
         if transport {
             (selectors.local, selectors.remote) = (Prefix::host(local), Prefix::host(remote));
         }
+        let original = transport.then_some(Original { local: remote, remote: local });
+        let encap = nat.then_some(Encap { remote_port: path_mtu, original });
         SaParams {
             id: SaId(id),
             direction: if inbound { Direction::Inbound } else { Direction::Outbound },
@@ -245,6 +247,7 @@ pub fn sa() -> impl Strategy<Value = SaParams> {
             },
             copy_dscp,
             ecn,
+            encap,
         }
     })
 }

@@ -23,8 +23,8 @@ pub(crate) const TRAILER_LEN: usize = 2;
 /// The ICV.
 pub(crate) const ICV_LEN: usize = TAG_LEN;
 
-/// The most that sealing adds in front of a packet: an IPv6 header, ESP header, IV.
-pub const MAX_FRONT: usize = 40 + FRONT_LEN;
+/// The most that sealing adds in front of a packet: an IPv6 header, UDP header, ESP header, IV.
+pub const MAX_FRONT: usize = 40 + phalanx_wire::natt::LEN + FRONT_LEN;
 /// The most that sealing adds behind a packet: 3 bytes of padding, trailer, ICV.
 pub const MAX_BACK: usize = 3 + TRAILER_LEN + ICV_LEN;
 

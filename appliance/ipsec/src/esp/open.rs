@@ -1,7 +1,7 @@
 //! Inbound: an ESP packet becomes an IP packet again.
 
 use phalanx_aead::{Aad, Key, NONCE_LEN, OpenOp};
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, protocol};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, natt, protocol};
 
 use super::{FRONT_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN, ecn};
 use crate::sa::InboundSa;
@@ -20,6 +20,8 @@ pub struct OpenJob {
     /// Offset of the byte that says "ESP".
     field: u16,
     outer_class: u8,
+    /// Bytes between IP header and ESP.
+    encap: u8,
 }
 
 const _: () = assert!(size_of::<OpenJob>() <= 48);
@@ -53,6 +55,7 @@ pub(super) struct Located {
     pub(super) iv: [u8; 8],
     pub(super) start: usize,
     pub(super) text_len: usize,
+    pub(super) encap: usize,
 }
 
 impl InboundSa {
@@ -61,10 +64,10 @@ impl InboundSa {
     /// `seq` is the whole number, from [`crate::ReplayWindow::infer`]; the caller checks the window before and commits after.
     ///
     /// # Errors
-    /// `WrongPeer` if the outer addresses are not the SA's, `Fragment`, `UnsupportedProtocol` (not ESP), `UnknownSpi`
+    /// `WrongPeer` if the outer addresses are not the SA's (see [`InboundSa::elsewhere`]), `Fragment`, `UnsupportedProtocol` (not ESP), `UnknownSpi`
     /// (not this SA's), `Runt`, `BadPadding` (the ciphertext does not end on a 4-byte boundary).
     pub fn begin(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<OpenJob, DropReason> {
-        let Located { iv, start, text_len } = self.locate(packet, ip)?;
+        let Located { iv, start, text_len, encap } = self.locate(packet, ip)?;
         Ok(OpenJob {
             seq,
             nonce: super::nonce(self.hot.salt, iv),
@@ -73,6 +76,7 @@ impl InboundSa {
             text_len: text_len as u16,
             field: ip.upper_field as u16,
             outer_class: ip.traffic_class,
+            encap: encap as u8,
         })
     }
 
@@ -80,13 +84,11 @@ impl InboundSa {
         if ip.fragment.is_some() {
             return Err(DropReason::Fragment);
         }
-        if ip.upper != protocol::ESP {
-            return Err(DropReason::UnsupportedProtocol);
-        }
-        if ip.src != self.hot.remote || ip.dst != self.hot.local {
+        let natt::Carried { esp, offset, .. } = natt::esp_of(ip, packet)?;
+        self.elsewhere(packet, ip)?;
+        if ip.dst != self.hot.local {
             return Err(DropReason::WrongPeer);
         }
-        let esp = packet.get(ip.upper_offset..ip.total_len).ok_or(DropReason::Runt)?;
         if EspHeader::parse(esp)?.spi != self.hot.spi {
             return Err(DropReason::UnknownSpi);
         }
@@ -99,11 +101,11 @@ impl InboundSa {
         let mut iv = [0; 8];
         iv.copy_from_slice(&esp[HEADER_LEN..FRONT_LEN]);
         // An IP packet is at most 65575 bytes long, an IPv6 one with its header. Offsets must fit 16 bits.
-        let start = ip.upper_offset + FRONT_LEN;
+        let start = offset + FRONT_LEN;
         if start + text_len > usize::from(u16::MAX) {
             return Err(DropReason::TooBig);
         }
-        Ok(Located { iv, start, text_len })
+        Ok(Located { iv, start, text_len, encap: offset - ip.upper_offset })
     }
 
     /// The last stage, for a packet whose ICV was good: padding, next header, then the ESP headers come off.
@@ -120,7 +122,14 @@ impl InboundSa {
         let text = &buf.bytes()[start..start + usize::from(job.text_len)];
         let (payload_len, next_header) = check_trailer(text)?;
         buf.cut_back(buf.bytes().len() - start - payload_len);
-        if self.hot.tunnel { decapsulate(buf, job, next_header) } else { unwrap(buf, job, next_header) }
+        if self.hot.tunnel {
+            return decapsulate(buf, job, next_header);
+        }
+        let mut inner = unwrap(buf, job, next_header)?;
+        if self.hot.encap {
+            crate::natt::show(&self.params, &self.hot, buf.bytes_mut(), &mut inner.header)?;
+        }
+        Ok(inner)
     }
 
     /// The tunnel check (R12): the inner packet is one that this SA may carry.
@@ -176,11 +185,12 @@ fn unwrap<B: Buffer>(buf: &mut B, job: &OpenJob, next_header: u8) -> Result<Inne
         return Err(DropReason::BadNextHeader);
     }
     let bytes = buf.bytes_mut();
-    let total_len = bytes.len() - FRONT_LEN;
+    let front = FRONT_LEN + usize::from(job.encap);
+    let total_len = bytes.len() - front;
     ip::set_upper(bytes, usize::from(job.field), next_header).map_err(|_| DropReason::BadInner)?;
     ip::set_total_len(bytes, total_len).map_err(|_| DropReason::BadInner)?;
-    bytes.copy_within(..usize::from(job.start) - FRONT_LEN, FRONT_LEN);
-    buf.cut_front(FRONT_LEN);
+    bytes.copy_within(..usize::from(job.start) - front, front);
+    buf.cut_front(front);
     let header = IpHeader::parse(buf.bytes()).map_err(|_| DropReason::BadInner)?;
     // Only whole packets go into transport mode (RFC 4303 §3.3.4), so none comes out.
     if header.fragment.is_some() { Err(DropReason::BadInner) } else { Ok(Inner { header }) }

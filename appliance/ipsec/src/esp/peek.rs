@@ -6,6 +6,7 @@
 
 use phalanx_aead::{Key, NONCE_LEN, PeekOp, peek_burst};
 use phalanx_wire::{DropReason, IpHeader, WireError, ip, protocol};
+use std::net::IpAddr;
 
 use super::open::Located;
 use super::{FRONT_LEN, TRAILER_LEN};
@@ -42,6 +43,8 @@ pub struct PeekJob {
     field: usize,
     /// How many bytes of the plaintext to have.
     wanted: usize,
+    /// Transport mode in UDP: the source address that is shown inside.
+    shown: Option<IpAddr>,
 }
 
 /// What a round of peeking came to.
@@ -61,13 +64,15 @@ impl InboundSa {
     /// # Errors
     /// Those of [`InboundSa::begin`]; `UnsupportedProtocol` for clear headers that leave no room for a peek.
     pub fn peek_job(&self, packet: &[u8], ip: &IpHeader, _seq: u64) -> Result<PeekJob, DropReason> {
-        let Located { iv, start, text_len } = self.locate(packet, ip)?;
+        let Located { iv, start, text_len, .. } = self.locate(packet, ip)?;
         let clear = if self.hot.tunnel { 0 } else { ip.upper_offset };
         if clear > MAX_PEEK - FIRST_PEEK {
             return Err(DropReason::UnsupportedProtocol);
         }
         let nonce = super::nonce(self.hot.salt, iv);
-        Ok(PeekJob { nonce, start, text_len, clear, field: ip.upper_field, wanted: text_len.min(FIRST_PEEK) })
+        let shown = (self.hot.encap && !self.hot.tunnel).then(|| self.params.shown());
+        let wanted = text_len.min(FIRST_PEEK);
+        Ok(PeekJob { nonce, start, text_len, clear, field: ip.upper_field, wanted, shown })
     }
 
     /// All rounds for one packet.
@@ -146,6 +151,9 @@ impl PeekJob {
         let bytes = &mut peeked.bytes[..];
         ip::set_upper(bytes, self.field, next_header).map_err(|_| DropReason::BadInner)?;
         ip::set_total_len(bytes, self.clear + payload).map_err(|_| DropReason::BadInner)?;
+        if let Some(shown) = self.shown {
+            ip::set_source(bytes, shown)?;
+        }
         peeked.len = peeked.len.min(self.clear + payload);
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::{FRONT_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN, ecn, pad_len};
 use crate::sa::{Constants, OutboundSa};
-use crate::{Mode, SeqNo};
+use crate::{Mode, SeqNo, natt};
 
 /// Hop limit of the outer header: "constructed" by RFC 4301 §5.1.2, and IANA's recommended default.
 const OUTER_HOP_LIMIT: u8 = 64;
@@ -54,6 +54,8 @@ struct Layout {
     clear: usize,
     /// Bytes of a new header in front of everything: 0 in transport mode.
     outer: usize,
+    /// Bytes of a UDP header in front of ESP.
+    encap: usize,
     payload: usize,
     pad: usize,
     next_header: u8,
@@ -66,8 +68,12 @@ impl Layout {
         self.payload + self.pad + TRAILER_LEN
     }
 
+    fn esp_len(&self) -> usize {
+        FRONT_LEN + self.text_len() + ICV_LEN
+    }
+
     fn total_len(&self) -> usize {
-        self.outer + self.clear + FRONT_LEN + self.text_len() + ICV_LEN
+        self.outer + self.clear + self.encap + self.esp_len()
     }
 }
 
@@ -76,7 +82,9 @@ impl Constants {
     pub(crate) fn inner_mtu(&self) -> usize {
         let outer = if self.tunnel { ip::header_len(self.local) } else { 0 };
         let clear = if self.tunnel { 0 } else { ip::header_len(self.local) };
-        let text = usize::from(self.path_mtu).saturating_sub(outer + clear + FRONT_LEN + ICV_LEN) / 4 * 4;
+        let text =
+            usize::from(self.path_mtu).saturating_sub(outer + clear + natt::len(self.encap) + FRONT_LEN + ICV_LEN) / 4
+                * 4;
         clear + text.saturating_sub(TRAILER_LEN)
     }
 }
@@ -131,25 +139,33 @@ impl OutboundSa {
         // 3
         buf.cut_back(buf.bytes().len() - ip.total_len);
         buf.grow_back(layout.pad + TRAILER_LEN + ICV_LEN)?;
-        buf.grow_front(layout.outer + FRONT_LEN)?;
+        buf.grow_front(layout.outer + layout.encap + FRONT_LEN)?;
         let bytes = buf.bytes_mut();
         // 4
-        let start = layout.outer + layout.clear + FRONT_LEN;
+        let start = layout.outer + layout.clear + layout.encap + FRONT_LEN;
         write_trailer(&mut bytes[start + layout.payload..], layout.pad, layout.next_header);
         if layout.clear > 0 {
-            bytes.copy_within(FRONT_LEN..FRONT_LEN + layout.clear, 0);
+            let from = layout.encap + FRONT_LEN;
+            bytes.copy_within(from..from + layout.clear, 0);
         }
         // 5
         let iv = self.write_esp_header(&mut bytes[start - FRONT_LEN..start], seq);
         // 6
+        if layout.encap > 0 {
+            let udp = start - FRONT_LEN - layout.encap;
+            phalanx_wire::natt::write_header(&mut bytes[udp..], self.hot.remote_port, layout.esp_len())?;
+        }
         if layout.outer > 0 {
-            write_outer(&self.hot, &mut bytes[..start - FRONT_LEN], &ip, &layout, seq)?;
+            write_outer(&self.hot, &mut bytes[..layout.outer], &ip, &layout, seq)?;
             if origin == Origin::Forwarded {
                 ip::decrement_ttl(&mut bytes[start..])?;
             }
         } else {
-            ip::set_upper(bytes, layout.field, protocol::ESP)?;
+            ip::set_upper(bytes, layout.field, carrier(&layout))?;
             ip::set_total_len(bytes, layout.total_len())?;
+            if layout.encap > 0 {
+                ip::set_destination(bytes, self.hot.remote)?;
+            }
         }
         self.shared.count_packet(layout.text_len() as u64);
         self.shared.saw_sent(seq);
@@ -163,23 +179,24 @@ impl OutboundSa {
 
     fn layout(&self, packet: &[u8], ip: &IpHeader, origin: Origin) -> Result<Layout, DropReason> {
         let hot = &self.hot;
+        let encap = natt::len(hot.encap);
         let layout = if hot.tunnel {
             if origin == Origin::Forwarded && ip.hop_limit <= 1 {
                 return Err(DropReason::TtlExpired);
             }
             let next_header = if ip.version == 4 { protocol::IPV4 } else { protocol::IPV6 };
             let (outer, payload) = (ip::header_len(hot.local), ip.total_len);
-            Layout { clear: 0, outer, payload, pad: pad_len(payload), next_header, field: 0 }
+            Layout { clear: 0, outer, encap, payload, pad: pad_len(payload), next_header, field: 0 }
         } else {
             if ip.fragment.is_some() {
                 return Err(DropReason::Fragment);
             }
-            if ip.src != hot.local || ip.dst != hot.remote {
+            if ip.src != hot.local || ip.dst != self.params().shown() {
                 return Err(DropReason::WrongTunnel);
             }
             let (clear, field, next_header) = insertion_point(packet, ip);
             let payload = ip.total_len - clear;
-            Layout { clear, outer: 0, payload, pad: pad_len(payload), next_header, field }
+            Layout { clear, outer: 0, encap, payload, pad: pad_len(payload), next_header, field }
         };
         // Every offset fits 16 bits from here on.
         let most = if self.may_be_cut(ip) { usize::from(u16::MAX) } else { usize::from(hot.path_mtu) };
@@ -218,7 +235,7 @@ fn write_outer(hot: &Constants, out: &mut [u8], inner: &IpHeader, layout: &Layou
     let fields = ip::Fields {
         src: hot.local,
         dst: hot.remote,
-        protocol: protocol::ESP,
+        protocol: carrier(layout),
         payload_len: layout.total_len() - layout.outer,
         hop_limit: OUTER_HOP_LIMIT,
         traffic_class: ecn::enter(inner.traffic_class, hot.copy_dscp, hot.copy_ecn),
@@ -230,6 +247,11 @@ fn write_outer(hot: &Constants, out: &mut [u8], inner: &IpHeader, layout: &Layou
     };
     ip::write_header(out, &fields)?;
     Ok(())
+}
+
+/// What the IP header names.
+fn carrier(layout: &Layout) -> u8 {
+    if layout.encap > 0 { protocol::UDP } else { protocol::ESP }
 }
 
 /// Where ESP goes in transport mode (RFC 4303 §3.1.1): behind hop-by-hop options, a routing header and the destination
@@ -262,5 +284,5 @@ pub(crate) const fn is_tunnel(mode: &Mode) -> bool {
 /// Room that a buffer needs in front for packets between such addresses.
 #[must_use]
 pub const fn front_room(local: IpAddr) -> usize {
-    ip::header_len(local) + FRONT_LEN
+    ip::header_len(local) + phalanx_wire::natt::LEN + FRONT_LEN
 }

@@ -72,6 +72,7 @@ pub fn params(case: &Case, direction: Direction) -> SaParams {
         mss_clamp: phalanx_ipsec::MssClamp::None,
         copy_dscp: case.copy_dscp,
         ecn: case.ecn,
+        encap: None,
     }
 }
 

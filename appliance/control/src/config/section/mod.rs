@@ -1,11 +1,13 @@
 //! The sections as they were written, each field with its place; `None` is "absent or already reported".
 
 mod machine;
+mod natt;
 mod node;
 mod sa;
 mod vip;
 
 pub(super) use machine::{CoreDraft, CoreRole, MemoryDraft, PortDraft};
+pub(super) use natt::{KEEPALIVE_S, NattDraft};
 pub(super) use node::{ClusterDraft, ClusterNodeDraft, LimitsDraft, NodeDraft};
 pub(super) use sa::{ActionDraft, FilterDraft, HalfDraft, SaDraft, SelectorsDraft};
 pub(super) use vip::{DistributeDraft, PortsDraft, TargetsDraft, VipDraft};

@@ -1,5 +1,6 @@
 //! `[[sa]]` and `[[filter]]`.
 
+use super::natt::NattDraft;
 use super::node::path;
 use crate::config::key::KeyText;
 use crate::config::number::{self, Block, Cipher, Name};
@@ -33,6 +34,7 @@ pub(in crate::config) struct SaDraft {
     pub mss_clamp: Option<At<MssClamp>>,
     pub copy_dscp: Option<At<bool>>,
     pub ecn: Option<At<bool>>,
+    pub natt: NattDraft,
 }
 
 pub(in crate::config) struct HalfDraft {
@@ -74,6 +76,7 @@ impl SaDraft {
             mss_clamp: mss_clamp(&mut f),
             copy_dscp: f.optional("copy_dscp"),
             ecn: f.optional("ecn"),
+            natt: NattDraft::read(&mut f),
         };
         if let Some(mtu) = &draft.path_mtu
             && !(576..=9600).contains(&mtu.value)

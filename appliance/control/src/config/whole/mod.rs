@@ -3,6 +3,7 @@
 
 mod filters;
 mod machine;
+mod natt;
 mod nodes;
 mod sas;
 mod selectors;

@@ -19,6 +19,7 @@ pub(super) fn check(draft: &Draft, sink: &Sink) {
         lifesize(sa, sink);
         let Some(vip) = vip_of(draft, sa, sink) else { continue };
         peer(draft, sa, vip, sink);
+        super::natt::check(sa, vip, sink);
         if let Some(selectors) = selectors_of(draft, sa, vip, sink) {
             usable.push((sa, selectors));
         }
@@ -78,9 +79,11 @@ fn spis(draft: &Draft, sink: &Sink) {
     unique(inbound, |(vip, spi)| format!("two SAs of `{vip}` have the inbound SPI {spi:#010x}"), sink);
     let outbound = draft.sas.iter().filter_map(|s| {
         let spi: At<u32> = spi(&s.outbound)?;
-        Some(((s.peer.as_ref()?.value, spi.value), spi.span))
+        // Two hosts behind one NAT choose on their own.
+        let port = s.natt.peer_port.as_ref().map(|p| p.value);
+        Some(((s.peer.as_ref()?.value, port, spi.value), spi.span))
     });
-    unique(outbound, |(peer, spi)| format!("two SAs towards {peer} have the outbound SPI {spi:#010x}"), sink);
+    unique(outbound, |(peer, _, spi)| format!("two SAs towards {peer} have the outbound SPI {spi:#010x}"), sink);
 }
 
 fn lifesize(sa: &SaDraft, sink: &Sink) {
@@ -141,6 +144,8 @@ fn selectors_of(draft: &Draft, sa: &SaDraft, vip: &VipDraft, sink: &Sink) -> Opt
                 ("local", whole.local, address, at(&sa.selectors.local)),
                 ("remote", whole.remote, peer, at(&sa.selectors.remote)),
             ] {
+                // In UDP what is inside may show any one address, wherever the peer is (RFC 3948 §5.2).
+                let must = if what == "remote" && sa.natt.is_udp() { block.addr() } else { must };
                 if block != IpNet::from(must) {
                     let problem = Problem::error(format!("in transport mode `{what}` is {must} itself, not {block}"));
                     sink.push(problem.at(span, "").help("leave it out, or use mode = \"tunnel\""));
