@@ -4,10 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use phalanx_ipsec::{
-    Algorithm, Direction, InboundSa, Lease, Lifesize, Mode, Origin, OutboundSa, Peeked, Prefix, Role, SaParams,
+    Algorithm, Direction, Encap, InboundSa, Lease, Lifesize, Mode, Original, Origin, OutboundSa, Peeked, Prefix, Role, SaParams,
     SecretKey, Selectors, Subject, TunnelName,
 };
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, PeerId, SaId, Spi, VecBuffer, VipId, ip, protocol};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, PeerId, SaId, Spi, VecBuffer, VipId, ip, natt, protocol};
 use std::net::IpAddr;
 
 const SPI: Spi = Spi(0xc0de);
@@ -31,6 +31,7 @@ fuzz_target!(|data: &[u8]| {
 struct Bed {
     tunnel: bool,
     esn: bool,
+    udp: bool,
     local: IpAddr,
     remote: IpAddr,
     algorithm: Algorithm,
@@ -44,7 +45,7 @@ impl Bed {
             ([0xfd; 16].into(), [0xfe; 16].map(|b: u8| b & 0xfc).into())
         };
         let algorithm = if shape & 2 == 0 { Algorithm::Aes128Gcm16 } else { Algorithm::Aes256Gcm16 };
-        Bed { tunnel: shape & 4 != 0, esn: shape & 8 != 0, local, remote, algorithm }
+        Bed { tunnel: shape & 4 != 0, esn: shape & 8 != 0, udp: shape & 16 != 0, local, remote, algorithm }
     }
 
     fn params(&self, direction: Direction) -> SaParams {
@@ -74,12 +75,21 @@ impl Bed {
             mss_clamp: phalanx_ipsec::MssClamp::None,
             copy_dscp: true,
             ecn: true,
-            encap: None,
+            encap: self.udp.then_some(Encap {
+                remote_port: natt::PORT,
+                original: (!self.tunnel).then_some(Original { local, remote }),
+            }),
         }
     }
 
-    /// A packet between the SA's outer addresses, inbound.
+    /// A packet between the SA's outer addresses, inbound; ESP as this SA carries it.
     fn outer(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        if self.udp && protocol == protocol::ESP {
+            let mut datagram = vec![0; natt::LEN];
+            natt::write_header(&mut datagram, natt::PORT, payload.len().min(60_000)).unwrap();
+            datagram.extend(payload);
+            return plain(self.remote, self.local, protocol::UDP, &datagram);
+        }
         plain(self.remote, self.local, protocol, payload)
     }
 
@@ -144,7 +154,9 @@ impl Bed {
         }
         let ip = IpHeader::parse(packet).unwrap();
         let outer = IpHeader::parse(buf.bytes()).unwrap();
-        assert_eq!((outer.upper, outer.total_len), (protocol::ESP, buf.bytes().len()));
+        let carrier = if self.udp { protocol::UDP } else { protocol::ESP };
+        assert_eq!((outer.upper, outer.total_len), (carrier, buf.bytes().len()));
+        assert_eq!(sa.elsewhere(buf.bytes(), &outer), Ok(None));
         assert!(outer.total_len <= 9000);
         let inner = sa.open(&mut buf, Role::Target);
         // Transport mode may not hide a fragment, and who sends "no next header" sends a dummy.

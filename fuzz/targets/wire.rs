@@ -6,7 +6,7 @@ use phalanx_wire::ethernet::{HEADER_LEN, ethertype};
 use phalanx_wire::nd::{self, Nd};
 use phalanx_wire::{
     AhHeader, Arp, Buffer, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, Mac, TcpHeader, UdpHeader,
-    VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, protocol, quoted, tcp, udp,
+    VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, natt, protocol, quoted, tcp, udp,
 };
 use std::net::IpAddr;
 
@@ -182,6 +182,13 @@ fn upper(data: &[u8]) {
     let mut clamped = data.to_vec();
     tcp::clamp_mss(&mut clamped, 1000);
     assert_eq!(tcp::mss(&clamped), tcp::mss(data).map(|mss| mss.min(1000)));
+    if let Ok(ip) = IpHeader::parse(data)
+        && ip.fragment.is_none()
+        && let Ok(natt::Content::Esp(carried)) = natt::Content::of(&ip, data)
+    {
+        assert_eq!(carried.esp, &data[carried.offset..carried.offset + carried.esp.len()]);
+        assert!(carried.port.is_none() || carried.esp[..4] != natt::NON_ESP_MARKER);
+    }
     if let Ok(udp) = UdpHeader::parse(data) {
         let mut out = [0; udp::LEN];
         udp.write(&mut out).unwrap();

@@ -14,6 +14,7 @@
 #   WINDOW                   the client's replay window; default 64
 #   SELECT                   round-robin | least-connections
 #   NETWORK_DRIVER           the nodes' network ports; default net_af_packet, before which the kernel puts IPv4 fragments together; net_af_xdp does not
+#   ENCAP KEEPALIVE          none | udp: ESP in UDP; NAT keepalives after so many seconds of silence, default 20
 #   GATEWAY GATEWAY_MTU      what is between the client and the network (bed.sh); the client is then 10.88.0.10 and fd88::10, and the nodes
 #                            reach it through 10.77.0.20 and fd77::20
 
@@ -24,6 +25,7 @@ set -euo pipefail
 ROOT=$(cd "$LIB/../.." && pwd)
 PHALANX=${PHALANX:-${CARGO_TARGET_DIR:-$ROOT/target}/release/phalanx}
 : "${OUTER:=4}" "${MODE:=tunnel}" "${ESN:=0}" "${WINDOW:=64}" "${SELECT:=round-robin}" "${NETWORK_DRIVER:=net_af_packet}"
+: "${ENCAP:=none}" "${KEEPALIVE:=20}"
 : "${INNER:=$OUTER}"
 [ "$MODE" = tunnel ] || INNER=$OUTER
 SPI_TO_VIP=4097 SPI_TO_CLIENT=8193
@@ -99,6 +101,13 @@ idle = "sleep"
 X
 }
 
+# Of the SA: ESP in UDP, and in transport mode what the client calls itself behind its NAT.
+encapsulation() {
+  [ "$ENCAP" = udp ] || return 0
+  printf 'encapsulation = "udp"\nnat_keepalive = %s\n' "$KEEPALIVE"
+  [ "$MODE" = tunnel ] || printf 'original = { remote = "%s" }\n' "$([ "$OUTER" = 4 ] && echo 10.88.0.10 || echo fd88::10)"
+}
+
 router_config() {
   local family width=32
   [ "$INNER" = 4 ] || width=128
@@ -128,6 +137,7 @@ inbound = { spi = $SPI_TO_VIP, key_file = "to-vip.key", window = 1024 }
 outbound = { spi = $SPI_TO_CLIENT, key_file = "to-client.key", window = $WINDOW }
 local = "$(vip_of "$INNER")/$width"
 remote = "$(inner_client)/$width"
+$(encapsulation)
 
 [[filter]]
 action = "protect"
@@ -158,7 +168,7 @@ configure() {
 # client_sa: the other end of the tunnel, in the guest.
 client_sa() {
   cp "$LIB/guest-sa" "$BED_DIR/guest/" # the guest has a /tmp and a /run of its own over ours, and this checkout may be there
-  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU \
+  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU ENCAP=$ENCAP \
     SPI_OUT=$SPI_TO_VIP KEY_OUT=$(cat "$BED_DIR/etc/to-vip.key") SPI_IN=$SPI_TO_CLIENT KEY_IN=$(cat "$BED_DIR/etc/to-client.key") /mnt/guest-sa"
 }
 

@@ -43,6 +43,8 @@ pub struct Tunnel {
     pub gateway: Gateway,
     /// DPDK's driver of the nodes' network ports.
     pub driver: &'static str,
+    /// ESP in UDP, with a NAT keepalive after so many seconds of silence.
+    pub udp: Option<u32>,
 }
 
 impl Tunnel {
@@ -55,6 +57,7 @@ impl Tunnel {
         window: 64,
         gateway: Gateway::None,
         driver: "net_af_packet",
+        udp: None,
     };
 
     /// The VIP as it stands in a URL.
@@ -343,6 +346,9 @@ fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {
     command.arg(arguments[0]).arg(PREFIX).args(&arguments[1..]);
     command.env("PHALANX", env!("CARGO_BIN_EXE_phalanx")).env("MODE", tunnel.mode);
     command.env("OUTER", tunnel.outer.to_string()).env("INNER", tunnel.inner.to_string());
+    if let Some(keepalive) = tunnel.udp {
+        command.env("ENCAP", "udp").env("KEEPALIVE", keepalive.to_string());
+    }
     match tunnel.gateway {
         Gateway::None => command.env("GATEWAY", "none"),
         Gateway::Route { mtu } => command.env("GATEWAY", "route").env("GATEWAY_MTU", mtu.to_string()),

@@ -32,14 +32,14 @@ pub(crate) struct Movers {
 
 impl Movers {
     /// Whether to tell of this one now.
-    fn tell(&mut self, at: InboundIndex, now: Now) -> bool {
+    pub(crate) fn tell(&mut self, at: InboundIndex, now: Now) -> bool {
         self.told.retain(|(_, until)| *until > now.us());
         let known = self.told.iter().any(|(other, _)| *other == at);
         !known && self.told.try_push((at, now.us() + REPEAT_US)).is_ok()
     }
 
     /// It was heard.
-    fn done(&mut self, at: InboundIndex) {
+    pub(crate) fn done(&mut self, at: InboundIndex) {
         self.told.retain(|(other, _)| *other != at);
     }
 }

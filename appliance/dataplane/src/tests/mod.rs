@@ -6,6 +6,7 @@ mod links;
 mod many;
 mod modes;
 mod mtu;
+mod natt;
 mod outbound;
 mod ports;
 mod stations;

@@ -1,11 +1,11 @@
 //! Arbitrary messages of every kind.
 #![allow(dead_code)] // Not every test file uses all of it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use phalanx_cluster::messages::{
-    ConnRecord, Drained, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, Notice, RankedFilter,
+    ConnRecord, Drained, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, Notice, PeerAt, RankedFilter,
     SaReport, ToRouter, ToTarget, VipDef, WindowRecord,
 };
 use phalanx_ipsec::{
@@ -29,6 +29,11 @@ pub fn to_router() -> impl Strategy<Value = ToRouter> {
         (vip(), vec(any::<u16>(), 0..5)).prop_map(|(vip, ports)| ToRouter::Listening { vip, ports }),
         prop_oneof![Just(Drained::Nothing), Just(Drained::All), vec(vip(), 1..5).prop_map(Drained::Vips),]
             .prop_map(ToRouter::Draining),
+        (any::<u64>(), peer_end(), any::<u64>()).prop_map(|(sa, remote, number)| ToRouter::PeerMoved(PeerAt {
+            sa: SaId(sa),
+            remote,
+            number
+        })),
         Just(ToRouter::Beat),
     ]
 }
@@ -44,6 +49,11 @@ pub fn to_target() -> impl Strategy<Value = ToTarget> {
         (any::<u64>(), any::<u64>()).prop_map(|(request, sa)| ToTarget::RemoveSa { request, sa: SaId(sa) }),
         lease_reply().prop_map(ToTarget::LeaseReply),
         any::<u64>().prop_map(|id| ToTarget::NoticeAck { id }),
+        (vip(), any::<u32>(), peer_end()).prop_map(|(vip, peer, remote)| ToTarget::PeerMoved {
+            vip,
+            peer: PeerId(peer),
+            remote
+        }),
         Just(ToTarget::Beat),
     ]
 }
@@ -66,6 +76,10 @@ fn v4() -> impl Strategy<Value = IpAddr> {
 
 fn v6() -> impl Strategy<Value = IpAddr> {
     any::<Ipv6Addr>().prop_map(IpAddr::V6)
+}
+
+fn peer_end() -> impl Strategy<Value = SocketAddr> {
+    (prop_oneof![v4(), v6()], 1..=u16::MAX).prop_map(|(address, port)| SocketAddr::new(address, port))
 }
 
 /// Two addresses of one family, each of which can be an end of an SA.

@@ -1,5 +1,6 @@
 //! Every check, with the exact lines a user sees.
 
+mod natt;
 mod whole;
 
 use super::*;
