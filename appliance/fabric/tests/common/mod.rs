@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use phalanx_cluster::messages::{
-    ConnRecord, Drained, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, Notice, PeerAt, RankedFilter,
-    SaReport, ToRouter, ToTarget, VipDef, WindowRecord,
+    ConnRecord, Drained, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, Notice, PeerAt,
+    RankedFilter, SaReport, ToRouter, ToTarget, VipDef, WindowRecord,
 };
 use phalanx_ipsec::{
     Action, Algorithm, Direction, Encap, Filter, Lifesize, Mode, Original, PortRange, Prefix, SaParams, SecretKey,
