@@ -1,6 +1,7 @@
 //! Packets in pieces: outside of tunnels, on the link, towards the host, and inside of tunnels.
 
 use super::links::{carry, gre, two_boxes};
+use super::natt::natted;
 use super::*;
 use phalanx_ipsec::PortRange;
 use phalanx_wire::fragment::Cut;
@@ -124,6 +125,17 @@ fn fragments_that_come_in_by_another_core_are_put_together_at_the_router_core() 
     assert_eq!(parcels.len(), 2);
     router.engine.receive_ring(parcels.into_iter(), router.now);
     assert_eq!(router.delivered(), [inner]);
+}
+
+#[test]
+fn esp_in_udp_is_put_together_before_anybody_looks_for_its_ports() {
+    let (mut router, mut client) = natted();
+    let inner = large_inner(TUNNEL, 1300);
+    let fragments = cut(&client.seal(&inner), 1280, 1);
+    assert_eq!(fragments.len(), 2);
+    router.receive_all(NETWORK, &fragments);
+    assert_eq!(router.delivered(), [inner]);
+    router.only_dropped(&[]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn in_udp(id: SaId, direction: Direction) -> SaParams {
     SaParams { encap, ..TUNNEL.sa(id, direction) }
 }
 
-fn natted() -> (Bench, Client) {
+pub(super) fn natted() -> (Bench, Client) {
     let (mut bench, mut client) = (Bench::new(1), Client::new());
     bench.set_vip(Some(CoreId(0)));
     bench.set_targets(&[(1, LinkEnd::Ring(CoreId(0)))], &[(0..=u16::MAX, &[1, 2])]);
