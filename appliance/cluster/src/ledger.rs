@@ -14,6 +14,10 @@ pub struct Use {
     pub packets: u64,
     /// Bytes of ESP payload.
     pub bytes: u64,
+    /// Packets whose ICV was bad; no limit looks at them.
+    pub failed: u64,
+    /// Replays and too old ones; no limit looks at them.
+    pub replayed: u64,
 }
 
 /// What a report crossed.
@@ -43,13 +47,41 @@ impl Account {
 }
 
 fn add(a: Use, b: Use) -> Use {
-    Use { packets: a.packets.saturating_add(b.packets), bytes: a.bytes.saturating_add(b.bytes) }
+    Use {
+        packets: a.packets.saturating_add(b.packets),
+        bytes: a.bytes.saturating_add(b.bytes),
+        failed: a.failed.saturating_add(b.failed),
+        replayed: a.replayed.saturating_add(b.replayed),
+    }
+}
+
+impl Use {
+    fn max(self, other: Use) -> Use {
+        Use {
+            packets: self.packets.max(other.packets),
+            bytes: self.bytes.max(other.bytes),
+            failed: self.failed.max(other.failed),
+            replayed: self.replayed.max(other.replayed),
+        }
+    }
+
+    /// What was added to `before`, which is nowhere more.
+    fn since(self, before: Use) -> Use {
+        Use {
+            packets: self.packets - before.packets,
+            bytes: self.bytes - before.bytes,
+            failed: self.failed - before.failed,
+            replayed: self.replayed - before.replayed,
+        }
+    }
 }
 
 /// The sums of all SAs.
 #[derive(Debug, Default)]
 pub struct Ledger {
     accounts: BTreeMap<SaId, Account>,
+    /// By node, over all SAs and boots.
+    nodes: BTreeMap<u16, Use>,
 }
 
 impl Ledger {
@@ -72,8 +104,10 @@ impl Ledger {
             account.settled = add(account.settled, entry.1);
             *entry = (incarnation, Use::default());
         }
-        entry.1.packets = entry.1.packets.max(used.packets);
-        entry.1.bytes = entry.1.bytes.max(used.bytes);
+        let before = entry.1;
+        entry.1 = before.max(used);
+        let of_node = self.nodes.entry(node).or_default();
+        *of_node = add(*of_node, entry.1.since(before));
         let total = account.total().bytes;
         let crossed = match total {
             total if total >= account.hard => Crossed::Hard,
@@ -93,6 +127,18 @@ impl Ledger {
     pub fn total(&self, sa: SaId) -> Option<Use> {
         self.accounts.get(&sa).map(Account::total)
     }
+
+    /// What each node's present boot used of an SA.
+    pub fn shares(&self, sa: SaId) -> impl Iterator<Item = (u16, Use)> + '_ {
+        let current = self.accounts.get(&sa).into_iter().flat_map(|account| &account.current);
+        current.map(|(node, (_, used))| (*node, *used))
+    }
+
+    /// What a node used of all SAs, also of those that are gone.
+    #[must_use]
+    pub fn of_node(&self, node: u16) -> Use {
+        self.nodes.get(&node).copied().unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +148,7 @@ mod tests {
     const SA: SaId = SaId(7);
 
     fn used(bytes: u64) -> Use {
-        Use { packets: bytes / 100, bytes }
+        Use { packets: bytes / 100, bytes, failed: bytes / 200, replayed: 0 }
     }
 
     fn ledger() -> Ledger {
@@ -137,6 +183,21 @@ mod tests {
         ledger.report(0, 1, SA, used(500));
         ledger.report(0, 2, SA, used(200));
         assert_eq!(ledger.total(SA), Some(used(700)));
+    }
+
+    #[test]
+    fn a_node_is_known_by_what_it_did_on_all_sas_and_in_all_boots() {
+        let mut ledger = ledger();
+        ledger.add(SaId(8), 1000, 2000, used(300));
+        ledger.report(0, 1, SA, used(400));
+        ledger.report(0, 1, SA, used(200));
+        ledger.report(0, 1, SaId(8), used(600));
+        ledger.report(0, 2, SA, used(200));
+        ledger.report(1, 1, SA, used(800));
+        assert_eq!((ledger.of_node(0), ledger.of_node(1), ledger.of_node(2)), (used(1200), used(800), used(0)));
+        assert_eq!(ledger.shares(SA).collect::<Vec<_>>(), [(0, used(200)), (1, used(800))]);
+        ledger.remove(SA);
+        assert_eq!((ledger.of_node(0), ledger.shares(SA).count()), (used(1200), 0));
     }
 
     #[test]

@@ -166,6 +166,10 @@ pub struct SaReport {
     pub packets: u64,
     /// Bytes of ESP payload protected or verified.
     pub bytes: u64,
+    /// Packets whose ICV was bad.
+    pub failed: u64,
+    /// Packets whose number was known or too old.
+    pub replayed: u64,
     /// Inbound: the verified window.
     pub window: Option<WindowSnapshot>,
 }
@@ -264,6 +268,8 @@ pub enum ToRouter {
     Draining(Drained),
     /// A peer is behind a NAT and seems to have moved.
     PeerMoved(PeerAt),
+    /// Packets it dropped since its boot, by the reason's name; only reasons that happened. Nothing depends on it.
+    Dropped(Vec<(String, u64)>),
     /// Still there. Made and eaten by the fabric.
     Beat,
 }
@@ -354,6 +360,7 @@ impl ToRouter {
             Self::Listening { .. } => "Listening",
             Self::Draining(_) => "Draining",
             Self::PeerMoved(_) => "PeerMoved",
+            Self::Dropped(_) => "Dropped",
             Self::Beat => "Beat",
         }
     }

@@ -13,7 +13,7 @@ use phalanx_wire::{SaId, TargetId, VipId};
 use crate::ceiling::{Ceiling, Reached};
 use crate::error::ClusterError;
 use crate::ledger::{Crossed, Ledger, Use};
-use crate::messages::{Drained, Hello, SaReport, ToRouter, ToTarget, VERSION, WindowRecord};
+use crate::messages::{Drained, Hello, NodeName, SaReport, ToRouter, ToTarget, VERSION, WindowRecord};
 use crate::outputs::{RouterConfig, RouterOutput, RouterTimes, VipPlan};
 use crate::sequencer::Sequencer;
 
@@ -145,7 +145,9 @@ impl RouterCluster {
             ToRouter::Hello(_) => state == MemberState::Connected,
             ToRouter::Gathered(_) => state == MemberState::Gathering,
             ToRouter::Beat => true,
-            ToRouter::Draining(_) | ToRouter::Listening { .. } => state >= MemberState::Gathering,
+            ToRouter::Draining(_) | ToRouter::Listening { .. } | ToRouter::Dropped(_) => {
+                state >= MemberState::Gathering
+            }
             _ => state >= MemberState::Joining,
         };
         if !in_turn {
@@ -164,6 +166,7 @@ impl RouterCluster {
             }
             ToRouter::Draining(drained) => self.draining(at, drained),
             ToRouter::PeerMoved(told) => self.peer_seen(at, &told),
+            ToRouter::Dropped(reasons) => self.members[at].dropped = reasons,
             ToRouter::Beat => {}
         }
         self.pump(now);
@@ -235,6 +238,24 @@ impl RouterCluster {
         self.ledger.total(sa)
     }
 
+    /// What the other nodes reported of an SA, each of its present boot.
+    pub fn shares(&self, sa: SaId) -> impl Iterator<Item = (&NodeName, Use)> + '_ {
+        let named = |(at, used)| Some((&self.members.get(usize::from(at))?.node, used));
+        self.ledger.shares(sa).filter_map(named).filter(|(node, _)| **node != self.node)
+    }
+
+    /// What a node reported of all SAs since our boot.
+    #[must_use]
+    pub fn used_by(&self, node: &str) -> Use {
+        self.member_of(node).map(|at| self.ledger.of_node(Self::index(at))).unwrap_or_default()
+    }
+
+    /// What the other nodes told that they dropped since their own boots, by the reason's name.
+    pub fn dropped(&self) -> impl Iterator<Item = (&NodeName, &[(String, u64)])> + '_ {
+        let others = self.members.iter().filter(|member| member.node != self.node && !member.dropped.is_empty());
+        others.map(|member| (&member.node, &*member.dropped))
+    }
+
     fn member_of(&self, node: &str) -> Result<usize, ClusterError> {
         let at = self.members.iter().position(|member| &*member.node == node);
         at.ok_or_else(|| ClusterError::UnknownNode(node.to_owned()))
@@ -303,7 +324,8 @@ impl RouterCluster {
         let incarnation = self.members[at].incarnation;
         let mut windows = Vec::new();
         for report in reports {
-            let used = Use { packets: report.packets, bytes: report.bytes };
+            let SaReport { packets, bytes, failed, replayed, .. } = report;
+            let used = Use { packets, bytes, failed, replayed };
             match self.ledger.report(Self::index(at), incarnation, report.sa, used) {
                 Some(Crossed::Soft) => self.outputs.push_back(RouterOutput::LifesizeSoft(report.sa)),
                 Some(Crossed::Hard) => self.outputs.push_back(RouterOutput::LifesizeHard(report.sa)),

@@ -239,7 +239,7 @@ impl TargetCluster {
         self.last_notice - self.acked_notice
     }
 
-    /// The use of an SA since our boot; true if it is to be reported now, with [`Self::report`] (R21).
+    /// The use of an SA since our boot, `packets` being all that were seen, good and bad; true if it is to be reported now, with [`Self::report`] (R21).
     #[must_use]
     pub fn report_due(&self, sa: SaId, packets: u64, bytes: u64, now: u64) -> bool {
         let Some(held) = self.sas.get(&sa).filter(|_| self.state == State::Attached) else {
@@ -260,7 +260,8 @@ impl TargetCluster {
         }
         for report in &reports {
             if let Some(held) = self.sas.get_mut(&report.sa) {
-                held.reported = Reported { packets: report.packets, bytes: report.bytes, at: now };
+                let packets = report.packets + report.failed + report.replayed;
+                held.reported = Reported { packets, bytes: report.bytes, at: now };
             }
         }
         let mut reports = reports.into_iter().peekable();

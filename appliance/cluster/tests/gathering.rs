@@ -209,7 +209,9 @@ fn use_is_reported_by_share_by_packets_and_by_time() {
     let mut world = World::ready();
     let now = world.now;
     // 5 % of 20,000 bytes; the SA was never reported, so it is old enough from the start: begin with one report.
-    world.target(1).report(vec![SaReport { sa: SaId(2), packets: 1, bytes: 10, window: None }], now);
+    world
+        .target(1)
+        .report(vec![SaReport { sa: SaId(2), packets: 1, bytes: 10, failed: 0, replayed: 0, window: None }], now);
     assert!(!world.target(1).report_due(SaId(2), 2, 900, now + 1));
     assert!(world.target(1).report_due(SaId(2), 2, 1010, now + 1));
     assert!(!world.target(1).report_due(SaId(2), 1, 10, now + 10_000_000), "nothing is new");
@@ -221,7 +223,7 @@ fn use_is_reported_by_share_by_packets_and_by_time() {
 #[test]
 fn the_sum_of_all_targets_reaches_the_lifesize() {
     let mut world = World::ready();
-    let report = |bytes| vec![SaReport { sa: SaId(3), packets: 1, bytes, window: None }];
+    let report = |bytes| vec![SaReport { sa: SaId(3), packets: 1, bytes, failed: 0, replayed: 0, window: None }];
     let now = world.now;
     world.target(1).report(report(6_000), now);
     world.target(2).report(report(5_000), now);
@@ -359,7 +361,16 @@ fn a_key_whose_store_was_behind_stays_refused_after_another_restart() {
 #[test]
 fn what_dead_targets_may_have_accepted_is_refused_when_everybody_restarts() {
     let mut world = World::ready();
-    let report = |edge| vec![SaReport { sa: SaId(2), packets: 1, bytes: 1, window: Some(window(edge).snapshot) }];
+    let report = |edge| {
+        vec![SaReport {
+            sa: SaId(2),
+            packets: 1,
+            bytes: 1,
+            failed: 0,
+            replayed: 0,
+            window: Some(window(edge).snapshot),
+        }]
+    };
     let now = world.now;
     world.target(1).report(report(40_000), now);
     world.settle();

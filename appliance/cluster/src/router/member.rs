@@ -73,6 +73,8 @@ pub(super) struct Member {
     pub draining: Drained,
     /// For which VIPs it gets none by order of this router's operator, until that is taken back.
     pub ordered: BTreeSet<VipId>,
+    /// What it dropped, as it last told.
+    pub dropped: Vec<(String, u64)>,
     pub last_notice: u64,
     pub gathered_once: bool,
     pub link_mtu: u16,
@@ -93,6 +95,7 @@ impl Member {
             listening: BTreeMap::new(),
             draining: Drained::Nothing,
             ordered: BTreeSet::new(),
+            dropped: Vec::new(),
             last_notice: 0,
             gathered_once: false,
             link_mtu: 0,

@@ -7,6 +7,7 @@ mod node;
 mod pki;
 mod table;
 mod trace;
+mod top;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
@@ -75,6 +76,8 @@ enum Command {
     Reload(Ask),
     /// The next packets that match, each with its decisions
     Trace(trace::Which),
+    /// What the node does right now: rates, drawn anew every second
+    Top(top::How),
     /// The store in which a router keeps what must survive it
     Store {
         #[command(subcommand)]
@@ -253,6 +256,7 @@ fn dispatch(command: Command, version: &'static str) -> Outcome {
         Command::Runtime(how) => ask::ask(What::Runtime, &how),
         Command::Latency(how) => ask::ask(What::Latency, &how),
         Command::Trace(which) => trace::run(&which),
+        Command::Top(how) => top::run(&how),
         Command::Store { action: Store::Create { config } } => node::create_store(&config),
         Command::Pki { action } => pki::run(action),
         Command::Completion { shell } => {
@@ -311,6 +315,9 @@ mod tests {
         assert!(matches!(parse("phalanx trace --count 3 --dropped=replay --spi 0x1001"), Ok(Command::Trace(_))));
         assert!(matches!(parse("phalanx trace --dropped --local 10.77.0.100:80"), Ok(Command::Trace(_))));
         assert!(parse("phalanx trace --count 0").is_err());
+        assert!(matches!(parse("phalanx runtime --all"), Ok(Command::Runtime(Ask { all: true, .. }))));
+        assert!(matches!(parse("phalanx latency --json"), Ok(Command::Latency(Ask { json: true, .. }))));
+        assert!(matches!(parse("phalanx top --json --count 2"), Ok(Command::Top(_))));
         assert!(parse("phalanx status --watch 0").is_err());
         assert!(parse("phalanx").is_err());
     }

@@ -70,7 +70,7 @@ fn flag(good: bool, yes: &str, no: &str) -> Cell {
 }
 
 /// `1.5 s`, `3 min`, `2 h`, `4 d`.
-fn time(ms: u64) -> String {
+pub(super) fn time(ms: u64) -> String {
     match ms {
         0..10_000 => format!("{:.1} s", ms as f64 / 1e3),
         10_000..600_000 => format!("{} s", ms / 1_000),

@@ -42,6 +42,8 @@ pub struct Node {
     pub status_socket: PathBuf,
     /// Where the coupling store lives. Default `/var/lib/phalanx/NAME`.
     pub state_dir: PathBuf,
+    /// Where metrics are served over TCP; `None`: only on the status socket.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// `[cluster]`

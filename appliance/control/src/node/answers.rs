@@ -53,7 +53,14 @@ impl Brain {
 
     pub(super) fn drop_rows(&self) -> Vec<DropRow> {
         let of = |stats: &CoreStats| DropReason::ALL.iter().map(|reason| stats.drops(*reason)).collect();
-        DropRow::all(&self.stats.iter().map(|(_, stats)| of(stats)).collect::<Vec<_>>())
+        let mut rows = DropRow::all(&self.stats.iter().map(|(_, stats)| of(stats)).collect::<Vec<_>>());
+        for (node, reasons) in self.router.iter().flat_map(phalanx_cluster::RouterCluster::dropped) {
+            for row in &mut rows {
+                let told = reasons.iter().find(|(reason, _)| *reason == row.reason).map_or(0, |(_, packets)| *packets);
+                row.told(&[(node, told)]);
+            }
+        }
+        rows
     }
 
     fn status(&self) -> Status {
@@ -176,6 +183,10 @@ impl Brain {
         let params: &SaParams = &entry.params;
         let all = self.router.as_ref().and_then(|router| router.used(id)).filter(|_| entry.router);
         let here = entry.used(|_| true);
+        let router = self.router.as_ref().filter(|_| entry.router);
+        let others: Vec<SaShare> = router.into_iter().flat_map(|router| router.shares(id)).map(remote_share).collect();
+        let elsewhere = |count: fn(&SaShare) -> u64| others.iter().map(count).fold(0, u64::saturating_add);
+        let (failed, replayed) = (elsewhere(|share| share.failed), elsewhere(|share| share.replayed));
         let share = |(core, _): &(CoreId, _)| {
             let Used { packets, bytes, failed, replayed } = entry.used(|on| on == *core);
             SaShare { holder: format!("core {}", core.0), packets, bytes, failed, replayed }
@@ -203,8 +214,8 @@ impl Brain {
             esn: params.esn,
             packets: all.map_or(here.packets, |used| used.packets),
             bytes: all.map_or(here.bytes, |used| used.bytes),
-            failed: here.failed,
-            replayed: here.replayed,
+            failed: here.failed.saturating_add(failed),
+            replayed: here.replayed.saturating_add(replayed),
             edge: entry.edge(),
             window: params.window,
             path_mtu: if outbound { entry.path_mtu } else { 0 },
@@ -212,7 +223,7 @@ impl Brain {
             path_mtu_refused: self.router.as_ref().map_or(0, |router| router.path_mtu_refused(id)),
             soft_bytes: limit(params.lifesize.soft),
             hard_bytes: limit(params.lifesize.hard),
-            shares: entry.shared.iter().map(share).collect(),
+            shares: entry.shared.iter().map(share).chain(others).collect(),
         }
     }
 
@@ -308,6 +319,12 @@ impl Brain {
     pub(super) fn target_name(&self, id: phalanx_wire::TargetId) -> String {
         self.numbering.name(id).map_or_else(|| id.0.to_string(), ToString::to_string)
     }
+}
+
+/// What another node did on an SA.
+fn remote_share((node, used): (&phalanx_cluster::NodeName, phalanx_cluster::ledger::Use)) -> SaShare {
+    let phalanx_cluster::ledger::Use { packets, bytes, failed, replayed } = used;
+    SaShare { holder: node.to_string(), packets, bytes, failed, replayed }
 }
 
 /// The protocols that flows have, by name.

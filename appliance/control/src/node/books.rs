@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use phalanx_cluster::ledger::Use;
 use phalanx_cluster::messages::RankedFilter;
 use phalanx_ipsec::{Direction, Filter, FilterTable, SaParams, SaShared, WindowSnapshot};
 use phalanx_wire::{CoreId, SaId, VipId};
@@ -35,6 +36,19 @@ pub struct Used {
     pub failed: u64,
     /// Replays and too old ones.
     pub replayed: u64,
+}
+
+impl Used {
+    /// All that were seen, good and bad.
+    pub fn seen(&self) -> u64 {
+        self.packets + self.failed + self.replayed
+    }
+}
+
+impl From<Used> for Use {
+    fn from(Used { packets, bytes, failed, replayed }: Used) -> Use {
+        Use { packets, bytes, failed, replayed }
+    }
 }
 
 impl SaEntry {

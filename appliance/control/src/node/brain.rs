@@ -146,6 +146,8 @@ pub struct Brain {
     pub(super) dumps: Dumps<DumpFor>,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) use_looked_at: Instant,
+    /// When the routers were last told what was dropped here.
+    pub(super) drops_told: Instant,
     /// Per router: when a message of its session last came.
     pub(super) heard: BTreeMap<NodeName, Instant>,
     pub(super) absent: BTreeMap<TargetId, Absent>,
@@ -217,6 +219,7 @@ impl Brain {
             self.use_looked_at = Instant::now();
             self.look_at_use(now);
             self.look_at_tap_mtu();
+            self.tell_drops();
         }
         self.look_for_absent();
         if let Some(router) = &mut self.router {

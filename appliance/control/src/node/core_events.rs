@@ -9,6 +9,7 @@ use phalanx_dataplane::Event;
 use phalanx_steering::ConnKey;
 use phalanx_wire::{CoreId, SaId, VipId};
 
+use super::books::Used;
 use super::brain::{Brain, DumpFor};
 use super::dumps::Rows;
 
@@ -104,16 +105,17 @@ impl Brain {
             {
                 // What its target cores do is reported by this node as a target.
                 let used = entry.used(|core| !entry.target || !targets.contains(&core));
-                router.local_use(sa, Use { packets: used.packets, bytes: used.bytes });
+                router.local_use(sa, Use::from(used));
             }
             if entry.target {
                 let Some(state) = self.vips.get(&entry.params.vip) else { continue };
                 let name: NodeName = self.router_of(state).into();
                 let Some(target) = self.routers.get(&name) else { continue };
                 let used = entry.used(|core| targets.contains(&core));
-                if target.report_due(sa, used.packets, used.bytes, now) {
+                if target.report_due(sa, used.seen(), used.bytes, now) {
                     // Each core has a window of its own. The same use in several reports is counted once.
-                    let report = |window| SaReport { sa, packets: used.packets, bytes: used.bytes, window };
+                    let Used { packets, bytes, failed, replayed } = used;
+                    let report = |window| SaReport { sa, packets, bytes, failed, replayed, window };
                     let windows = entry.windows(|core| targets.contains(&core));
                     let reports = reports.entry(name).or_default();
                     if windows.is_empty() {

@@ -1,6 +1,9 @@
 //! What the poll cores measured, put together for those who ask: `runtime`, `latency`, the overview of `top` and metrics.
 
+use std::time::{Duration, Instant};
+
 use hdrhistogram::Histogram;
+use phalanx_cluster::messages::ToRouter;
 use phalanx_dataplane::{Buckets, CoreStats, Span, Step};
 use phalanx_wire::{CoreId, SaId};
 
@@ -12,6 +15,8 @@ use crate::status::model::{DropRow, SaRow};
 
 /// SAs of an overview at most.
 const SAS: usize = 200;
+/// How often routers are told what was dropped here.
+const DROPS_EVERY: Duration = Duration::from_secs(1);
 
 /// A distribution in nanoseconds.
 struct Distribution {
@@ -147,10 +152,24 @@ impl Brain {
         Measured::all().flat_map(rows).collect()
     }
 
+    /// Tells the routers what was dropped here, all of it each time: what is lost or repeated does no harm.
+    pub(super) fn tell_drops(&mut self) {
+        if self.drops_told.elapsed() < DROPS_EVERY {
+            return;
+        }
+        self.drops_told = Instant::now();
+        let happened = self.drop_rows().into_iter().filter(|row| row.packets > 0);
+        let reasons: Vec<(String, u64)> = happened.map(|row| (row.reason, row.packets)).collect();
+        for (name, way) in &self.ways.routers {
+            if self.routers.get(name).is_some_and(phalanx_cluster::TargetCluster::attached) {
+                way.send(ToRouter::Dropped(reasons.clone()));
+            }
+        }
+    }
+
     /// What is told without asking the cores for their tables, bounded whatever the node holds.
     pub(super) fn overview(&self) -> Overview {
-        let mut targets = self.target_rows(&Rows::default());
-        targets.iter_mut().for_each(|target| target.connections = 0);
+        let targets = self.router.as_ref().map(|router| self.seen_by(router, &Rows::default())).unwrap_or_default();
         let sas = self.busiest_sas();
         let all = self.stats.iter().map(|(_, stats)| &**stats);
         Overview {

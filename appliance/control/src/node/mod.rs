@@ -87,9 +87,14 @@ fn no_core_dumps() -> std::io::Result<()> {
 
 async fn serve(config: Config, version: &'static str) -> Result<(), NodeError> {
     let status = crate::status::Server::bind(&config.node.status_socket).await?;
+    let metrics = match config.node.metrics {
+        Some(address) => Some(crate::status::MetricsPort::bind(address).await?),
+        None => None,
+    };
     let (inputs, mut received) = mpsc::channel(INPUTS);
     let mut brain = start::node(config, version, inputs.clone()).await?;
     let (queries, mut asked) = crate::status::channel();
+    metrics.map(|port| tokio::spawn(port.serve(queries.clone())));
     tokio::spawn(status.serve(queries));
     forward_signals(inputs.clone())?;
     brain.phase = Phase::Running;

@@ -67,6 +67,7 @@ pub(super) async fn node(
         dumps: Dumps::default(),
         inputs: inputs.clone(),
         use_looked_at: Instant::now(),
+        drops_told: Instant::now(),
         heard: BTreeMap::new(),
         absent: BTreeMap::new(),
         wanted: Wanted::default(),

@@ -17,7 +17,7 @@ impl Brain {
     }
 
     /// The targets as this node, their router, sees them.
-    fn seen_by(&self, router: &RouterCluster, rows: &Rows) -> Vec<TargetRow> {
+    pub(super) fn seen_by(&self, router: &RouterCluster, rows: &Rows) -> Vec<TargetRow> {
         let served: Vec<(VipId, _)> = self.vips.keys().map(|vip| (*vip, self.target_entries(*vip))).collect();
         let row = |member: MemberStatus| {
             let mine = |c: &&(CoreId, ConnRow)| c.1.target.is_some_and(|t| member.targets.contains(&t));
@@ -36,8 +36,8 @@ impl Brain {
                 vips: all.iter().map(|(vip, _)| self.vip_name(*vip)).collect(),
                 draining: all.iter().filter(|(_, entry)| entry.draining).map(|(vip, _)| self.vip_name(*vip)).collect(),
                 connections: rows.routed.iter().filter(mine).count() as u64,
-                packets: 0,
-                bytes: 0,
+                packets: router.used_by(&member.node).packets,
+                bytes: router.used_by(&member.node).bytes,
                 leases: 0,
                 incarnation: format!("{:016x}", member.incarnation),
                 last_seen_ms: self.heard.get(&member.node).map(|at| at.elapsed().as_millis() as u64),

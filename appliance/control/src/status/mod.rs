@@ -7,12 +7,15 @@
 pub mod action;
 mod client;
 pub mod figures;
+pub mod metrics;
+mod metrics_port;
 pub mod model;
 mod server;
 mod trace;
 
 pub use action::{Action, Demand, Done, OneSa, OneTarget, OneVip};
 pub use client::{ClientError, fetch, order, stream};
+pub use metrics_port::MetricsPort;
 pub use server::{Server, StatusError};
 pub use trace::{Ends, MOST, Trace, TraceRequest};
 

@@ -382,7 +382,7 @@ impl DropRow {
     /// Adds what other nodes dropped for it.
     pub fn told(&mut self, nodes: &[(&str, u64)]) {
         self.nodes.extend(nodes.iter().map(|(node, packets)| ((*node).to_owned(), *packets)));
-        self.cluster = self.packets + self.nodes.values().sum::<u64>();
+        self.cluster = self.nodes.values().fold(self.packets, |sum, packets| sum.saturating_add(*packets));
     }
 
     /// Something was dropped for it, here or elsewhere.

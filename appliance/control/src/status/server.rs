@@ -1,6 +1,6 @@
 //! The server's side of the socket. Everything is bounded: connections, sizes, times.
 
-use super::{Action, Demand, Query, Request, TraceRequest, What, action};
+use super::{Action, Answer, Demand, Query, Request, TraceRequest, What, action, metrics};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -44,6 +45,14 @@ pub enum StatusError {
     /// Something else has that name.
     #[error("{0} exists and is no socket; move it away or set [node] status_socket")]
     NotASocket(PathBuf),
+    /// The metrics cannot be served there.
+    #[error("cannot listen at {address} for metrics: {error}; set [node] metrics to a free address of this host")]
+    Metrics {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
     /// The operating system's refusal.
     #[error("cannot make the status socket {path}: {error}; set [node] status_socket to a place this user may write")]
     Io {
@@ -100,31 +109,58 @@ impl Server {
     /// Answers until the future is dropped. Questions and orders go to `source`.
     pub async fn serve(self, source: mpsc::Sender<Request>) {
         let app = router(source);
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "status socket: accept failed");
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                    continue;
-                }
-            };
-            let streams = Streams::default();
-            let service = TowerToHyperService::new(app.clone().layer(Extension(streams.clone())));
-            tokio::spawn(async move {
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(PATIENCE)
-                    .max_buf_size(LARGEST_REQUEST)
-                    .keep_alive(false)
-                    .serve_connection(TokioIo::new(stream), service);
-                // Whoever is slower than this has lost interest; its errors are its own.
-                tokio::select! { _ = connection => {}, () = streams.patience() => {} }
-                drop(slot);
-            });
-        }
+        answer(app, &self.listener).await;
+    }
+}
+
+/// Where connections come in.
+pub(super) trait Accept: Sync {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// The next one.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+    async fn next(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+/// Serves whoever connects, a bounded number at a time, until the future is dropped.
+pub(super) async fn answer(app: Router, listener: &impl Accept) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let stream = match listener.next().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "status: accept failed");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let streams = Streams::default();
+        let service = TowerToHyperService::new(app.clone().layer(Extension(streams.clone())));
+        tokio::spawn(async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(PATIENCE)
+                .max_buf_size(LARGEST_REQUEST)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            // Whoever is slower than this has lost interest; its errors are its own.
+            tokio::select! { _ = connection => {}, () = streams.patience() => {} }
+            drop(slot);
+        });
     }
 }
 
@@ -137,30 +173,55 @@ impl Drop for Server {
 }
 
 fn router(source: mpsc::Sender<Request>) -> Router {
-    let mut router = Router::new();
+    let mut router = Router::new().route("/metrics", get(metrics_text));
     for what in What::ALL {
-        router = router.route(&what.path(), get(move |State(source): State<mpsc::Sender<Request>>| ask(source, what)));
+        router = router.route(&what.path(), get(move |State(source): State<mpsc::Sender<Request>>| told(source, what)));
     }
     let actions = post(act).layer(DefaultBodyLimit::max(LARGEST_REQUEST));
     let traces = post(trace).layer(DefaultBodyLimit::max(LARGEST_REQUEST));
     router.route(action::PATH, actions).route("/v1/trace", traces).fallback(unknown).with_state(source)
 }
 
-async fn unknown() -> Response {
-    let paths: Vec<String> = What::ALL.iter().map(|w| w.path()).collect();
-    problem(StatusCode::NOT_FOUND, &format!("there is {}, and {} to post to", paths.join(", "), action::PATH))
+/// Metrics and nothing else.
+pub(super) fn metrics_router(source: mpsc::Sender<Request>) -> Router {
+    Router::new().route("/metrics", get(metrics_text)).with_state(source)
 }
 
-async fn ask(source: mpsc::Sender<Request>, what: What) -> Response {
+async fn unknown() -> Response {
+    let paths: Vec<String> = What::ALL.iter().map(|w| w.path()).collect();
+    problem(StatusCode::NOT_FOUND, &format!("there is {}, /metrics, and {} to post to", paths.join(", "), action::PATH))
+}
+
+async fn told(source: mpsc::Sender<Request>, what: What) -> Response {
+    match ask(source, what).await {
+        Ok(answer) => json(&answer),
+        Err(problem) => *problem,
+    }
+}
+
+async fn metrics_text(State(source): State<mpsc::Sender<Request>>) -> Response {
+    let overview = match ask(source, What::Overview).await {
+        Ok(Answer::Overview(overview)) => overview,
+        Ok(_) => return problem(StatusCode::INTERNAL_SERVER_ERROR, "the control core answered something else"),
+        Err(problem) => return *problem,
+    };
+    match metrics::text(*overview) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// The control core's answer, or what to tell who asked.
+async fn ask(source: mpsc::Sender<Request>, what: What) -> Result<Answer, Box<Response>> {
     let (reply, answer) = oneshot::channel();
     let asked = async {
         source.send(Request::Query(Query { what, reply })).await.ok()?;
         answer.await.ok()
     };
     match tokio::time::timeout(ANSWER, asked).await {
-        Ok(Some(answer)) => json(&answer),
-        Ok(None) => nobody(),
-        Err(_) => late(),
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(Box::new(nobody())),
+        Err(_) => Err(Box::new(late())),
     }
 }
 

@@ -14,6 +14,8 @@ use crate::{FabricError, proto};
 
 /// Bytes of an error text at most; longer ones are cut.
 const ERROR_MAX: usize = 1024;
+/// Reasons to drop of one message at most: more than there are.
+const REASONS_MAX: usize = 256;
 /// Reports of one message at most; each may have a window.
 const REPORTS_MAX: usize = WINDOWS_MAX;
 
@@ -41,6 +43,7 @@ fn kind_name(kind: &Kind) -> &'static str {
         Kind::Listening(_) => "Listening",
         Kind::Draining(_) => "Draining",
         Kind::PeerMoved(_) => "PeerMoved",
+        Kind::Dropped(_) => "Dropped",
         Kind::Beat(_) => "Beat",
     }
 }
@@ -72,6 +75,9 @@ fn parse(kind: Kind) -> Part<ToRouter> {
         Kind::PeerMoved(m) => {
             ToRouter::PeerMoved(PeerAt { sa: SaId(m.sa), remote: peer_end(m.remote)?, number: m.number })
         }
+        Kind::Dropped(m) => ToRouter::Dropped(list(m.reasons, REASONS_MAX, "reasons", |r| {
+            Ok((text(r.reason, NAME_MAX, "reason")?, r.packets))
+        })?),
         Kind::Beat(_) => ToRouter::Beat,
     })
 }
@@ -112,7 +118,9 @@ fn lease_request(m: proto::LeaseRequest) -> Part<LeaseRequest> {
 }
 
 fn sa_use(m: proto::SaUse) -> Part<SaReport> {
-    Ok(SaReport { sa: SaId(m.sa), packets: m.packets, bytes: m.bytes, window: m.window.map(window).transpose()? })
+    let window = m.window.map(window).transpose()?;
+    let (packets, bytes, failed, replayed) = (m.packets, m.bytes, m.failed, m.replayed);
+    Ok(SaReport { sa: SaId(m.sa), packets, bytes, failed, replayed, window })
 }
 
 fn build(message: &ToRouter) -> Part<Kind> {
@@ -147,6 +155,12 @@ fn build(message: &ToRouter) -> Part<Kind> {
         }
         &ToRouter::PeerMoved(PeerAt { sa, remote, number }) => {
             Kind::PeerMoved(proto::PeerAt { sa: sa.0, remote: from_peer_end(remote), number })
+        }
+        ToRouter::Dropped(reasons) => {
+            limit(reasons, REASONS_MAX, "reasons")?;
+            let count =
+                |(reason, packets): &(String, u64)| proto::DropCount { reason: reason.clone(), packets: *packets };
+            Kind::Dropped(proto::Dropped { reasons: reasons.iter().map(count).collect() })
         }
         ToRouter::Beat => Kind::Beat(proto::Beat {}),
     })
@@ -194,7 +208,9 @@ fn from_lease_request(m: &LeaseRequest) -> proto::LeaseRequest {
 }
 
 fn from_sa_use(m: &SaReport) -> proto::SaUse {
-    proto::SaUse { sa: m.sa.0, packets: m.packets, bytes: m.bytes, window: m.window.as_ref().map(from_window) }
+    let window = m.window.as_ref().map(from_window);
+    let (packets, bytes, failed, replayed) = (m.packets, m.bytes, m.failed, m.replayed);
+    proto::SaUse { sa: m.sa.0, packets, bytes, window, failed, replayed }
 }
 
 fn limit<T>(values: &[T], max: usize, field: &'static str) -> Part<()> {

@@ -34,6 +34,7 @@ pub fn to_router() -> impl Strategy<Value = ToRouter> {
             remote,
             number
         })),
+        vec(("[a-z-]{1,20}", any::<u64>()), 0..5).prop_map(ToRouter::Dropped),
         Just(ToRouter::Beat),
     ]
 }
@@ -155,10 +156,13 @@ fn lease_request() -> impl Strategy<Value = LeaseRequest> {
 }
 
 fn report() -> impl Strategy<Value = SaReport> {
-    (any::<(u64, u64, u64)>(), option::of(window())).prop_map(|((sa, packets, bytes), window)| SaReport {
+    let counts = any::<(u64, u64, u64, u64, u64)>();
+    (counts, option::of(window())).prop_map(|((sa, packets, bytes, failed, replayed), window)| SaReport {
         sa: SaId(sa),
         packets,
         bytes,
+        failed,
+        replayed,
         window,
     })
 }

@@ -11,6 +11,7 @@ pub(in crate::config) struct NodeDraft {
     pub name: Option<At<String>>,
     pub status_socket: Option<At<PathBuf>>,
     pub state_dir: Option<At<PathBuf>>,
+    pub metrics: Option<At<SocketAddr>>,
 }
 
 impl NodeDraft {
@@ -19,6 +20,7 @@ impl NodeDraft {
             name: f.required_parsed::<NodeName>("name").map(|n| n.map(|n| n.0)),
             status_socket: path(&mut f, "status_socket", folder),
             state_dir: path(&mut f, "state_dir", folder),
+            metrics: f.parsed("metrics"),
         };
         // `sockaddr_un` holds 108 bytes, the terminating zero among them.
         if let Some(socket) = &draft.status_socket

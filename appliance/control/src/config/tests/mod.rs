@@ -137,6 +137,7 @@ fn a_router_in_order_becomes_a_configuration_with_its_defaults() {
     assert_eq!(config.warnings, Vec::<String>::new());
     assert_eq!(config.node.status_socket, Path::new("/run/phalanx/r1.sock"));
     assert_eq!(config.node.state_dir, Path::new("/var/lib/phalanx/r1"));
+    assert_eq!(config.node.metrics, None);
     assert_eq!(config.cluster.tls.as_ref().unwrap().key, Path::new("pki/r1.key"));
     assert_eq!(config.cores[0].ports, [0, 1, 2]);
     let sa = &config.sas[0];
