@@ -48,6 +48,7 @@ common_config() { # NODE NUMBER CPU ROLE
 [node]
 name = "$1"
 status_socket = "$BED_DIR/$1.sock"
+metrics = "127.0.0.1:9469"
 state_dir = "$BED_DIR/store/$1"
 
 [cluster]

@@ -8,6 +8,7 @@ mod exits;
 mod eyes;
 mod fragments;
 mod killed;
+mod metrics;
 mod nat;
 mod oracle;
 mod reload;

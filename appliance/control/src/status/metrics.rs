@@ -72,6 +72,11 @@ impl Families<'_> {
         Ok(())
     }
 
+    /// A gauge with one sample and no labels.
+    fn figure(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
     fn seconds<'r>(
         &mut self,
         name: &str,
@@ -92,10 +97,6 @@ impl Families<'_> {
     }
 }
 
-fn none() -> Labels {
-    Vec::new()
-}
-
 fn count(n: u64) -> f64 {
     n as f64
 }
@@ -104,7 +105,7 @@ fn node(to: &mut Families<'_>, overview: &Overview) -> fmt::Result {
     let s = &overview.status;
     let build = vec![("node", s.node.clone()), ("cluster", s.cluster.clone()), ("version", s.version.clone())];
     to.gauge("build_info", "What runs here; its value is 1", [(build, 1.0)])?;
-    to.gauge("uptime_seconds", "Since the node's start", [(none(), s.uptime_ms as f64 / 1e3)])?;
+    to.figure("uptime_seconds", "Since the node's start", s.uptime_ms as f64 / 1e3)?;
     let states = ["starting", "running", "draining"].map(|state| (vec![("state", state.to_owned())], state));
     let states = states.map(|(labels, state)| (labels, f64::from(u8::from(state == s.state))));
     to.gauge("state", "1 for the state that the node is in", states)?;
@@ -151,9 +152,9 @@ fn ports(to: &mut Families<'_>, ports: &[PortStatus]) -> fmt::Result {
 
 fn sas(to: &mut Families<'_>, overview: &Overview) -> fmt::Result {
     let all = overview.sas.len() as u64 + overview.sas_left_out;
-    to.gauge("sas", "Security associations, both directions counted", [(none(), count(all))])?;
-    let left_out = [(none(), count(overview.sas_left_out))];
-    to.gauge("sas_left_out", "Security associations without a series of their own: the others carried more", left_out)?;
+    to.figure("sas", "Security associations, both directions counted", count(all))?;
+    let help = "Security associations without a series of their own: the others carried more";
+    to.figure("sas_left_out", help, count(overview.sas_left_out))?;
     let labels = |sa: &SaRow, share: &SaShare| {
         vec![
             ("sa", sa.id.clone()),
