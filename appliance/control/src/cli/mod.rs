@@ -6,8 +6,8 @@ mod measured;
 mod node;
 mod pki;
 mod table;
-mod trace;
 mod top;
+mod trace;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
