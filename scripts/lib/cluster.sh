@@ -12,6 +12,7 @@
 #   PHALANX                  the binary; default: what `cargo build --release` made
 #   OUTER INNER MODE ESN     the tunnel, as for guest-sa; default 4, OUTER, tunnel, 0
 #   WINDOW                   the client's replay window; default 64
+#   SA                       further lines of the router's [[sa]]
 #   SELECT                   round-robin | least-connections
 #   NETWORK_DRIVER           the nodes' network ports; default net_af_packet, before which the kernel puts IPv4 fragments together; net_af_xdp does not
 #   ENCAP KEEPALIVE          none | udp: ESP in UDP; NAT keepalives after so many seconds of silence, default 20
@@ -139,6 +140,7 @@ outbound = { spi = $SPI_TO_CLIENT, key_file = "to-client.key", window = $WINDOW 
 local = "$(vip_of "$INNER")/$width"
 remote = "$(inner_client)/$width"
 $(encapsulation)
+${SA:-}
 
 [[filter]]
 action = "protect"

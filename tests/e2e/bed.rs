@@ -45,6 +45,8 @@ pub struct Tunnel {
     pub driver: &'static str,
     /// ESP in UDP, with a NAT keepalive after so many seconds of silence.
     pub udp: Option<u32>,
+    /// Further lines of the router's `[[sa]]`.
+    pub sa: &'static str,
 }
 
 impl Tunnel {
@@ -58,6 +60,7 @@ impl Tunnel {
         gateway: Gateway::None,
         driver: "net_af_packet",
         udp: None,
+        sa: "",
     };
 
     /// The VIP as it stands in a URL.
@@ -357,6 +360,7 @@ fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {
     command
         .env("ESN", u8::from(tunnel.esn).to_string())
         .env("WINDOW", tunnel.window.to_string())
-        .env("NETWORK_DRIVER", tunnel.driver);
+        .env("NETWORK_DRIVER", tunnel.driver)
+        .env("SA", tunnel.sa);
     command
 }

@@ -9,6 +9,7 @@ mod eyes;
 mod fragments;
 mod killed;
 mod metrics;
+mod mtu;
 mod nat;
 mod oracle;
 mod reload;

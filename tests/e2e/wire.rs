@@ -192,7 +192,7 @@ pub fn fix_ipv4(frame: &mut [u8]) {
 }
 
 /// An Ethernet frame from the attacker with an IPv4 packet.
-fn ipv4_frame(to: Mac, source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub fn ipv4_frame(to: Mac, source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(34 + payload.len());
     frame.extend(to);
     frame.extend(ATTACKER);

@@ -199,6 +199,10 @@ fn a_vip_passes_by_the_tap_only_through_life_death_and_the_next_life() {
     tap(&peer);
     isolation.attach_tap().unwrap();
     isolation.set_vips(vips()).unwrap();
+    for (mtu, is) in [(1346, "mtu 1346 "), (1226, "mtu 1280 ")] {
+        isolation.set_mtu(mtu).unwrap();
+        assert!(must("ip -o link show dev px0").contains(is), "IPv6 asks for 1280");
+    }
     reset(&peer);
     refuses(&peer);
 

@@ -45,6 +45,16 @@ fn spis_keys_and_limits_have_their_bounds() {
         ("hard_bytes = 1000000", "path_mtu = 9000", "57: the path MTU 9000 is above the network port's 1500"),
         (
             "hard_bytes = 1000000",
+            "mss_clamp = 535",
+            "57: [[sa]]: `mss_clamp` must be \"none\", \"path\" or 536 to 65535",
+        ),
+        (
+            "hard_bytes = 1000000",
+            "mss_clamp = \"maybe\"",
+            "57: [[sa]]: `mss_clamp` must be \"none\", \"path\" or 536 to 65535",
+        ),
+        (
+            "hard_bytes = 1000000",
             "algorithm = \"des\"",
             "57: [[sa]]: `algorithm`: must be `aes-128-gcm-16` or `aes-256-gcm-16`",
         ),
