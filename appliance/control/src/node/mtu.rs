@@ -6,6 +6,7 @@ use phalanx_ipsec::Direction;
 use phalanx_wire::SaId;
 
 use super::brain::Brain;
+use super::plan;
 use crate::config::PortRole;
 
 impl Brain {
@@ -36,7 +37,7 @@ impl Brain {
         let fits = outbound.map(|(_, entry)| entry.params.inner_mtu(entry.path_mtu)).min();
         let Some(fits) = fits else { return };
         let configured = self.config.ports.iter().find(|port| port.role == PortRole::Application);
-        let most = configured.and_then(|port| port.mtu).unwrap_or(u16::MAX);
+        let most = configured.and_then(|port| port.mtu).unwrap_or(plan::HOST_MTU);
         let mtu = u16::try_from(fits).unwrap_or(u16::MAX).min(most);
         if let Err(error) = self.tap.set_mtu(mtu) {
             self.warn(format!("MTU {mtu} on the application port: {error}"));

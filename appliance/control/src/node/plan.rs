@@ -26,7 +26,7 @@ pub const FIRST_EPOCH: Epoch = Epoch(1);
 const DYNAMIC_RANK: u32 = 1 << 20;
 
 /// What the host's stack is given in one piece: no TAP driver takes more. What the stack itself may send is [`application_mtu`].
-const HOST_MTU: u16 = 1500;
+pub(super) const HOST_MTU: u16 = 1500;
 /// One source may have so much of what is kept in fragments.
 const SHARE_OF_SOURCE: usize = 4;
 
