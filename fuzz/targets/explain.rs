@@ -160,7 +160,9 @@ fn params(direction: Direction, local: [u8; 4], remote: [u8; 4]) -> SaParams {
         selectors,
         lifesize: phalanx_ipsec::Lifesize::UNLIMITED,
         path_mtu: 1500,
+        mss_clamp: phalanx_ipsec::MssClamp::None,
         copy_dscp: true,
         ecn: true,
+        encap: None,
     }
 }

@@ -14,6 +14,7 @@ mod nat;
 mod oracle;
 mod reload;
 mod served;
+mod watched;
 mod windows;
 
 mod bed;

@@ -69,6 +69,7 @@ outbound = {half(self.spi_out, self.key_out)}
         return SecurityAssociation(
             ESP,
             spi=self.spi_in if inbound else self.spi_out,
+            seq_num=0,  # what scapy takes where the low half of the number it is given is 0
             crypt_algo="AES-GCM",
             crypt_key=self.key_in if inbound else self.key_out,
             tunnel_header=header,
@@ -480,7 +481,7 @@ def fragments(folder, link):
         elif kind == "gap":
             case([part for part in parts if part is not parts[RANDOM.randrange(len(parts) - 1)]][:1] or parts[:1], "fragment-timeout")
         else:
-            endless = pieces(sa, sealed[:40] + bytes(400), list(range(40)), n, last=False)
+            endless = pieces(sa, sealed[: 20 if sa.outer == 4 else 40] + bytes(320), list(range(40)), n, last=False)
             case(endless, "fragment-too-many")
     told = explain(folder, sas, sent, link)
     for places, reason, back in wanted:
