@@ -332,6 +332,7 @@ fn set_vip(core: &mut LoneCore, router_core: Option<CoreId>) {
         epoch: Epoch(1),
         router_core,
         served: true,
+        filter_at_router: false,
     })));
 }
 

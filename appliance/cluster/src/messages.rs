@@ -43,6 +43,8 @@ pub struct RankedFilter {
     pub rank: u32,
     /// The rule.
     pub filter: Filter,
+    /// What the operator calls it, for the log (R16).
+    pub name: Option<Arc<str>>,
 }
 
 /// A VIP as its router defines it to a target (R24).
@@ -60,6 +62,8 @@ pub struct VipDef {
     pub router_link: Vec<IpAddr>,
     /// The standing rules of the VIP: those that name no SA of their own.
     pub filters: Vec<RankedFilter>,
+    /// The router does the inbound filter (R14).
+    pub filter_at_router: bool,
 }
 
 /// What a target holds, told to a router that just welcomed it; in several parts when it is long.

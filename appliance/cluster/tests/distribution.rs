@@ -274,6 +274,7 @@ fn other_rules_of_a_pair_reach_its_targets_and_leave_its_sas_alone() {
             action: phalanx_ipsec::Action::Deny,
             log: false,
         },
+        name: None,
     };
     world.router.set_rules(SaId(3), vec![rule.clone()], world.now).unwrap();
     world.settle();

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+pub use crate::logging::{Logged, RuleId};
 use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, WindowSnapshot};
 use phalanx_steering::{Candidate, ConnKey, Cursor, Distribution, Policy, PortRule, SteeringError};
 use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
@@ -108,6 +109,8 @@ pub struct VipEntry {
     pub router_core: Option<CoreId>,
     /// Outbound connections from this VIP and clear packets to it are this host's business: it serves the VIP.
     pub served: bool,
+    /// The router does the inbound filter of what it forwards, targets do not (R14).
+    pub filter_at_router: bool,
 }
 
 /// All targets of a VIP, and which of them new connections go to.
@@ -255,14 +258,12 @@ pub enum Event {
         /// Its number.
         number: u64,
     },
-    /// A filter or SA asked for a log entry of a new connection (R16).
+    /// A rule asked for a log entry (R16).
     Log {
         /// On this core.
         core: CoreId,
-        /// Its VIP.
-        vip: VipId,
-        /// The connection.
-        key: ConnKey,
+        /// What happened.
+        logged: crate::logging::Logged,
     },
     /// For control to free.
     Trash(Trash),

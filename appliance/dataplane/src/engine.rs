@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, CoreId, DropReason, IpHeader, Mac, protocol};
 
+use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::config::{CoreConfig, PortRole};
 use crate::fragments::Fragments;
@@ -49,6 +50,8 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) watcher: Option<Watcher>,
     /// Peers whose move was told of.
     pub(crate) movers: Movers,
+    /// Log entries that may still be made.
+    pub(crate) gate: Bucket,
     /// The millisecond of the last round of timers.
     pub(crate) tended_ms: u64,
 }
@@ -88,6 +91,7 @@ impl<S: Source> Engine<S> {
             source,
             watcher: None,
             movers: Movers::default(),
+            gate: Bucket::new(crate::logging::PER_SECOND, crate::logging::AT_ONCE),
             tended_ms: 0,
             world,
         })

@@ -26,6 +26,7 @@ use crate::packet::{BURST, Parcel, Source, prepend};
 use crate::purge::Purges;
 use crate::router_own::{Above, Scratch};
 use crate::stats::Stage;
+use crate::tables::Ruled;
 
 /// Ends of connections are remembered until the windows of their targets have come, or the target is given up: reports
 /// come every 100 ms, a session without a sign of life ends after 1 s, and its target is waited for for 0.8 s.
@@ -163,7 +164,10 @@ impl<S: Source> Engine<S> {
                 continue;
             };
             match decision {
-                Decision::Forward { target } => self.forward(slot, target, opening, now, &mut linked),
+                Decision::Forward { target } => match self.filter_peeked(vip, sa, &seen, now) {
+                    Ok(filtered) => self.forward(slot, target, Opening { filtered, ..opening }, now, &mut linked),
+                    Err(reason) => self.out.drop(opening.packet, reason),
+                },
                 Decision::OpenThenSelect => syns.push((slot, opening)),
                 Decision::Local => own.push((slot, opening)),
                 // R11's "outer not VIP": what is not sent to a VIP does not come here.
@@ -304,7 +308,7 @@ impl<S: Source> Engine<S> {
         let (end, seq_high) = (entry.link, (opening.seq >> 32) as u32);
         let header = |core| {
             let (vip, epoch) = (vip.entry.id, vip.entry.epoch);
-            LinkHeader { vip, epoch, seq_high, core, filtered: false, clear: false }
+            LinkHeader { vip, epoch, seq_high, core, filtered: opening.filtered, clear: false }
         };
         self.router.sas[opening.sa.0 as usize].note_forwarded(target, opening.seq);
         self.out.passed(Stage::Forwarded, 1);
@@ -351,7 +355,9 @@ impl<S: Source> Engine<S> {
         }
         let vip = self.tables.vips.at(arrived.vip).map(|vip| vip.entry.id);
         let subject = Subject::inbound(&arrived.ip, arrived.packet.bytes());
-        if !vip.is_some_and(|vip| self.tables.permits_clear(vip, &subject)) {
+        let ruled = vip.map(|vip| self.tables.permits_clear(vip, &subject));
+        self.log(ruled.as_ref().and_then(Ruled::at_first_sight), now);
+        if !ruled.is_some_and(|ruled| ruled.verdict.is_ok()) {
             return self.out.drop(arrived.packet, DropReason::ClearToVip);
         }
         self.out.passed(Stage::ClearPermitted, 1);

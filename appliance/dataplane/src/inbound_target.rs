@@ -75,7 +75,11 @@ impl<S: Source> Engine<S> {
 
     fn believe(&self, header: &LinkHeader, packet: S::Packet) -> Taken<S::Packet> {
         match self.believed(header, packet.bytes(), packet.mark()) {
-            Ok((ip, sa, seq)) => Ok(Linked { packet, ip, vip: header.vip, sa, seq, filtered: header.filtered }),
+            Ok((ip, sa, seq)) => {
+                // Not the packet alone says that its filter was looked up: the VIP's definition does too (R14).
+                let filtered = header.filtered && self.tables.filters_at_router(header.vip);
+                Ok(Linked { packet, ip, vip: header.vip, sa, seq, filtered })
+            }
             Err(reason) => Err((packet, reason)),
         }
     }

@@ -11,6 +11,7 @@ use crate::clock::Now;
 use crate::command::Event;
 use crate::engine::{Batch, Engine};
 use crate::laps::Step;
+use crate::logging::Logged;
 use crate::notes::Fact;
 use crate::packet::Source;
 use crate::stats::Stage;
@@ -118,7 +119,12 @@ impl<S: Source> Engine<S> {
         sa.fits(&subject)?;
         let clamps = sa.clamps().then_some(sa.params().vip);
         let tunnel = sa.params().tunnel;
-        let log = !facts.filtered && self.tables.permits(facts.vip, &tunnel, &subject)?;
+        // R14: what the router looked up by the same bytes, which the ICV has confirmed now, it also logged.
+        let ruled = (!facts.filtered).then(|| self.tables.permits(facts.vip, &tunnel, &subject));
+        if let Some(denied) = ruled.as_ref().filter(|ruled| ruled.verdict.is_err()) {
+            self.log(denied.at_first_sight(), now);
+            denied.verdict?;
+        }
         // The other half of the tunnel knows how large our answers may be.
         let half = clamps.and_then(|vip| self.tables.cache.outbound(self.tables.cache.current_of(vip, tunnel)?));
         if let Some(half) = half {
@@ -130,8 +136,9 @@ impl<S: Source> Engine<S> {
             let payload = inner.header.upper_len().saturating_sub(tcp.data_offset);
             let key = ConnKey { peer, flow };
             let event = self.target.tracker.inbound(&key, &tcp, payload, now.ms());
-            self.tell_connection(facts.vip, key, event, log)?;
+            return self.tell_connection(facts.vip, key, event, ruled.and_then(|ruled| ruled.log), now);
         }
+        self.log(ruled.and_then(|ruled| ruled.at_first_sight()), now);
         Ok(())
     }
 
@@ -141,16 +148,16 @@ impl<S: Source> Engine<S> {
         vip: VipId,
         key: ConnKey,
         event: Option<ConnEvent>,
-        log: bool,
+        log: Option<Logged>,
+        now: Now,
     ) -> Result<(), DropReason> {
         let core = self.id;
         match event {
             None => {}
             Some(ConnEvent::Opened) => {
                 self.mail.tell(Event::ConnOpened { core, vip, key });
-                if log {
-                    self.mail.tell(Event::Log { core, vip, key });
-                }
+                // Once per connection (R16).
+                self.log(log, now);
             }
             Some(ConnEvent::Closed) => self.mail.tell(Event::ConnClosed { core, vip, key }),
             Some(ConnEvent::Refused) => return Err(DropReason::TableFull),

@@ -1,8 +1,8 @@
 //! Outbound: what the application sends from a VIP is sealed here and goes straight to the network (R17-R19).
 
 use phalanx_aead::{SealOp, seal_burst};
-use phalanx_ipsec::{Action, Origin, OutboundIndex, SealJob, SeqNo};
-use phalanx_steering::ConnKey;
+use phalanx_ipsec::{Action, Filter, Origin, OutboundIndex, SealJob, SeqNo, Subject};
+use phalanx_steering::{ConnEvent, ConnKey};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, protocol};
 
@@ -13,9 +13,11 @@ use crate::config::Limits;
 use crate::engine::{Batch, Engine};
 use crate::hold::{Held, HoldPool};
 use crate::laps::{Span, Step};
+use crate::logging::Logged;
 use crate::notes::{Fact, For};
 use crate::packet::{Marked, Source, trim};
 use crate::stats::Stage;
+use crate::tables::logged;
 
 /// A packet waits no longer than this for a sequence number.
 const WAIT_MS: u64 = 500;
@@ -106,15 +108,20 @@ impl<S: Source> Engine<S> {
         let subject = self.inner.sent(ip, packet, now)?;
         let filters = self.tables.filters.as_ref().ok_or(DropReason::NoFilter)?;
         // A tunnel of one VIP may carry another of the same router: IPv6 through IPv4.
-        let at = filters.find_together(vip.entry.id, &subject).ok_or(DropReason::NoFilter)?;
-        let filter = &filters.filters()[at];
-        match filter.action {
+        let (at, new) = filters.seek_together(vip.entry.id, &subject);
+        let at = at.ok_or(DropReason::NoFilter)?;
+        let Filter { action, log, .. } = filters.filters()[at];
+        let tunnel = filters.tunnel(at, &self.tables.cache);
+        // The tracker says when to log a connection that it follows.
+        let followed = self.target.enabled && ip.upper == protocol::TCP && matches!(action, Action::Protect(_));
+        let entry = logged(filters, at, &subject, false, action == Action::Deny).filter(|_| new && !followed);
+        self.log(entry, now);
+        match action {
             Action::Permit => return Ok(Way::Clear),
             Action::Deny => return Err(DropReason::FilterDeny),
             Action::Protect(_) => {}
         }
-        let tunnel = filters.tunnel(at, &self.tables.cache).ok_or(DropReason::NoSa)?;
-        let sa = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
+        let sa = self.tables.cache.current(tunnel.ok_or(DropReason::NoSa)?).ok_or(DropReason::NoSa)?;
         let params = self.tables.cache.outbound(sa).ok_or(DropReason::NoSa)?;
         self.out.notes.note(mark, || Fact::Protect(params.id(), params.params().spi, subject));
         // RFC 4301 §5.1: an SA carries only what its selectors name.
@@ -122,8 +129,8 @@ impl<S: Source> Engine<S> {
             return Err(DropReason::WrongTunnel);
         }
         match params.admit(packet, Origin::Host) {
-            Err(DropReason::TooBig) => Ok(Way::TooBig(sa, filter.log)),
-            admitted => admitted.map(|()| Way::Sa(sa, filter.log)),
+            Err(DropReason::TooBig) => Ok(Way::TooBig(sa, log)),
+            admitted => admitted.map(|()| Way::Sa(sa, log)),
         }
     }
 
@@ -167,10 +174,10 @@ impl<S: Source> Engine<S> {
                 let sa = self.tables.cache.outbound_mut(at).filter(|_| !held.is_empty());
                 let seq = sa.and_then(|sa| sa.lease.take(now.us()));
                 match seq.and_then(|seq| Some((seq, self.outbound.held.pop_since(held)?))) {
-                    // Whether to log was said when the connection's first packet was looked up.
+                    // Whether to log is asked again, should this open a connection.
                     Some((seq, (packet, since))) => {
                         self.out.stats.measures.waited(Span::Lease, since, now.us());
-                        self.begin(&mut sealing, at, packet, seq, false, now);
+                        self.begin(&mut sealing, at, packet, seq, true, now);
                     }
                     None => go_on = false,
                 }
@@ -258,7 +265,16 @@ impl<S: Source> Engine<S> {
         let flow = Flow::of_outbound(&ip, ip.upper_of(packet))?;
         let (key, payload) = (ConnKey { peer, flow }, ip.upper_len().saturating_sub(tcp.data_offset));
         let event = self.target.tracker.outbound(&key, &tcp, payload, now.ms());
-        self.tell_connection(vip, key, event, log)
+        let opened = log && event == Some(ConnEvent::Opened);
+        let entry = opened.then(|| self.log_of(&Subject::from(&key.flow))).flatten();
+        self.tell_connection(vip, key, event, entry, now)
+    }
+
+    /// The entry about a connection of ours, if its rule asks for one.
+    fn log_of(&self, subject: &Subject) -> Option<Logged> {
+        let (vip, filters) = (self.tables.vips.by_address(subject.local)?, self.tables.filters.as_ref()?);
+        let (at, _) = filters.seek_together(vip.entry.id, subject);
+        logged(filters, at?, subject, false, false)
     }
 
     fn hold(&mut self, at: OutboundIndex, packet: S::Packet, now: Now) {

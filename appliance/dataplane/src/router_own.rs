@@ -61,7 +61,8 @@ impl<S: Source> Engine<S> {
                 Ok(target) => {
                     self.out.passed(Stage::SynOpened, 1);
                     self.out.note(&genuine.opening.packet, || Fact::Proved);
-                    self.forward(genuine.slot, target, genuine.opening, now, linked);
+                    let filtered = self.tables.filters_at_router(genuine.opening.vip);
+                    self.forward(genuine.slot, target, Opening { filtered, ..genuine.opening }, now, linked);
                 }
                 Err(DropReason::CeilingWait) => self.wait_for_ceiling(genuine.opening, now),
                 Err(reason) => self.out.drop(genuine.opening.packet, reason),
@@ -144,6 +145,7 @@ impl<S: Source> Engine<S> {
         if self.router.draining {
             return Err(DropReason::NoTarget);
         }
+        self.filter_opening(one.opening.vip, at, &opened, &subject, now)?;
         let vips = &mut self.tables.vips;
         let slot = opened.seen().local().and_then(|local| vips.slot_of(local));
         let connects_to = slot.and_then(|slot| vips.at_mut(slot));

@@ -90,6 +90,10 @@ pub enum Stage {
     NatKeepaliveSent,
     /// Genuine packets from where their peer was not, told to the router.
     PeerSeen,
+    /// Log entries that rules asked for.
+    Logged,
+    /// Log entries left out because there were too many of late.
+    LogsSuppressed,
 }
 
 impl Stage {
@@ -123,6 +127,8 @@ impl Stage {
         Stage::NatKeepaliveEaten,
         Stage::NatKeepaliveSent,
         Stage::PeerSeen,
+        Stage::Logged,
+        Stage::LogsSuppressed,
     ];
     /// How many there are.
     pub const COUNT: usize = Stage::ALL.len();
@@ -149,6 +155,8 @@ impl Stage {
             Stage::LeasesRefused => "leases-refused",
             Stage::NeighbourSent => "neighbour-sent",
             Stage::EchoAnswered => "echo-answered",
+            Stage::Logged => "logged",
+            Stage::LogsSuppressed => "logs-suppressed",
             Stage::MtuHeard => "mtu-heard",
             Stage::TooBigTold => "too-big-told",
             Stage::CutInner => "cut-inner",

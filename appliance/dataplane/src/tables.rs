@@ -4,6 +4,7 @@ use phalanx_ipsec::{Action, FilterTable, ShadowCache, Subject, TunnelName};
 use phalanx_wire::{DropReason, VipId};
 
 use crate::config::Limits;
+use crate::logging::{Logged, RuleId};
 use crate::vips::Vips;
 
 pub(crate) struct Tables {
@@ -22,22 +23,66 @@ impl Tables {
         Tables { vips: Vips::new(limits.vips), cache: ShadowCache::new(cache), filters: None }
     }
 
-    /// What a packet came out of must be the tunnel that its filter asks for (RFC 4301 §5.2, step 4).
-    ///
-    /// Gives the filter's log flag.
-    pub(crate) fn permits(&self, vip: VipId, through: &TunnelName, subject: &Subject) -> Result<bool, DropReason> {
-        let filter = self.filters.as_ref().and_then(|filters| filters.lookup(vip, subject));
-        match filter.map(|filter| (filter.action, filter.log)) {
-            Some((Action::Protect(name), log)) if name == *through => Ok(log),
-            Some((Action::Protect(_), _)) => Err(DropReason::WrongTunnel),
-            Some((Action::Permit | Action::Deny, _)) => Err(DropReason::FilterDeny),
-            None => Err(DropReason::NoFilter),
-        }
+    /// What the rules say about a packet that came out of a tunnel: it must be the one that its rule asks for (RFC 4301
+    /// §5.2, step 4).
+    pub(crate) fn permits(&self, vip: VipId, through: &TunnelName, subject: &Subject) -> Ruled {
+        self.ruled(vip, subject, |action| match action {
+            Action::Protect(name) if name == *through => Ok(()),
+            Action::Protect(_) => Err(DropReason::WrongTunnel),
+            Action::Permit | Action::Deny => Err(DropReason::FilterDeny),
+        })
     }
 
-    /// A filter lets this packet pass in clear.
-    pub(crate) fn permits_clear(&self, vip: VipId, subject: &Subject) -> bool {
-        let filter = self.filters.as_ref().and_then(|filters| filters.lookup(vip, subject));
-        filter.is_some_and(|filter| filter.action == Action::Permit)
+    /// The VIP's router does the inbound filter (R14).
+    pub(crate) fn filters_at_router(&self, vip: VipId) -> bool {
+        self.vips.by_id(vip).is_some_and(|vip| vip.entry.filter_at_router)
     }
+
+    /// What the rules say about a packet that came in clear.
+    pub(crate) fn permits_clear(&self, vip: VipId, subject: &Subject) -> Ruled {
+        self.ruled(vip, subject, |action| match action {
+            Action::Permit => Ok(()),
+            Action::Deny | Action::Protect(_) => Err(DropReason::ClearToVip),
+        })
+    }
+
+    fn ruled(&self, vip: VipId, subject: &Subject, says: impl FnOnce(Action) -> Result<(), DropReason>) -> Ruled {
+        let Some(filters) = &self.filters else { return Ruled::by_nobody() };
+        let (Some(at), new) = filters.seek(vip, subject) else { return Ruled::by_nobody() };
+        let verdict = says(filters.filters()[at].action);
+        Ruled { verdict, new, log: logged(filters, at, subject, true, verdict.is_err()) }
+    }
+}
+
+/// What rules said about a packet.
+pub(crate) struct Ruled {
+    pub(crate) verdict: Result<(), DropReason>,
+    /// Its flow is a new one.
+    pub(crate) new: bool,
+    /// What is to be logged, if the rule says so.
+    pub(crate) log: Option<Logged>,
+}
+
+impl Ruled {
+    fn by_nobody() -> Ruled {
+        Ruled { verdict: Err(DropReason::NoFilter), new: false, log: None }
+    }
+
+    /// What is to be logged of a packet that belongs to no connection that is followed, or is dropped.
+    pub(crate) fn at_first_sight(&self) -> Option<Logged> {
+        self.log.filter(|_| self.new)
+    }
+}
+
+/// The entry that rule `at` asks for.
+pub(crate) fn logged(
+    filters: &FilterTable,
+    at: usize,
+    subject: &Subject,
+    inbound: bool,
+    denied: bool,
+) -> Option<Logged> {
+    let filter = &filters.filters()[at];
+    let rule = RuleId { vip: filter.vip, rank: filters.rank(at) };
+    filter.log.then_some(Logged { rule, subject: *subject, inbound, denied })
 }

@@ -116,7 +116,14 @@ mod tests {
 
     fn entry(id: u16, address: &str) -> Box<VipEntry> {
         let address = address.parse().unwrap();
-        Box::new(VipEntry { id: VipId(id), address, epoch: Epoch(1), router_core: None, served: true })
+        Box::new(VipEntry {
+            id: VipId(id),
+            address,
+            epoch: Epoch(1),
+            router_core: None,
+            served: true,
+            filter_at_router: false,
+        })
     }
 
     #[test]

@@ -128,6 +128,7 @@ fn set_up(control: &mut Control, role: Direction) {
         epoch: Epoch(1),
         router_core: Some(CoreId(0)),
         served: true,
+        filter_at_router: false,
     })));
     control.order(Command::AddInbound(Box::new(InboundSa::new(params(Direction::Inbound, &ours(1, 0x101))).unwrap())));
     if role == Direction::Inbound {

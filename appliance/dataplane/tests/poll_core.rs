@@ -226,6 +226,7 @@ fn set_up(control: &mut Control) {
             epoch: Epoch(1),
             router_core: Some(CoreId(0)),
             served: true,
+            filter_at_router: false,
         })));
     }
     control.order(Command::SetTargets(VipId(2), common::all_ports_to(CoreId(0))));

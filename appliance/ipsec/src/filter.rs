@@ -132,20 +132,29 @@ impl FilterTable {
     #[inline]
     #[must_use]
     pub fn find(&self, vip: VipId, subject: &Subject) -> Option<usize> {
-        let (_, list, _) = self.rules.lists_of(vip)?;
-        self.find_in(list, subject).0
+        self.seek(vip, subject).0
     }
 
-    /// As [`FilterTable::find`], among the rules of all VIPs of that VIP's router.
+    /// As [`FilterTable::find`], and whether the flow is a new one, as far as is remembered.
     #[inline]
     #[must_use]
-    pub fn find_together(&self, vip: VipId, subject: &Subject) -> Option<usize> {
+    pub fn seek(&self, vip: VipId, subject: &Subject) -> (Option<usize>, bool) {
+        match self.rules.lists_of(vip) {
+            Some((_, list, _)) => self.find_in(list, subject),
+            None => (None, false),
+        }
+    }
+
+    /// As [`FilterTable::seek`], among the rules of all VIPs of that VIP's router.
+    #[inline]
+    #[must_use]
+    pub fn seek_together(&self, vip: VipId, subject: &Subject) -> (Option<usize>, bool) {
         let together = match self.rules.lists_of(vip) {
             Some((_, _, together)) => together,
             None if self.rules.one_router && !self.rules.lists.is_empty() => 0,
-            None => return None,
+            None => return (None, false),
         };
-        self.find_in(together, subject).0
+        self.find_in(together, subject)
     }
 
     /// The index of the rule, and whether the flow is a new one, as far as is remembered.
@@ -287,12 +296,12 @@ mod tests {
             (0..).zip(rules).collect(),
             &[(VipId(1), 0), (VipId(2), 0), (VipId(3), 1), (VipId(4), 0)],
         );
-        assert_eq!(table.find_together(VipId(1), &to_port(22)), Some(0));
-        assert_eq!(table.find_together(VipId(1), &to_port(80)), Some(1));
+        assert_eq!(table.seek_together(VipId(1), &to_port(22)).0, Some(0));
+        assert_eq!(table.seek_together(VipId(1), &to_port(80)).0, Some(1));
         assert_eq!(table.find(VipId(1), &to_port(22)), Some(1));
-        assert_eq!(table.find_together(VipId(3), &to_port(22)), Some(2));
-        assert_eq!(table.find_together(VipId(4), &to_port(22)), Some(0), "it has no rules of its own");
+        assert_eq!(table.seek_together(VipId(3), &to_port(22)).0, Some(2));
+        assert_eq!(table.seek_together(VipId(4), &to_port(22)).0, Some(0), "it has no rules of its own");
         assert_eq!(table.find(VipId(4), &to_port(22)), None);
-        assert_eq!(table.find_together(VipId(9), &to_port(80)), None);
+        assert_eq!(table.seek_together(VipId(9), &to_port(80)).0, None);
     }
 }

@@ -73,6 +73,7 @@ pub fn vip(id: VipId, targets: &[u16]) -> VipPlan {
         epoch: Epoch(1),
         router_link: vec!["10.78.0.1".parse().unwrap()],
         filters: Vec::new(),
+        filter_at_router: false,
     };
     VipPlan { def, targets: targets.iter().copied().map(TargetId).collect() }
 }

@@ -117,6 +117,7 @@ fn vip(v: VipDraft) -> Option<Vip> {
         movable: v.movable.map_or(Movable::No, |m| m.value),
         distribute: v.distribute.into_iter().map(distribute).collect::<Option<Vec<_>>>()?,
         select: v.select.map_or(Select::RoundRobin, |s| s.value),
+        filter_at: v.filter_at.map_or(FilterAt::Target, |f| f.value),
     })
 }
 
@@ -213,5 +214,5 @@ fn filter(f: FilterDraft, vips: &[Vip]) -> Option<Filter> {
         ActionDraft::Protect => Action::Protect(f.tunnel.as_ref()?.value.clone()),
     };
     let selectors = filter_selectors(&f, vips[vip].address.addr());
-    Some(Filter { vip, selectors, action, log: f.log.is_some_and(|l| l.value) })
+    Some(Filter { vip, selectors, action, log: f.log.is_some_and(|l| l.value), name: f.name.map(|n| n.value) })
 }

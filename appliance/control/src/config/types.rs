@@ -216,6 +216,8 @@ pub struct Vip {
     pub distribute: Vec<Distribute>,
     /// How a target is chosen for a new connection.
     pub select: Select,
+    /// Who does the inbound filter of what is forwarded (R14).
+    pub filter_at: FilterAt,
 }
 
 /// `movable = …`
@@ -263,6 +265,15 @@ pub enum Targets {
     All,
     /// These nodes, no name twice.
     Named(Vec<String>),
+}
+
+/// `filter_at = …`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterAt {
+    /// The target that a packet goes to.
+    Target,
+    /// The router, before it forwards.
+    Router,
 }
 
 /// `select = …`
@@ -379,6 +390,8 @@ pub struct Filter {
     pub action: Action,
     /// Whether a match is logged (R16).
     pub log: bool,
+    /// What the log calls it.
+    pub name: Option<String>,
 }
 
 /// `action = …`

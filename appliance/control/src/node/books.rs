@@ -204,6 +204,11 @@ impl FilterBook {
         self.0.insert(source, rules.clone()).is_none_or(|old| old != rules)
     }
 
+    /// A rule by its VIP and rank, as long as it is in force.
+    pub fn find(&self, vip: VipId, rank: u32) -> Option<&RankedFilter> {
+        self.0.values().flatten().find(|rule| rule.rank == rank && rule.filter.vip == vip)
+    }
+
     /// The table for all cores, by rank. `vips`: all there are, each with a number of its router.
     pub fn table(&self, vips: &[(VipId, usize)]) -> FilterTable {
         let mut all: Vec<(u32, Filter)> = self.0.values().flatten().map(|f| (f.rank, f.filter)).collect();
@@ -220,7 +225,7 @@ mod tests {
 
     fn rule(rank: u32, action: Action) -> RankedFilter {
         let selectors = Selectors::between("10.0.0.1".parse().unwrap(), Prefix::ANY_V4);
-        RankedFilter { rank, filter: Filter { vip: VipId(1), selectors, action, log: false } }
+        RankedFilter { rank, filter: Filter { vip: VipId(1), selectors, action, log: false }, name: None }
     }
 
     fn inbound() -> InboundSa {

@@ -39,10 +39,7 @@ impl Brain {
                 }
             }
             Event::PeerSeen { sa, remote, number, .. } => self.peer_seen(PeerAt { sa, remote, number }),
-            Event::Log { core, vip, key } => {
-                let (local, remote) = (key.flow.local, key.flow.remote);
-                tracing::info!(core = core.0, vip = vip.0, ?local, ?remote, "connection, by a filter that logs");
-            }
+            Event::Log { core, logged } => self.log_by_rule(core, &logged),
             // Freed here, where it does not hurt (I7).
             Event::Trash(trash) => drop(trash),
         }

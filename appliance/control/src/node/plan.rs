@@ -156,6 +156,7 @@ pub fn vips(config: &Config, numbering: &Numbering) -> Result<Vec<VipPlan>, Ipse
                     epoch: FIRST_EPOCH,
                     router_link: router_link.clone(),
                     filters: own,
+                    filter_at_router: vip.filter_at == config::FilterAt::Router,
                 },
                 targets: distribution::targets(config, vip, numbering),
             })
@@ -193,6 +194,7 @@ fn filters(config: &Config) -> Result<Vec<RankedFilter>, IpsecError> {
             Ok(RankedFilter {
                 rank,
                 filter: Filter { vip, selectors: selectors(&filter.selectors)?, action, log: filter.log },
+                name: filter.name.as_deref().map(Into::into),
             })
         })
         .collect()
@@ -264,7 +266,7 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
     Ok(SaPair {
         inbound: half(Direction::Inbound, &sa.inbound)?,
         outbound: half(Direction::Outbound, &sa.outbound)?,
-        filters: if written { Vec::new() } else { vec![RankedFilter { rank, filter: rule }] },
+        filters: if written { Vec::new() } else { vec![RankedFilter { rank, filter: rule, name: None }] },
         ceiling: 0,
         reached: 0,
         keepalive_us: sa.encap.map_or(0, |udp| u64::from(udp.nat_keepalive) * 1_000_000),

@@ -28,7 +28,14 @@ impl Brain {
     pub(super) fn open_vip(&mut self, def: &VipDef) {
         let Some(router_core) = self.cores.router() else { return };
         let (id, address, epoch) = (def.vip, def.address, def.epoch);
-        let entry = VipEntry { id, address, epoch, router_core: Some(router_core), served: true };
+        let entry = VipEntry {
+            id,
+            address,
+            epoch,
+            router_core: Some(router_core),
+            served: true,
+            filter_at_router: def.filter_at_router,
+        };
         self.on_tap(address, true);
         let set = |core| (core, Command::SetVip(Box::new(entry.clone())));
         let commands = self.cores.all().into_iter().map(set).collect();

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use phalanx_cluster::messages::RankedFilter;
 use phalanx_dataplane::Command;
 use phalanx_dataplane::command::Refused;
-use phalanx_wire::VipId;
+use phalanx_dataplane::command::{Logged, RuleId};
+use phalanx_ipsec::{Action, Subject};
+use phalanx_wire::{CoreId, VipId};
 
 use super::books::RuleSource;
 use super::brain::Brain;
@@ -90,6 +92,31 @@ impl Brain {
                 self.finished(finished);
             }
         }
+    }
+
+    /// One line for a connection or flow whose rule asks for it (R16).
+    pub(super) fn log_by_rule(&self, core: CoreId, logged: &Logged) {
+        let RuleId { vip, rank } = logged.rule;
+        // A rule that is gone by now has no name any more.
+        let rule = self.filters.find(vip, rank);
+        let name = rule.and_then(|rule| rule.name.as_deref().map(str::to_owned)).unwrap_or_else(|| format!("#{rank}"));
+        let action = match rule.map(|rule| rule.filter.action) {
+            _ if logged.denied => "deny".to_owned(),
+            Some(Action::Protect(tunnel)) => format!("protect {tunnel}"),
+            Some(Action::Permit) => "permit".to_owned(),
+            Some(Action::Deny) | None => "gone".to_owned(),
+        };
+        let vip = self.vips.get(&vip).map_or_else(|| vip.0.to_string(), |state| state.entry.address.to_string());
+        let Subject { local, remote, protocol, local_port, remote_port } = logged.subject;
+        let end = |address: std::net::IpAddr, port: Option<u16>| match port {
+            Some(port) => std::net::SocketAddr::new(address, port).to_string(),
+            None => address.to_string(),
+        };
+        let (local, remote) = (end(local, local_port), end(remote, remote_port));
+        let way = if logged.inbound { "in" } else { "out" };
+        tracing::info!(
+            target: "phalanx::rule", rule = %name, %action, way, %vip, %local, %remote, protocol, core = core.0, "logged by rule"
+        );
     }
 
     /// All VIPs, each with a number of its router: those of one router share their rules.

@@ -124,8 +124,14 @@ impl Brain {
         let mut commands = Vec::new();
         // Its own VIPs are on the cores already, with this node as their router.
         if **router != *self.config.node.name {
-            let entry =
-                VipEntry { id: def.vip, address: def.address, epoch: def.epoch, router_core: None, served: true };
+            let entry = VipEntry {
+                id: def.vip,
+                address: def.address,
+                epoch: def.epoch,
+                router_core: None,
+                served: true,
+                filter_at_router: def.filter_at_router,
+            };
             self.on_tap(def.address, true);
             let end = def.router_link.iter().find_map(|&remote| self.gre_to(remote));
             if end.is_none() {

@@ -100,6 +100,7 @@ fn an_older_epoch_is_not_obeyed() {
         epoch: Epoch(6),
         router_core: None,
         served: true,
+        filter_at_router: false,
     })));
     router.receive(NETWORK, &client.tcp(4000, SYN));
     carry(&mut router, &mut target);

@@ -198,6 +198,7 @@ impl Bench {
             epoch: Epoch(5),
             router_core,
             served: true,
+            filter_at_router: false,
         })));
     }
 

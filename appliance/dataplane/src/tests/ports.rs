@@ -148,8 +148,14 @@ fn the_rules_are_those_of_the_vip_that_is_connected_to_whatever_tunnel_leads_the
     let other = "10.77.0.101";
     let mut bench = Bench::new(1);
     bench.set_vip(Some(CoreId(0)));
-    let second =
-        VipEntry { id: VipId(2), address: addr(other), epoch: Epoch(5), router_core: Some(CoreId(0)), served: true };
+    let second = VipEntry {
+        id: VipId(2),
+        address: addr(other),
+        epoch: Epoch(5),
+        router_core: Some(CoreId(0)),
+        served: true,
+        filter_at_router: false,
+    };
     bench.order(Command::SetVip(Box::new(second)));
     let mut inbound = sa(IN, Direction::Inbound);
     inbound.selectors = Selectors::between(Prefix::ANY_V4, Prefix::ANY_V4);

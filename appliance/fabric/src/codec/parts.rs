@@ -232,7 +232,8 @@ pub(super) fn ranked_filter(value: proto::RankedFilter, vip: VipId) -> Part<Rank
         Wire::Protect(protect) => Action::Protect(tunnel_name(&protect.tunnel)?),
     };
     let filter = Filter { vip, selectors: selectors(value.selectors)?, action, log: value.log };
-    Ok(RankedFilter { rank: value.rank, filter })
+    let name = (!value.name.is_empty()).then(|| text(value.name, NAME_MAX, "filter name")).transpose()?;
+    Ok(RankedFilter { rank: value.rank, filter, name: name.map(Into::into) })
 }
 
 pub(super) fn from_ranked_filter(value: &RankedFilter, vip: VipId) -> Part<proto::RankedFilter> {
@@ -250,5 +251,6 @@ pub(super) fn from_ranked_filter(value: &RankedFilter, vip: VipId) -> Part<proto
         selectors: from_selectors(&value.filter.selectors),
         action: Some(action),
         log: value.filter.log,
+        name: value.name.as_deref().unwrap_or_default().to_owned(),
     })
 }

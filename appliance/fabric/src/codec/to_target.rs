@@ -95,6 +95,7 @@ fn vip_def(m: proto::Vip) -> Part<VipDef> {
         epoch: Epoch(m.epoch),
         router_link: list(m.router_link, LINKS_MAX, "link addresses", |a| address(&a, "link address"))?,
         filters: list(m.filters, FILTERS_MAX, "filters", |f| ranked_filter(f, vip))?,
+        filter_at_router: m.filter_at_router,
     })
 }
 
@@ -191,6 +192,7 @@ fn from_vip_def(m: &VipDef) -> Part<proto::Vip> {
         epoch: m.epoch.0,
         router_link: list(m.router_link.clone(), LINKS_MAX, "link addresses", |a| Ok(from_address(a)))?,
         filters: list(m.filters.iter().collect(), FILTERS_MAX, "filters", |f| from_ranked_filter(f, m.vip))?,
+        filter_at_router: m.filter_at_router,
     })
 }
 

@@ -205,7 +205,8 @@ fn tunnel() -> impl Strategy<Value = TunnelName> {
 fn filters(vip: VipId) -> impl Strategy<Value = Vec<RankedFilter>> {
     let action = prop_oneof![Just(Action::Permit), Just(Action::Deny), tunnel().prop_map(Action::Protect)];
     let filter = (any::<u32>(), selectors(), action, any::<bool>()).prop_map(move |(rank, selectors, action, log)| {
-        RankedFilter { rank, filter: Filter { vip, selectors, action, log } }
+        let name = (rank % 2 == 0).then(|| format!("rule {rank}").into());
+        RankedFilter { rank, filter: Filter { vip, selectors, action, log }, name }
     });
     vec(filter, 0..4)
 }
@@ -221,6 +222,7 @@ fn vip_def() -> impl Strategy<Value = VipDef> {
             epoch,
             router_link: router_link.clone(),
             filters,
+            filter_at_router: epoch.0 % 2 == 0,
         })
     })
 }

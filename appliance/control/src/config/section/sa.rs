@@ -244,6 +244,7 @@ pub(in crate::config) struct FilterDraft {
     pub tunnel: Option<At<String>>,
     pub selectors: SelectorsDraft,
     pub log: Option<At<bool>>,
+    pub name: Option<At<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,6 +265,7 @@ impl FilterDraft {
             tunnel: f.parsed::<Name>("tunnel").map(|n| n.map(|n| n.0)),
             selectors: SelectorsDraft::read(&mut f),
             log: f.optional("log"),
+            name: f.parsed::<Name>("name").map(|n| n.map(|n| n.0)),
         };
         f.finish();
         draft

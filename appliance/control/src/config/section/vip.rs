@@ -3,7 +3,7 @@
 use crate::config::number::{Name, NodeName};
 use crate::config::read::{At, Fields, Span};
 use crate::config::report::Problem;
-use crate::config::{Movable, PortRange, Select};
+use crate::config::{FilterAt, Movable, PortRange, Select};
 use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -17,6 +17,7 @@ pub(in crate::config) struct VipDraft {
     pub movable: Option<At<Movable>>,
     pub distribute: Vec<DistributeDraft>,
     pub select: Option<At<Select>>,
+    pub filter_at: Option<At<FilterAt>>,
 }
 
 pub(in crate::config) struct BackupDraft {
@@ -57,6 +58,7 @@ impl VipDraft {
             movable: f.choice("movable", &movables),
             distribute: f.tables("distribute", "`distribute`").into_iter().map(DistributeDraft::read).collect(),
             select: f.choice("select", &selects),
+            filter_at: f.choice("filter_at", &[("target", FilterAt::Target), ("router", FilterAt::Router)]),
         };
         if let Some(id) = &draft.id
             && id.value == 0

@@ -7,9 +7,14 @@ use crate::config::report::Problem;
 use crate::config::section::{ActionDraft, Draft, FilterDraft, SaDraft, place, text};
 use crate::config::{Selectors, build};
 use ipnet::IpNet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
+/// Filters of one VIP: what one message to its targets can carry.
+const MOST: usize = 16_384;
+
 pub(super) fn check(draft: &Draft, sink: &Sink) {
+    too_many(draft, sink);
     for filter in &draft.filters {
         let Some(vip) = &filter.vip else { continue };
         let address = match draft.vips.iter().find(|v| text(&v.name) == Some(&vip.value)) {
@@ -29,6 +34,20 @@ pub(super) fn check(draft: &Draft, sink: &Sink) {
             (Some(sa), _) => fits(filter, &selectors, sa, address, sink),
             (None, Some(ActionDraft::Permit)) => clear(draft, filter, &selectors, address, sink),
             _ => {}
+        }
+    }
+}
+
+fn too_many(draft: &Draft, sink: &Sink) {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for filter in &draft.filters {
+        let Some(vip) = text(&filter.vip) else { continue };
+        let count = counts.entry(vip).or_default();
+        *count += 1;
+        if *count == MOST + 1 {
+            let problem =
+                Problem::error(format!("VIP `{vip}` has more than {MOST} filters")).at(filter.span.clone(), "");
+            sink.push(problem.help("an SA brings its own rule: only what differs from that needs a filter"));
         }
     }
 }
