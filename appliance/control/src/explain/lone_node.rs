@@ -123,7 +123,8 @@ impl LoneNode {
         for vip in &config.vips {
             let (id, address) = (VipId(vip.id), vip.address.addr());
             let router_core = (self.role != Role::Target).then_some(CORE);
-            let entry = VipEntry { id, address, epoch: plan::FIRST_EPOCH, router_core, served: true };
+            let filter_at_router = vip.filter_at == crate::config::FilterAt::Router;
+            let entry = VipEntry { id, address, epoch: plan::FIRST_EPOCH, router_core, served: true, filter_at_router };
             self.obey(Command::SetVip(Box::new(entry)));
             if self.role == Role::Router {
                 let targets = distribution::targets(config, vip, &self.numbering);
