@@ -10,7 +10,7 @@ use rules::{VIP, packet_of, realistic};
 
 /// Flows under way, as a core remembers them all.
 const KNOWN: usize = 1024;
-/// Flows that come again only after eight times as many as a core remembers.
+/// Flows that come again only after four times as many as a core remembers.
 const NEW: usize = 32_768;
 const COUNTS: [usize; 4] = [100, 1000, 10_000, 100_000];
 

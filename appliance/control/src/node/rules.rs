@@ -1,7 +1,7 @@
 //! The rules of all VIPs and SAs on their way to the cores: one table for many changes.
 //!
-//! A table takes about a microsecond per rule to make. When SAs come by the thousand, each with its rule, one table for
-//! each of them would take seconds: so changes gather for a time that is a multiple of what the last table took, and
+//! A table takes some microseconds per rule to make. When SAs come by the thousand, each with its rule, one table for
+//! each of them would take minutes: so changes gather for a time that is a multiple of what the last table took, and
 //! whoever waits for one of them waits for that.
 
 use std::time::{Duration, Instant};

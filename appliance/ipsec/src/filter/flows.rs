@@ -7,8 +7,9 @@ use super::NOTHING;
 use crate::Subject;
 use crate::selectors::number;
 
-/// Sets of two.
 const SETS: usize = 2048;
+/// Flows of one set. A thousand flows, scattered over the sets, all find a place.
+const WAYS: usize = 4;
 
 /// A flow and the list of rules that was asked, whole: flows are never mistaken for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ struct Entry {
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub(super) struct Flows(Box<[Cell<[Entry; 2]>]>);
+pub(super) struct Flows(Box<[[Cell<Entry>; WAYS]]>);
 
 /// No key: one of a flow has its lowest bit set.
 const FREE: Entry = Entry { key: Key([0; 5]), found: NOTHING };
@@ -51,29 +52,24 @@ impl Key {
 
 impl Flows {
     pub(super) fn new() -> Flows {
-        Flows(vec![Cell::new([FREE; 2]); SETS].into_boxed_slice())
+        Flows((0..SETS).map(|_| [const { Cell::new(FREE) }; WAYS]).collect())
     }
 
     /// What was found for the flow.
     #[inline]
     pub(super) fn get(&self, key: &Key) -> Option<u32> {
-        // A copy of two entries that the compiler makes of the parts that are looked at.
-        let [a, b] = self.0[key.set()].get();
-        if a.key == *key {
-            Some(a.found)
-        } else if b.key == *key {
-            Some(b.found)
-        } else {
-            None
-        }
+        let set = &self.0[key.set()];
+        set.iter().map(Cell::get).find(|entry| entry.key == *key).map(|entry| entry.found)
     }
 
-    /// Remembers it, in the place of the older one of its set.
+    /// Remembers it, in the place of the oldest of its set.
     #[inline]
     pub(super) fn put(&self, key: Key, found: u32) {
         let set = &self.0[key.set()];
-        let [newer, _] = set.get();
-        set.set([Entry { key, found }, newer]);
+        for way in (1..WAYS).rev() {
+            set[way].set(set[way - 1].get());
+        }
+        set[0].set(Entry { key, found });
     }
 
     pub(super) fn bytes(&self) -> usize {

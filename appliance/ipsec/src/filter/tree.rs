@@ -13,6 +13,8 @@ use crate::{PortRange, Prefix, Selectors, Subject};
 const LEAF: usize = 4;
 /// References to rules that the tree may have for each rule; when they are used up, groups stay undivided: slow, but right.
 const REFERENCES: usize = 64;
+/// No group: one rule alone, which saves two looks into memory.
+const ALONE: u32 = u32::MAX;
 /// No rule.
 pub(super) const NOTHING: u32 = u32::MAX;
 
@@ -27,6 +29,7 @@ pub(super) struct Tree {
 /// A group of rules.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Child {
+    /// [`ALONE`]: it is its first rule and nothing else.
     at: u32,
     /// The number of its first rule.
     pub(super) first: u32,
@@ -84,7 +87,7 @@ impl Tree {
         let left = REFERENCES.saturating_mul(rules.len()).saturating_add(1024);
         let mut builder = Builder { selectors, groups: Vec::new(), worst: Vec::new(), left };
         let root = builder.group(rules, 0);
-        let worst = builder.worst[root.at as usize];
+        let worst = builder.worst(&root);
         Tree { groups: builder.groups.into(), root, worst }
     }
 
@@ -123,6 +126,12 @@ impl Tree {
             return;
         }
         meter.step();
+        if child.at == ALONE {
+            if selectors[child.first as usize].matches(subject) {
+                *best = child.first;
+            }
+            return;
+        }
         match &self.groups[child.at as usize] {
             Group::Rules(rules) => {
                 for &rule in rules.iter().take_while(|rule| **rule < *best) {
@@ -214,9 +223,10 @@ struct Builder<'a> {
 impl Builder<'_> {
     /// A group of these rules, whose numbers ascend; they are alike in all levels before `level`.
     fn group(&mut self, rules: Vec<u32>, level: u8) -> Child {
-        if level == LEVELS {
-            // Alike in everything: the others are never reached.
-            return self.add(Group::Rules(rules.first().copied().into_iter().collect()), rules.len().min(1), &rules);
+        if let (&[first], _) | (&[first, ..], LEVELS) = (&rules[..], level) {
+            // Of rules that are alike in everything only the first is ever reached.
+            self.left = self.left.saturating_sub(1);
+            return Child { at: ALONE, first };
         }
         if rules.len() > LEAF && rules.len() <= self.left {
             let divided = match level {
@@ -240,7 +250,7 @@ impl Builder<'_> {
 
     /// Steps of the longest search in there.
     fn worst(&self, child: &Child) -> u32 {
-        self.worst[child.at as usize]
+        self.worst.get(child.at as usize).copied().unwrap_or(1)
     }
 
     fn prefixes(
