@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use phalanx_steering::SteeringError;
-use phalanx_wire::{Buffer, DropReason, Epoch, EspHeader, IpHeader, LinkHeader, Mac, NoRoom, VipId};
+use phalanx_wire::{Buffer, DropReason, Epoch, EspHeader, IpHeader, LinkHeader, Mac, NoRoom, VipId, natt};
 
 use crate::clock::Now;
 use crate::command::{Command, Event, Order};
@@ -95,7 +95,7 @@ impl LoneCore {
 
     fn seq_high(&self, vip: VipId, packet: &[u8]) -> Option<u32> {
         let ip = IpHeader::parse(packet).ok()?;
-        let esp = EspHeader::parse(ip.upper_of(packet)).ok()?;
+        let esp = EspHeader::parse(natt::esp_of(&ip, packet).ok()?.esp).ok()?;
         let cache = &self.engine.tables.cache;
         let sa = cache.inbound(cache.lookup(vip, esp.spi)?)?;
         sa.window.infer(esp.seq).map(|seq| (seq >> 32) as u32)

@@ -6,6 +6,8 @@
 mod capture;
 mod lone_node;
 pub mod story;
+#[cfg(test)]
+mod tests;
 
 pub use capture::{CaptureError, Link, Packet, Reader, Writer};
 pub use lone_node::{Arrival, LoneNode, Output, Side};
