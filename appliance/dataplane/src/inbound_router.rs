@@ -357,7 +357,7 @@ impl<S: Source> Engine<S> {
         let subject = Subject::inbound(&arrived.ip, arrived.packet.bytes());
         let ruled = vip.map(|vip| self.tables.permits_clear(vip, &subject));
         self.log(ruled.as_ref().and_then(Ruled::at_first_sight), now);
-        if !ruled.is_some_and(|ruled| ruled.verdict.is_ok()) {
+        if ruled.is_none_or(|ruled| ruled.verdict.is_err()) {
             return self.out.drop(arrived.packet, DropReason::ClearToVip);
         }
         self.out.passed(Stage::ClearPermitted, 1);
