@@ -11,17 +11,22 @@ use crate::clock::Now;
 use crate::config::{Limits, PortRole};
 use crate::engine::{Batch, Engine};
 use crate::inbound_router::Arrived;
+use crate::outbound::{Outgoing, Way};
 use crate::packet::{Marked, Source};
 use crate::stats::Stage;
 
 /// Datagrams given up in one round of timers.
 const GIVE_UP: usize = 8;
+/// Room behind a packet for what sealing adds.
+const SPARE: usize = 64;
 /// A packet is cut into this many pieces at most.
 const PIECES: usize = 32;
 
 pub(crate) struct Fragments<P> {
     network: Reassembly<P>,
     link: Reassembly<P>,
+    /// What the host cut, where it has to be whole.
+    host: Reassembly<P>,
     /// Packets up to this size go into an ordinary buffer.
     ordinary: usize,
     /// The next identification; its upper bits are the core's.
@@ -36,7 +41,8 @@ impl<P: Buffer> Fragments<P> {
             network: Reassembly::new(of(most)),
             // A packet from the network with what a link puts around it.
             link: Reassembly::new(of(usize::from(limits.large_frame))),
-            ordinary: usize::from(limits.frame),
+            host: Reassembly::new(of(most.saturating_sub(SPARE))),
+            ordinary: usize::from(limits.frame).saturating_sub(SPARE),
             id: (core as u32) << 12,
         }
     }
@@ -51,7 +57,7 @@ impl<P: Buffer> Fragments<P> {
     /// Fragments held.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        self.network.fragments() + self.link.fragments()
+        self.network.fragments() + self.link.fragments() + self.host.fragments()
     }
 }
 
@@ -87,7 +93,11 @@ impl<S: Source> Engine<S> {
     ) -> Option<(S::Packet, IpHeader)> {
         let Engine { fragments, source, out, .. } = self;
         let ordinary = fragments.ordinary;
-        let table = if from == PortRole::Link { &mut fragments.link } else { &mut fragments.network };
+        let table = match from {
+            PortRole::Network => &mut fragments.network,
+            PortRole::Link => &mut fragments.link,
+            PortRole::Application => &mut fragments.host,
+        };
         let room = |first: &S::Packet, len: usize| {
             let mut room = if len <= ordinary { source.fresh() } else { source.fresh_large() }?;
             room.set_mark(first.mark());
@@ -107,6 +117,23 @@ impl<S: Source> Engine<S> {
                 out.drop(packet, error.into());
                 None
             }
+        }
+    }
+
+    /// Transport mode takes whole packets only (RFC 4303 §3.3.4), and the host's stack cut this one: it is put together,
+    /// sealed as one, and cut outside where its path asks for it.
+    pub(crate) fn whole_from_host(&mut self, packet: S::Packet, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
+        let ip = match IpHeader::parse(packet.bytes()) {
+            Ok(ip) if ip.fragment.is_some() => ip,
+            _ => return self.out.drop(packet, DropReason::Fragment),
+        };
+        let Some((packet, ip)) = self.gather(PortRole::Application, packet, &ip, now) else { return };
+        match self.way_out(&ip, packet.bytes(), packet.mark(), now) {
+            Ok(Way::Sa(sa, log)) => self.enlist(burst, Outgoing { packet, sa, log }, now),
+            Ok(Way::TooBig(..)) => self.out.drop(packet, DropReason::TooBig),
+            // Its pieces would have gone in clear too.
+            Ok(Way::Clear) => self.out.drop(packet, DropReason::Fragment),
+            Err(reason) => self.out.drop(packet, reason),
         }
     }
 
@@ -149,5 +176,6 @@ impl<S: Source> Engine<S> {
         let Engine { fragments, out, .. } = self;
         fragments.network.tend(now.ms(), GIVE_UP, |packet, reason| out.drop(packet, reason));
         fragments.link.tend(now.ms(), GIVE_UP, |packet, reason| out.drop(packet, reason));
+        fragments.host.tend(now.ms(), GIVE_UP, |packet, reason| out.drop(packet, reason));
     }
 }

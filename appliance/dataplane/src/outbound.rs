@@ -61,7 +61,7 @@ impl<P> Default for Sealing<P> {
 }
 
 /// What the filter says about a packet from the application.
-enum Way {
+pub(crate) enum Way {
     Clear,
     Sa(OutboundIndex, bool),
     TooBig(OutboundIndex, bool),
@@ -94,6 +94,7 @@ impl<S: Source> Engine<S> {
                     self.out.note(&packet, || Fact::Clear);
                     self.send_to_network(packet, now);
                 }
+                Err(DropReason::Fragment) => self.whole_from_host(packet, &mut burst, now),
                 Err(reason) => self.out.drop(packet, reason),
             }
         }
@@ -102,7 +103,7 @@ impl<S: Source> Engine<S> {
         self.seal(burst, now);
     }
 
-    fn way_out(&mut self, ip: &IpHeader, packet: &[u8], mark: u32, now: Now) -> Result<Way, DropReason> {
+    pub(crate) fn way_out(&mut self, ip: &IpHeader, packet: &[u8], mark: u32, now: Now) -> Result<Way, DropReason> {
         let Some(slot) = self.served(ip.src) else { return Err(stranger(ip)) };
         let vip = self.tables.vips.at(slot).ok_or(DropReason::SpoofedVip)?;
         let subject = self.inner.sent(ip, packet, now)?;

@@ -305,6 +305,28 @@ fn inner_fragments_of_what_the_router_serves_itself_stay_with_it() {
     router.only_dropped(&[]);
 }
 
+#[test]
+fn in_transport_mode_what_the_host_cut_is_sealed_whole_and_cut_outside() {
+    let shape = Shape { inner: TUNNEL.client, transport: true, ..TUNNEL };
+    let (mut bench, mut client) = (Bench::new(11), Client::of(shape));
+    bench.shape = shape;
+    bench.set_vip(None);
+    bench.add_sas();
+    bench.lease(1, 8);
+    let mut reply = inner(shape.vip, shape.client, protocol::ICMP, &[7; 4008]);
+    reply[6] = 0; // may be fragmented
+    reply[10..12].fill(0);
+    let sum = phalanx_wire::checksum::internet(&reply[..20]);
+    reply[10..12].copy_from_slice(&sum.to_be_bytes());
+    bench.receive_all(APPLICATION, &cut(&reply, 1400, 7));
+    let sent = bench.client_receives();
+    assert_eq!(sent.len(), 3);
+    let whole = together(&sent);
+    assert_eq!(payload(&client.open(&whole[0]).unwrap()), payload(&reply));
+    assert_eq!(bench.stats.stage(Stage::Sealed), 1);
+    bench.only_dropped(&[]);
+}
+
 /// Only port 80, by its SAs and its filter.
 fn only_port_80(bench: &mut Bench) {
     let ports = |mut params: SaParams| {
