@@ -16,13 +16,13 @@ fn ports(n: u32) -> (u16, u16) {
 }
 
 impl Bench {
-    fn from_client(&mut self, client: &mut Client, n: u32, flags: u8) {
+    fn client_sends(&mut self, client: &mut Client, n: u32, flags: u8) {
         let (from, to) = ports(n);
         self.receive(NETWORK, &client.tcp_to(to, from, flags));
         self.sent(APPLICATION);
     }
 
-    fn from_server(&mut self, n: u32, flags: u8) {
+    fn server_sends(&mut self, n: u32, flags: u8) {
         let (from, to) = ports(n);
         self.receive(APPLICATION, &segment("10.77.0.100", to, "10.99.0.10", from, flags));
         self.client_receives();
@@ -54,7 +54,7 @@ fn bench() -> Bench {
 fn a_hundred_thousand_connections_of_one_peer_open_are_used_and_end() {
     let (mut bench, mut client) = (bench(), Client::new());
     // A flood that nobody answers takes what one peer may, and goes with time.
-    (0..MANY / 1000).for_each(|n| bench.from_client(&mut client, n, SYN));
+    (0..MANY / 1000).for_each(|n| bench.client_sends(&mut client, n, SYN));
     assert_eq!(bench.engine.router.table.half_open(), HALF_OPEN as usize);
     (0..3).for_each(|_| bench.pass(6_000));
     assert!(bench.engine.router.table.is_empty() && bench.engine.target.tracker.is_empty());
@@ -62,25 +62,25 @@ fn a_hundred_thousand_connections_of_one_peer_open_are_used_and_end() {
 
     bench.lease(1, 1 << 20);
     for n in 0..MANY {
-        bench.from_client(&mut client, n, SYN);
-        bench.from_server(n, SYN | ACK);
-        bench.from_client(&mut client, n, ACK);
+        bench.client_sends(&mut client, n, SYN);
+        bench.server_sends(n, SYN | ACK);
+        bench.client_sends(&mut client, n, ACK);
         let key = bench.opened().unwrap_or_else(|| panic!("connection {n} did not open"));
         bench.order(Command::Confirm(VIP, key, TargetId(1)));
     }
     assert_eq!((bench.engine.router.table.len(), bench.engine.target.tracker.len()), (MANY as usize, MANY as usize));
 
     let new = bench.stats.stage(Stage::SynOpened);
-    (MANY..MANY + 10).for_each(|n| bench.from_client(&mut client, n, SYN));
+    (MANY..MANY + 10).for_each(|n| bench.client_sends(&mut client, n, SYN));
     assert_eq!((bench.drops(DropReason::TableFull), bench.stats.stage(Stage::SynOpened)), (10, new));
 
     let (forwarded, opened) = (bench.stats.stage(Stage::Forwarded), bench.stats.stage(Stage::Opened));
-    (0..MANY).for_each(|n| bench.from_client(&mut client, n, ACK));
+    (0..MANY).for_each(|n| bench.client_sends(&mut client, n, ACK));
     assert_eq!(bench.stats.stage(Stage::Forwarded) - forwarded, u64::from(MANY), "each is where it was");
     assert_eq!(bench.stats.stage(Stage::Opened) - opened, u64::from(MANY));
 
     for n in 0..MANY {
-        bench.from_client(&mut client, n, TcpFlags::RST);
+        bench.client_sends(&mut client, n, TcpFlags::RST);
         let key = bench.closed().unwrap_or_else(|| panic!("connection {n} did not end"));
         bench.order(Command::EndConn(VIP, key, TargetId(1)));
     }
