@@ -318,6 +318,7 @@ fn core(shape: Shape, host: u8) -> LoneCore {
             inbound: shape.sas,
             outbound: shape.tunnels,
             connections: shape.connections,
+            connections_per_peer: shape.connections as u32,
             tracked: shape.connections,
             ..Limits::default()
         },

@@ -6,7 +6,15 @@ use aes::{
 };
 use aes_gcm::{AeadInOut, AesGcm};
 
-use crate::{Aad, IV_LEN, NONCE_LEN, TAG_LEN};
+use crate::{Aad, IV_LEN, NONCE_LEN, TAG_LEN, prefetch};
+
+/// Bytes of the algorithm and AES-128's round keys (FIPS 197 §5.2): where the CPU has AES instructions, all that is used of a
+/// cipher's memory. AES-256 has a line more, which comes with its neighbour.
+const ROUNDS: usize = 16 + 11 * 16;
+/// Where the `ghash` crate's state is: behind the AES-128 cipher.
+const HASH_AT: usize = 16 + size_of::<Aes128Enc>();
+/// Bytes of the `ghash` crate's powers of the hash key, and its accumulator.
+const HASH: usize = 9 * 16;
 
 /// The ciphers an SA may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,46 +75,77 @@ pub enum AeadError {
 }
 
 /// Round keys and hash key of one SA. Zeroised on drop; `Debug` prints the algorithm only (I8).
-pub struct Key(Schedule);
+///
+/// GCM and plain counter mode hold their own round keys: the crate keeps those of its GCM to itself, and a router peeks
+/// where a target opens, so both are rarely hot in one cache.
+#[repr(C)]
+pub struct Key {
+    gcm: Gcm,
+    ctr: Ctr,
+}
 
-/// GCM and plain counter mode hold their own round keys: the crate keeps those of its GCM to itself,
-/// and a router peeks where a target opens, so both are rarely hot in one cache.
+/// The algorithm stands beside the round keys, so that who reads it has them in the same cache line.
 // Boxing a variant would put a pointer chase into every packet.
 #[allow(clippy::large_enum_variant)]
-enum Schedule {
-    Aes128 { gcm: AesGcm<Aes128Enc, U12>, ctr: Aes128Enc },
-    Aes256 { gcm: AesGcm<Aes256Enc, U12>, ctr: Aes256Enc },
+#[repr(C, u8)]
+#[repr(align(64))]
+enum Gcm {
+    Aes128(AesGcm<Aes128Enc, U12>),
+    Aes256(AesGcm<Aes256Enc, U12>),
+}
+
+/// As [`Gcm`].
+#[allow(clippy::large_enum_variant)]
+#[repr(C, u8)]
+#[repr(align(64))]
+enum Ctr {
+    Aes128(Aes128Enc),
+    Aes256(Aes256Enc),
 }
 
 impl Key {
     /// Expands `key`, which is exactly [`Algorithm::key_len`] bytes, without the salt.
     pub fn new(algorithm: Algorithm, key: &[u8]) -> Result<Key, AeadError> {
         let wrong = |_| AeadError::KeyLength { algorithm, len: key.len() };
-        Ok(Key(match algorithm {
+        Ok(match algorithm {
             Algorithm::Aes128Gcm16 => {
                 let ctr = Aes128Enc::new_from_slice(key).map_err(wrong)?;
-                Schedule::Aes128 { gcm: ctr.clone().into(), ctr }
+                Key { gcm: Gcm::Aes128(ctr.clone().into()), ctr: Ctr::Aes128(ctr) }
             }
             Algorithm::Aes256Gcm16 => {
                 let ctr = Aes256Enc::new_from_slice(key).map_err(wrong)?;
-                Schedule::Aes256 { gcm: ctr.clone().into(), ctr }
+                Key { gcm: Gcm::Aes256(ctr.clone().into()), ctr: Ctr::Aes256(ctr) }
             }
-        }))
+        })
     }
 
     /// What it is a key for.
     pub fn algorithm(&self) -> Algorithm {
-        match self.0 {
-            Schedule::Aes128 { .. } => Algorithm::Aes128Gcm16,
-            Schedule::Aes256 { .. } => Algorithm::Aes256Gcm16,
+        match self.gcm {
+            Gcm::Aes128(_) => Algorithm::Aes128Gcm16,
+            Gcm::Aes256(_) => Algorithm::Aes256Gcm16,
         }
+    }
+
+    /// Asks for the memory that [`crate::peek_burst`] needs of this key; reads nothing of it.
+    #[inline]
+    pub fn prefetch_peek(&self) {
+        prefetch::part(&self.ctr, 0, ROUNDS);
+    }
+
+    /// Asks for the memory that [`crate::open_burst`] and [`crate::seal_burst`] need of this key; reads nothing of it.
+    #[inline]
+    pub fn prefetch_gcm(&self) {
+        // Round keys stand in front of a field that is as large as the portable cipher's; what GHASH needs stands behind it.
+        prefetch::part(&self.gcm, 0, ROUNDS);
+        prefetch::part(&self.gcm, HASH_AT, HASH);
     }
 
     pub(crate) fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8]) -> [u8; TAG_LEN] {
         let nonce = Array(*nonce);
-        let tag = match &self.0 {
-            Schedule::Aes128 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into()),
-            Schedule::Aes256 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into()),
+        let tag = match &self.gcm {
+            Gcm::Aes128(gcm) => gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into()),
+            Gcm::Aes256(gcm) => gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into()),
         };
         // The only error is a text of 64 GiB.
         tag.expect("a packet is shorter than 2^36 - 32 bytes").0
@@ -115,9 +154,9 @@ impl Key {
     /// False leaves `text` as it was: ciphertext.
     pub(crate) fn open(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8], tag: &[u8; TAG_LEN]) -> bool {
         let (nonce, tag) = (Array(*nonce), Array(*tag));
-        match &self.0 {
-            Schedule::Aes128 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag),
-            Schedule::Aes256 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag),
+        match &self.gcm {
+            Gcm::Aes128(gcm) => gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag),
+            Gcm::Aes256(gcm) => gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag),
         }
         .is_ok()
     }
@@ -129,9 +168,9 @@ impl Key {
         counter[..NONCE_LEN].copy_from_slice(nonce);
         counter[NONCE_LEN..].copy_from_slice(&block.wrapping_add(2).to_be_bytes());
         let counter = Array(counter);
-        match &self.0 {
-            Schedule::Aes128 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
-            Schedule::Aes256 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
+        match &self.ctr {
+            Ctr::Aes128(ctr) => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
+            Ctr::Aes256(ctr) => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
         }
     }
 }
@@ -158,6 +197,12 @@ mod tests {
     fn debug_shows_no_byte_of_the_key() {
         let key = Key::new(Algorithm::Aes128Gcm16, &[0xab; 16]).unwrap();
         assert_eq!(format!("{key:?}"), "Key(aes128-gcm16, ..)");
+    }
+
+    /// So that a prefetch meets them: how large the crates' fields are is not promised anywhere.
+    #[test]
+    fn behind_the_cipher_stands_only_what_ghash_needs() {
+        assert_eq!(size_of::<AesGcm<Aes128Enc, U12>>(), size_of::<Aes128Enc>() + HASH);
     }
 
     #[test]

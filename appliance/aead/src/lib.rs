@@ -8,13 +8,16 @@
 //! * [`open_burst`]: the tag is verified first; ciphertext becomes plaintext only where it is genuine.
 //! * [`peek_burst`]: *unauthenticated* plaintext of a part of a packet, for the router that must see a TCP header.
 //!
+//! [`prefetch`] is for whoever goes through a burst of SAs. It and later the kernels are the only unsafe code here.
+//!
 //! Nonces are the caller's duty: this crate cannot know that a nonce is new (I1 is kept in `phalanx-ipsec`).
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(missing_docs)]
 
 mod key;
 mod ops;
+pub mod prefetch;
 
 pub use key::{AeadError, Algorithm, Key};
 pub use ops::{Aad, BURST, OpenOp, PeekOp, SealOp, open_burst, peek_burst, seal_burst};

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, CoreId, DropReason, IpHeader, Mac, protocol};
 
+use crate::ahead::Begins;
 use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::config::{CoreConfig, PortRole};
@@ -108,6 +109,9 @@ impl<S: Source> Engine<S> {
     /// 1. for this port? 2. ARP; 3. IP, whole; 4. sort: ESP for a VIP, link packets, our own business, strays.
     fn receive_wire(&mut self, port: usize, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let (mut arrived, mut linked) = (Batch::new(), Batch::new());
+        let frames: Batch<S::Packet> = frames.collect();
+        let is_link = self.world.ports[port].role == PortRole::Link;
+        self.sas_ahead(if is_link { Begins::Link } else { Begins::Network }, &frames);
         let mut count = 0;
         for mut packet in frames {
             count += 1;
@@ -204,6 +208,8 @@ impl<S: Source> Engine<S> {
     /// Parcels from other cores of the process; what they hold was checked there.
     pub(crate) fn receive_ring(&mut self, parcels: impl Iterator<Item = S::Packet>, now: Now) {
         let (mut arrived, mut linked) = (Batch::new(), Batch::new());
+        let parcels: Batch<S::Packet> = parcels.collect();
+        self.sas_ahead(Begins::Parcel, &parcels);
         let mut count = 0;
         for mut packet in parcels {
             count += 1;

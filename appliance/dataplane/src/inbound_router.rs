@@ -4,7 +4,7 @@
 
 use arrayvec::ArrayVec;
 use phalanx_aead::{PeekOp, peek_burst};
-use phalanx_ipsec::{InboundIndex, Mode, Peek, PeekJob, Peeked, Subject};
+use phalanx_ipsec::{InboundIndex, Peek, PeekJob, Peeked, Subject};
 use phalanx_steering::look::{Look, Seen, Shape, look};
 use phalanx_steering::{
     Arrival, ConnKey, ConnectionTable, Decision, Distribution, Ended, Protection, Seed, SteeringError, TableLimits,
@@ -58,12 +58,15 @@ pub(crate) struct RouterSide<P> {
 
 /// What a router keeps of an inbound SA beside its windows.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct RouterSa {
     /// The router itself accepts nothing at or below...
     pub(crate) floor: u64,
     /// ...and of what it sends to targets once it knows the connection, TCP without SYN, nothing at or below this: a
     /// target that is gone may have accepted it...
     pub(crate) late: u64,
+    /// The highest number forwarded to each target: with the floors in one cache line, as each packet needs them.
+    pub(crate) forwarded: ArrayVec<(TargetId, u64), { Distribution::TARGETS }>,
     /// ...nor above this, which is durable.
     pub(crate) ceiling: u64,
     /// The highest genuine number so far that came near it or waits for it.
@@ -73,8 +76,6 @@ pub(crate) struct RouterSa {
     /// When a higher ceiling was asked for.
     pub(crate) asked_us: Option<u64>,
     pub(crate) held: Held,
-    /// The highest number forwarded to each target.
-    pub(crate) forwarded: ArrayVec<(TargetId, u64), { Distribution::TARGETS }>,
 }
 
 /// An IP packet to a VIP whose router this core is.
@@ -122,6 +123,12 @@ impl<P> RouterSide<P> {
 }
 
 impl RouterSa {
+    /// Asks memory for what each packet needs of it.
+    #[inline]
+    pub(crate) fn ahead(&self) {
+        phalanx_aead::prefetch::part(self, 0, phalanx_aead::prefetch::LINE);
+    }
+
     /// For the floor, should the target die (I2).
     fn note_forwarded(&mut self, target: TargetId, seq: u64) {
         match self.forwarded.iter_mut().find(|(id, _)| *id == target) {
@@ -153,6 +160,7 @@ impl<S: Source> Engine<S> {
         self.out.lap(Step::Peek, peeked);
         let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
         let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
+        self.routes_ahead(&seen, |at| Some(self.tables.cache.inbound(burst.get(at)?.sa)?.peer()));
         let mut fragments = FragmentBatches::default();
         for (at, (one, mut seen)) in burst.into_iter().zip(seen).enumerate() {
             let piece = self.piece(&one, &mut seen, at);
@@ -254,12 +262,12 @@ impl<S: Source> Engine<S> {
         // The connection's VIP may be another than the tunnel's: IPv6 through a tunnel over IPv4.
         let connects_to = seen.local().and_then(|local| self.tables.vips.by_address(local));
         let arrival = Arrival {
-            peer: sa.params().peer,
-            spi: sa.params().spi,
+            peer: sa.peer(),
+            spi: sa.spi(),
             number: one.seq,
             protection: Protection::Esp,
             encrypted: true,
-            tunnel: matches!(sa.params().mode, Mode::Tunnel { .. }),
+            tunnel: sa.is_tunnel(),
             outer_is_vip: true,
             inner_is_vip: connects_to.is_some(),
             settled: vip.settled,

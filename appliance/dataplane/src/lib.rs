@@ -14,6 +14,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod bucket;
 mod buckets;
 mod clock;

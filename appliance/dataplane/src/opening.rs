@@ -62,6 +62,12 @@ impl<S: Source> Engine<S> {
         let authentic = self.decrypt(&mut packets, &facts);
         let ciphered = packets.len();
         self.out.lap(Step::Open, ciphered);
+        self.tracked_ahead(
+            role,
+            packets.iter().zip(&facts).map(|(packet, facts)| {
+                Some((self.tables.cache.inbound(facts.sa)?.peer(), facts.job.text(packet.bytes())))
+            }),
+        );
         let mut opened = 0;
         for ((mut packet, facts), authentic) in packets.into_iter().zip(&facts).zip(authentic) {
             match self.after_cipher(&mut packet, facts, authentic, role, now) {
@@ -113,7 +119,7 @@ impl<S: Source> Engine<S> {
         }
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         let inner = sa.finish(packet, &facts.job)?;
-        let (peer, number) = (sa.params().peer, facts.job.seq);
+        let (peer, number) = (sa.peer(), facts.job.seq);
         let subject = self.inner.opened(role, peer, number, (&inner.header, packet.bytes()), now)?;
         self.out.note(packet, || Fact::Opened(subject));
         sa.fits(&subject)?;

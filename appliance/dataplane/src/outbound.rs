@@ -1,7 +1,7 @@
 //! Outbound: what the application sends from a VIP is sealed here and goes straight to the network (R17-R19).
 
 use phalanx_aead::{SealOp, seal_burst};
-use phalanx_ipsec::{Action, Filter, Origin, OutboundIndex, SealJob, SeqNo, Subject};
+use phalanx_ipsec::{Action, Filter, Origin, OutboundIndex, SealJob, SeqNo, Subject, TunnelIndex};
 use phalanx_steering::{ConnEvent, ConnKey};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, protocol};
@@ -60,7 +60,19 @@ impl<P> Default for Sealing<P> {
     }
 }
 
-/// What the filter says about a packet from the application.
+/// What the filters say about a packet from the application.
+enum Filtered {
+    Clear,
+    Tunnel(TunnelIndex, Subject, bool),
+}
+
+impl Filtered {
+    fn tunnel(&self) -> Option<TunnelIndex> {
+        if let Filtered::Tunnel(tunnel, ..) = self { Some(*tunnel) } else { None }
+    }
+}
+
+/// How it goes.
 pub(crate) enum Way {
     Clear,
     Sa(OutboundIndex, bool),
@@ -78,14 +90,18 @@ impl<P> OutboundSide<P> {
 impl<S: Source> Engine<S> {
     /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
-        let mut burst = Batch::new();
-        let mut count = 0;
+        let (mut burst, mut filtered) = (Batch::new(), Batch::new());
         for mut packet in frames {
-            count += 1;
             let way = application_ip(&mut packet).and_then(|ip| {
                 trim(&mut packet, ip.total_len);
-                self.way_out(&ip, packet.bytes(), packet.mark(), now)
+                self.filter_out(&ip, packet.bytes(), now)
             });
+            filtered.push((packet, way));
+        }
+        let count = filtered.len();
+        self.tunnels_ahead(filtered.iter().filter_map(|(_, way)| way.as_ref().ok()?.tunnel()));
+        for (packet, way) in filtered {
+            let way = way.and_then(|way| self.through(way, packet.bytes(), packet.mark()));
             match way {
                 Ok(Way::Sa(sa, log)) => self.enlist(&mut burst, Outgoing { packet, sa, log }, now),
                 Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing { packet, sa, log }, &mut burst, now),
@@ -103,7 +119,14 @@ impl<S: Source> Engine<S> {
         self.seal(burst, now);
     }
 
+    /// Both halves, for a packet by itself.
     pub(crate) fn way_out(&mut self, ip: &IpHeader, packet: &[u8], mark: u32, now: Now) -> Result<Way, DropReason> {
+        let filtered = self.filter_out(ip, packet, now)?;
+        self.through(filtered, packet, mark)
+    }
+
+    /// What the filters say.
+    fn filter_out(&mut self, ip: &IpHeader, packet: &[u8], now: Now) -> Result<Filtered, DropReason> {
         let Some(slot) = self.served(ip.src) else { return Err(stranger(ip)) };
         let vip = self.tables.vips.at(slot).ok_or(DropReason::SpoofedVip)?;
         let subject = self.inner.sent(ip, packet, now)?;
@@ -118,11 +141,16 @@ impl<S: Source> Engine<S> {
         let entry = logged(filters, at, &subject, false, action == Action::Deny).filter(|_| new && !followed);
         self.log(entry, now);
         match action {
-            Action::Permit => return Ok(Way::Clear),
-            Action::Deny => return Err(DropReason::FilterDeny),
-            Action::Protect(_) => {}
+            Action::Permit => Ok(Filtered::Clear),
+            Action::Deny => Err(DropReason::FilterDeny),
+            Action::Protect(_) => Ok(Filtered::Tunnel(tunnel.ok_or(DropReason::NoSa)?, subject, log)),
         }
-        let sa = self.tables.cache.current(tunnel.ok_or(DropReason::NoSa)?).ok_or(DropReason::NoSa)?;
+    }
+
+    /// What the SA says.
+    fn through(&self, filtered: Filtered, packet: &[u8], mark: u32) -> Result<Way, DropReason> {
+        let Filtered::Tunnel(tunnel, subject, log) = filtered else { return Ok(Way::Clear) };
+        let sa = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
         let params = self.tables.cache.outbound(sa).ok_or(DropReason::NoSa)?;
         self.out.notes.note(mark, || Fact::Protect(params.id(), params.params().spi, subject));
         // RFC 4301 §5.1: an SA carries only what its selectors name.

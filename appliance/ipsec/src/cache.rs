@@ -47,7 +47,7 @@ pub enum Removed {
 }
 
 #[derive(Debug)]
-struct Tunnel {
+pub(crate) struct Tunnel {
     vip: VipId,
     name: TunnelName,
     /// The SA that its packets take: the one that was added last.
@@ -58,10 +58,10 @@ struct Tunnel {
 #[derive(Debug)]
 pub struct ShadowCache {
     limits: Limits,
-    inbound: Slab<InboundSa>,
-    by_spi: Index,
-    outbound: Slab<OutboundSa>,
-    tunnels: Vec<Tunnel>,
+    pub(crate) inbound: Slab<InboundSa>,
+    pub(crate) by_spi: Index,
+    pub(crate) outbound: Slab<OutboundSa>,
+    pub(crate) tunnels: Vec<Tunnel>,
     /// Numbers of `tunnels`, in the order of their VIPs and names.
     by_name: Vec<u32>,
     inbound_by_id: Index,
@@ -314,7 +314,7 @@ impl ShadowCache {
     }
 }
 
-const fn spi_key(vip: VipId, spi: Spi) -> u64 {
+pub(crate) const fn spi_key(vip: VipId, spi: Spi) -> u64 {
     (vip.0 as u64) << 32 | spi.0 as u64
 }
 
@@ -340,7 +340,7 @@ const fn id_home(key: u64) -> u64 {
 
 /// Boxes at numbered places; places are reused.
 #[derive(Debug)]
-struct Slab<T> {
+pub(crate) struct Slab<T> {
     entries: Vec<Option<Box<T>>>,
     free: Vec<u32>,
 }
@@ -360,6 +360,12 @@ impl<T> Slab<T> {
         let value = self.entries.get_mut(at as usize)?.take()?;
         self.free.push(at);
         Some(value)
+    }
+
+    /// Asks for the memory that says where the box is.
+    #[inline]
+    pub(crate) fn ahead(&self, at: u32) {
+        self.entries.get(at as usize).into_iter().for_each(phalanx_aead::prefetch::all);
     }
 
     fn get(&self, at: u32) -> Option<&T> {

@@ -23,6 +23,12 @@ impl Index {
         Index { slots: vec![FREE; (2 * limit).next_power_of_two().max(2)].into_boxed_slice(), home }
     }
 
+    /// Asks for the memory where the search for a key begins.
+    #[inline]
+    pub(crate) fn ahead(&self, key: u64) {
+        phalanx_aead::prefetch::all(&self.slots[self.home(key)]);
+    }
+
     #[inline]
     pub(crate) fn find(&self, key: u64) -> Option<u32> {
         self.slot_of(key).map(|at| self.slots[at].value)

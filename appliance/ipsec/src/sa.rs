@@ -1,7 +1,7 @@
 //! An SA on the one core that uses it.
 
 use phalanx_aead::{Key, SALT_LEN, open_burst, seal_burst};
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, SaId, Spi, natt};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, PeerId, SaId, Spi, natt};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ pub(crate) struct Constants {
     pub(crate) remote_port: u16,
     /// Added to checksums of what comes out of transport mode.
     pub(crate) repair: u16,
+    pub(crate) peer: PeerId,
 }
 
 const _: () = assert!(size_of::<Constants>() == 64);
@@ -51,6 +52,7 @@ impl Constants {
             encap: params.encap.is_some(),
             remote_port: params.remote_end().port(),
             repair: params.repair(),
+            peer: params.peer,
         }
     }
 }
@@ -65,16 +67,19 @@ pub enum Role {
 }
 
 /// An inbound SA on one core.
+///
+/// In this order: a line that every packet needs, one that a target does, one that a router does, the key.
 #[derive(Debug)]
+#[repr(C)]
 pub struct InboundSa {
     pub(crate) hot: Constants,
     /// What this core accepted as a target.
     pub window: ReplayWindow,
-    /// What this core, as a router, knows to have been accepted: by itself and by those who reported.
-    pub verified: ReplayWindow,
+    pub(crate) shared: Arc<SaShared>,
     /// The bytes it may still open.
     pub meter: LifesizeMeter,
-    pub(crate) shared: Arc<SaShared>,
+    /// What this core, as a router, knows to have been accepted: by itself and by those who reported.
+    pub verified: ReplayWindow,
     key: Key,
     pub(crate) params: SaParams,
 }
@@ -116,6 +121,27 @@ impl InboundSa {
     #[must_use]
     pub fn params(&self) -> &SaParams {
         &self.params
+    }
+
+    /// [`SaParams::spi`], from where each packet's facts are.
+    #[inline]
+    #[must_use]
+    pub fn spi(&self) -> Spi {
+        self.hot.spi
+    }
+
+    /// [`SaParams::peer`], likewise.
+    #[inline]
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.hot.peer
+    }
+
+    /// Tunnel mode, likewise.
+    #[inline]
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.hot.tunnel
     }
 
     /// The key to make operations with.
@@ -189,13 +215,14 @@ impl InboundSa {
 
 /// An outbound SA on one core.
 #[derive(Debug)]
+#[repr(C)]
 pub struct OutboundSa {
     pub(crate) hot: Constants,
-    /// The numbers this core holds.
-    pub lease: LeaseSlot,
+    pub(crate) shared: Arc<SaShared>,
     /// The bytes it may still seal.
     pub meter: LifesizeMeter,
-    pub(crate) shared: Arc<SaShared>,
+    /// The numbers this core holds.
+    pub lease: LeaseSlot,
     key: Key,
     params: SaParams,
 }

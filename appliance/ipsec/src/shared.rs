@@ -101,6 +101,7 @@ fn add(counter: &AtomicU64, n: u64) {
 /// A core starts with the SA's whole hard limit; where a ledger grants credit (I3), [`LifesizeMeter::set_allowance`]
 /// lowers it to what was granted and raises it with each further grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct LifesizeMeter {
     used: u64,
     allowance: u64,

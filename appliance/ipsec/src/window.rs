@@ -37,6 +37,7 @@ const _: () = assert!(size_of::<ReplayWindow>() == 40);
 
 /// A window's memory as other threads see it.
 #[derive(Debug)]
+#[repr(C)]
 pub struct SharedWindow {
     /// The highest number accepted; everything that belongs to it is in the words.
     edge: AtomicU64,
@@ -44,7 +45,36 @@ pub struct SharedWindow {
     claim: AtomicU64,
     floor: AtomicU64,
     size: u32,
-    words: Box<[AtomicU64]>,
+    words: Words,
+}
+
+/// The bits of a small window stand beside its edges, those of a larger one in memory of their own.
+#[derive(Debug)]
+enum Words {
+    Few([AtomicU64; Words::FEW]),
+    Many(Box<[AtomicU64]>),
+}
+
+impl Words {
+    const FEW: usize = 8;
+
+    fn new(n: u32) -> Words {
+        match n as usize {
+            Words::FEW => Words::Few(std::array::from_fn(|_| AtomicU64::new(0))),
+            _ => Words::Many((0..n).map(|_| AtomicU64::new(0)).collect()),
+        }
+    }
+}
+
+impl std::ops::Deref for Words {
+    type Target = [AtomicU64];
+    #[inline]
+    fn deref(&self) -> &[AtomicU64] {
+        match self {
+            Words::Few(words) => words,
+            Words::Many(words) => words,
+        }
+    }
 }
 
 /// A window at one moment, to be sent and merged.
@@ -82,13 +112,13 @@ impl ReplayWindow {
         let size = size.clamp(MIN_WINDOW, MAX_WINDOW).next_multiple_of(32);
         // One word more than the window touches, and a quarter again so that a reader rarely has to retry.
         let touched = size.div_ceil(64) + 1;
-        let words = (touched + touched.div_ceil(4)).next_power_of_two().max(8);
+        let words = (touched + touched.div_ceil(4)).next_power_of_two().max(Words::FEW as u32);
         let shared = SharedWindow {
             edge: AtomicU64::new(0),
             claim: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             size,
-            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            words: Words::new(words),
         };
         ReplayWindow { edge: 0, floor: 0, size, esn, mask: words - 1, shared: Arc::new(shared) }
     }

@@ -7,10 +7,12 @@
 pub type Seed = [u64; 2];
 
 /// Hashes `N` words with SipHash-1-3; the last word of SipHash's own padding carries the length in bytes.
+#[inline]
 pub(crate) fn keyed<const N: usize>(seed: Seed, words: [u64; N]) -> u64 {
     sip::<1, 3, N>(seed, words, ((8 * N as u64) & 0xff) << 56)
 }
 
+#[inline(always)]
 fn sip<const C: usize, const D: usize, const N: usize>(seed: Seed, words: [u64; N], last: u64) -> u64 {
     let mut v = [
         seed[0] ^ 0x736f_6d65_7073_6575,

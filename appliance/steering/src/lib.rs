@@ -35,6 +35,7 @@ pub use peers::PeerCount;
 pub use ports::{Distribution, PortRule};
 pub use select::{Candidate, Policy, Selector};
 pub use steer::{Arrival, Decision};
+pub use store::Ahead;
 pub use table::{Conn, ConnState, ConnectionTable, TableLimits};
 pub use tracker::{ConnEvent, Tracker, TrackerLimits};
 

@@ -5,6 +5,8 @@
 //! always, one 64-byte entry; it is bounded whatever was inserted; a deletion leaves no tombstone; and because no
 //! entry is ever displaced, a cursor over the slots sees each entry that is there throughout exactly once.
 
+use phalanx_aead::prefetch;
+
 use crate::SteeringError;
 use crate::hash::{Seed, keyed};
 use crate::key::PackedKey;
@@ -37,6 +39,10 @@ pub(crate) struct Store<V> {
     len: usize,
     capacity: usize,
 }
+
+/// Where a look-up that is about to come will look.
+#[derive(Clone, Copy)]
+pub struct Ahead(Place);
 
 /// A key's two buckets and its tag.
 #[derive(Clone, Copy)]
@@ -77,9 +83,29 @@ impl<V: Copy + Default> Store<V> {
         self.entries.len()
     }
 
+    #[inline]
     pub(crate) fn find(&self, key: &PackedKey) -> Option<Slot> {
         let place = self.place(key);
         place.buckets.into_iter().find_map(|bucket| self.find_in(bucket, place.tag, key))
+    }
+
+    /// Asks for the tags that a look-up of this key compares first; then [`Self::entry_ahead`].
+    #[inline]
+    pub(crate) fn tags_ahead(&self, key: &PackedKey) -> Ahead {
+        let place = self.place(key);
+        place.buckets.into_iter().for_each(|bucket| prefetch::all(&self.tags[bucket as usize]));
+        Ahead(place)
+    }
+
+    /// Asks for the entry that these tags lead to.
+    #[inline]
+    pub(crate) fn entry_ahead(&self, ahead: Ahead) {
+        let Place { buckets, tag } = ahead.0;
+        let hits = buckets.map(|bucket| matches(&self.tags[bucket as usize], tag));
+        let (bucket, hits) = if hits[0] != 0 { (buckets[0], hits[0]) } else { (buckets[1], hits[1]) };
+        if hits != 0 {
+            prefetch::all(&self.entries[bucket as usize * WAYS + hits.trailing_zeros() as usize]);
+        }
     }
 
     /// How many cache lines a look-up of this key reads: rows of tags, and entries whose tag is the key's.

@@ -9,7 +9,7 @@ use crate::fifo::{Links, Queue};
 use crate::hash::Seed;
 use crate::key::{ConnKey, Stamp};
 use crate::peers::{PeerCount, Peers};
-use crate::store::{Slot, Store};
+use crate::store::{Ahead, Slot, Store};
 use crate::{Cursor, Progress, SteeringError};
 
 /// How far a connection's handshake is.
@@ -311,6 +311,18 @@ impl ConnectionTable {
     #[inline]
     pub fn connections_of(&self, target: TargetId) -> u32 {
         self.per_target[usize::from(target.0)]
+    }
+
+    /// Asks memory for what [`Self::lookup`] of this key will compare first; then [`Self::entry_ahead`].
+    #[inline]
+    pub fn ahead(&self, key: &ConnKey) -> Ahead {
+        self.store.tags_ahead(&key.into())
+    }
+
+    /// Asks memory for the entry that the first step leads to.
+    #[inline]
+    pub fn entry_ahead(&self, ahead: Ahead) {
+        self.store.entry_ahead(ahead);
     }
 
     /// How many cache lines a look-up of this key reads, found or not: bounded, and the same however many there are.

@@ -12,7 +12,7 @@ use phalanx_wire::TcpHeader;
 use crate::fifo::{Links, Queue};
 use crate::hash::Seed;
 use crate::key::{ConnKey, PackedKey, Stamp};
-use crate::store::{Slot, Store};
+use crate::store::{Ahead, Slot, Store};
 use crate::table::ConnState;
 use crate::{Cursor, Progress, SteeringError};
 
@@ -209,6 +209,18 @@ impl Tracker {
     /// Whether all are over.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Asks memory for what [`Self::inbound`] of this key will compare first; then [`Self::entry_ahead`].
+    #[inline]
+    pub fn ahead(&self, key: &ConnKey) -> Ahead {
+        self.store.tags_ahead(&key.into())
+    }
+
+    /// Asks memory for the entry that the first step leads to.
+    #[inline]
+    pub fn entry_ahead(&self, ahead: Ahead) {
+        self.store.entry_ahead(ahead);
     }
 
     /// How many cache lines a look-up of this key reads, found or not: bounded, and the same however many there are.

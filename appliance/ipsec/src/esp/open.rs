@@ -35,6 +35,12 @@ impl OpenJob {
         OpenOp { key, nonce: self.nonce, aad: self.aad, text, tag, authentic: false }
     }
 
+    /// The text in the packet: in tunnel mode, once it is opened, the inner packet and its trailer.
+    #[must_use]
+    pub fn text<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
+        packet[usize::from(self.start)..].get(..usize::from(self.text_len)).unwrap_or_default()
+    }
+
     /// Bytes that the cipher is applied to.
     #[must_use]
     pub fn text_len(&self) -> usize {

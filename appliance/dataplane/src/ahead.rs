@@ -1,0 +1,200 @@
+//! A look ahead over a burst: whatever its packets will need is asked of memory for all of them before the first one is
+//! worked on. Only hints: headers are read without any check, and what is guessed wrongly costs nothing but time.
+//!
+//! It pays once a core has more SAs or connections than its caches hold; below that it is left out.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use phalanx_ipsec::{InboundIndex, OutboundIndex, Role, TunnelIndex};
+use phalanx_steering::{Ahead, ConnKey, Seen};
+use phalanx_wire::{Buffer, Endpoint, Flow, LinkHeader, PeerId, Spi, VipId, ethernet, gre, protocol, udp};
+
+use crate::engine::{Batch, Engine};
+use crate::packet::{Parcel, Source};
+
+/// As many SAs fit a second-level cache with all that belongs to them.
+const FEW_SAS: usize = 128;
+/// As many connections do.
+const FEW_CONNECTIONS: usize = 4096;
+
+/// What packets of a burst begin with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// Ethernet and a peer's packet.
+    Network,
+    /// Ethernet, GRE, a link header and a peer's packet.
+    Link,
+    /// A parcel of another core.
+    Parcel,
+}
+
+impl<S: Source> Engine<S> {
+    /// 1. SPIs' places in the index; 2. SAs' places, and what a router has beside; 3. SAs; 4. what these point to.
+    pub(crate) fn sas_ahead(&self, begins: Begins, packets: &Batch<S::Packet>) {
+        if packets.len() < 2 || self.tables.cache.len().0 < FEW_SAS {
+            return;
+        }
+        let cache = &self.tables.cache;
+        let mut last = None;
+        let mut spis: Batch<(VipId, Spi)> = Batch::new();
+        for packet in packets {
+            if let Some((vip, spi)) = self.guess(begins, packet.bytes(), &mut last) {
+                cache.spi_ahead(vip, spi);
+                spis.push((vip, spi));
+            }
+        }
+        let found: Batch<InboundIndex> = spis.iter().filter_map(|&(vip, spi)| cache.lookup(vip, spi)).collect();
+        let routes = begins == Begins::Network;
+        for &at in &found {
+            cache.inbound_ahead(at);
+            if routes {
+                self.router.sas[at.0 as usize].ahead();
+            }
+        }
+        let sas = || found.iter().filter_map(|&at| cache.inbound(at));
+        if routes {
+            sas().for_each(phalanx_ipsec::InboundSa::peek_ahead);
+        } else {
+            sas().for_each(phalanx_ipsec::InboundSa::open_ahead);
+            sas().for_each(phalanx_ipsec::InboundSa::shared_ahead);
+        }
+    }
+
+    /// The VIP and SPI that the packet seems to have. `last` is the latest address and its VIP: mostly there is one.
+    fn guess(&self, begins: Begins, bytes: &[u8], last: &mut Option<(IpAddr, VipId)>) -> Option<(VipId, Spi)> {
+        let link = match begins {
+            Begins::Network => {
+                let (address, spi) = esp(bytes.get(ethernet::HEADER_LEN..)?)?;
+                if last.is_none_or(|(known, _)| known != address) {
+                    *last = Some((address, self.tables.vips.by_address(address)?.entry.id));
+                }
+                return last.map(|(_, vip)| (vip, spi));
+            }
+            Begins::Link => {
+                let version = bytes.get(ethernet::HEADER_LEN)? >> 4;
+                bytes.get(ethernet::HEADER_LEN + if version == 4 { 20 } else { 40 } + gre::LEN..)?
+            }
+            Begins::Parcel => bytes.get(Parcel::LEN..)?,
+        };
+        let vip = VipId(u16::from_be_bytes([*link.get(2)?, *link.get(3)?]));
+        Some((vip, esp(link.get(LinkHeader::LEN..)?)?.1))
+    }
+
+    /// The same for packets whose filters lead to these tunnels. 1. tunnels; 2. SAs' places; 3. SAs; 4. what these point to.
+    pub(crate) fn tunnels_ahead(&self, tunnels: impl Iterator<Item = TunnelIndex>) {
+        let cache = &self.tables.cache;
+        if cache.len().1 < FEW_SAS {
+            return;
+        }
+        let tunnels: Batch<TunnelIndex> = tunnels.collect();
+        tunnels.iter().for_each(|&tunnel| cache.tunnel_ahead(tunnel));
+        let found: Batch<OutboundIndex> = tunnels.iter().filter_map(|&tunnel| cache.current(tunnel)).collect();
+        for &at in &found {
+            cache.outbound_ahead(at);
+            phalanx_aead::prefetch::all(&self.outbound.sas[at.0 as usize]);
+        }
+        let sas = || found.iter().filter_map(|&at| cache.outbound(at));
+        sas().for_each(phalanx_ipsec::OutboundSa::seal_ahead);
+        sas().for_each(phalanx_ipsec::OutboundSa::shared_ahead);
+    }
+
+    /// The router's table entries of what a peek has shown. `who` is the peer of each packet.
+    pub(crate) fn routes_ahead(&self, seen: &[Seen], who: impl Fn(usize) -> Option<PeerId>) {
+        let table = &self.router.table;
+        if seen.len() < 2 || table.len() < FEW_CONNECTIONS {
+            return;
+        }
+        let mut ahead: Batch<Ahead> = Batch::new();
+        for (at, seen) in seen.iter().enumerate() {
+            if let (Seen::Tcp { flow, .. }, Some(peer)) = (seen, who(at)) {
+                ahead.push(table.ahead(&ConnKey { peer, flow: *flow }));
+            }
+        }
+        ahead.into_iter().for_each(|one| table.entry_ahead(one));
+    }
+
+    /// A target's entries of packets that were opened just now: their peers and texts.
+    pub(crate) fn tracked_ahead<'a>(&self, role: Role, texts: impl Iterator<Item = Option<(PeerId, &'a [u8])>>) {
+        let tracker = &self.target.tracker;
+        if role != Role::Target || tracker.len() < FEW_CONNECTIONS {
+            return;
+        }
+        let keys = texts.flatten().filter_map(|(peer, text)| Some(ConnKey { peer, flow: inbound_flow(text)? }));
+        let ahead: Batch<Ahead> = keys.map(|key| tracker.ahead(&key)).collect();
+        ahead.into_iter().for_each(|one| tracker.entry_ahead(one));
+    }
+}
+
+/// Destination and SPI of what seems to be ESP, in UDP or not.
+#[inline]
+fn esp(ip: &[u8]) -> Option<(IpAddr, Spi)> {
+    let (proto, at) = upper(ip)?;
+    let at = match proto {
+        protocol::ESP => at,
+        protocol::UDP => at + udp::LEN,
+        _ => return None,
+    };
+    let spi = ip.get(at..at + 4)?;
+    Some((addresses(ip)?.1, Spi(u32::from_be_bytes([spi[0], spi[1], spi[2], spi[3]]))))
+}
+
+/// The flow of a packet to us that is not encrypted any more.
+#[inline]
+fn inbound_flow(ip: &[u8]) -> Option<Flow> {
+    let (protocol, at) = upper(ip)?;
+    let ports = ip.get(at..at + 4)?;
+    let (source, destination) = addresses(ip)?;
+    Some(Flow {
+        protocol,
+        local: Endpoint::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
+        remote: Endpoint::new(source, u16::from_be_bytes([ports[0], ports[1]])),
+    })
+}
+
+/// The protocol behind the IP header, if nothing else is in between, and where it begins.
+#[inline]
+fn upper(ip: &[u8]) -> Option<(u8, usize)> {
+    match ip.first()? >> 4 {
+        4 => Some((*ip.get(9)?, usize::from(ip[0] & 15) * 4)),
+        6 => Some((*ip.get(6)?, 40)),
+        _ => None,
+    }
+}
+
+#[inline]
+fn addresses(ip: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    if ip.first()? >> 4 == 4 {
+        let at = |at: usize| Some(IpAddr::V4(Ipv4Addr::from_octets(*ip.get(at..)?.first_chunk()?)));
+        return Some((at(12)?, at(16)?));
+    }
+    let at = |at: usize| Some(IpAddr::V6(Ipv6Addr::from_octets(*ip.get(at..)?.first_chunk()?)));
+    Some((at(8)?, at(24)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_packet_is_no_guess() {
+        let mut bytes = [0x45; 64];
+        for len in 0..bytes.len() {
+            assert_eq!(esp(&bytes[..len]), None);
+            let _ = inbound_flow(&bytes[..len]);
+        }
+        bytes[0] = 0x65;
+        (0..bytes.len()).for_each(|len| assert_eq!((esp(&bytes[..len]), upper(&[])), (None, None)));
+    }
+
+    #[test]
+    fn the_spi_is_found_behind_either_ip_header_and_behind_udp() {
+        let spi = Spi(0x0102_0304);
+        for (version, proto, at) in [(4, 50, 20), (4, 17, 28), (6, 50, 40), (6, 17, 48)] {
+            let mut packet = [0u8; 64];
+            packet[0] = if version == 4 { 0x45 } else { 0x60 };
+            packet[if version == 4 { 9 } else { 6 }] = proto;
+            packet[at..at + 4].copy_from_slice(&spi.0.to_be_bytes());
+            assert_eq!(esp(&packet).map(|(_, spi)| spi), Some(spi), "IPv{version}, protocol {proto}");
+        }
+    }
+}

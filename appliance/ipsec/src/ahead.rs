@@ -1,0 +1,86 @@
+//! A look ahead: what a burst is about to need of the cache is asked of memory for all its packets at once.
+//!
+//! With a hundred thousand SAs nothing of them is in a CPU's caches. One after the other each packet would wait for a
+//! dozen cache lines, some of which say where the next ones are; so a core goes over its burst in steps, each of which
+//! asks for what the step before has brought. Nothing here changes anything.
+
+use phalanx_aead::prefetch;
+use phalanx_wire::{Spi, VipId};
+
+use crate::cache::spi_key;
+use crate::{InboundIndex, InboundSa, OutboundIndex, OutboundSa, ShadowCache, TunnelIndex};
+
+/// So much of the memory that a window shares, or of counters, is asked for: its edges and, of a small one, its words.
+const SHARED: usize = 128;
+
+impl InboundSa {
+    /// What a router needs until it has peeked into a packet.
+    #[inline]
+    pub fn peek_ahead(&self) {
+        prefetch::all(&self.hot);
+        prefetch::all(&self.verified);
+        self.key().prefetch_peek();
+    }
+
+    /// What a target needs to open a packet; then [`InboundSa::shared_ahead`].
+    #[inline]
+    pub fn open_ahead(&self) {
+        prefetch::all(&self.hot);
+        prefetch::all(&self.window);
+        prefetch::all(&self.meter);
+        self.key().prefetch_gcm();
+        prefetch::all(&self.params.selectors);
+        prefetch::all(&self.params.tunnel);
+    }
+
+    /// What other threads see of it: where that is stands in what [`InboundSa::open_ahead`] asked for.
+    #[inline]
+    pub fn shared_ahead(&self) {
+        prefetch::part(&**self.window.shared(), 0, SHARED);
+        prefetch::part(&*self.shared, 0, prefetch::LINE);
+    }
+}
+
+impl OutboundSa {
+    /// What sealing a packet needs; then [`OutboundSa::shared_ahead`].
+    #[inline]
+    pub fn seal_ahead(&self) {
+        prefetch::all(&self.hot);
+        prefetch::all(&self.lease);
+        prefetch::all(&self.meter);
+        self.key().prefetch_gcm();
+        prefetch::all(&self.params().selectors);
+    }
+
+    /// What other threads see of it.
+    #[inline]
+    pub fn shared_ahead(&self) {
+        prefetch::part(&**self.shared(), 0, prefetch::LINE);
+    }
+}
+
+impl ShadowCache {
+    /// Step 1 of an inbound packet: where its SPI is looked up.
+    #[inline]
+    pub fn spi_ahead(&self, vip: VipId, spi: Spi) {
+        self.by_spi.ahead(spi_key(vip, spi));
+    }
+
+    /// Step 2: where its SA is.
+    #[inline]
+    pub fn inbound_ahead(&self, at: InboundIndex) {
+        self.inbound.ahead(at.0);
+    }
+
+    /// Step 1 of an outbound packet, whose filter has named the tunnel.
+    #[inline]
+    pub fn tunnel_ahead(&self, tunnel: TunnelIndex) {
+        self.tunnels.get(tunnel.0 as usize).into_iter().for_each(prefetch::all);
+    }
+
+    /// Step 2: where its SA is.
+    #[inline]
+    pub fn outbound_ahead(&self, at: OutboundIndex) {
+        self.outbound.ahead(at.0);
+    }
+}
