@@ -4,18 +4,20 @@
 mod bed;
 #[path = "path/cipher.rs"]
 mod cipher;
+#[path = "path/counting.rs"]
+mod counting;
 mod harness;
 
-use bed::{Bed, Shape};
+use bed::{Bed, STAGES, Shape};
 use cipher::{Alone, Op};
-use harness::{Report, Unit, measure, note};
+use harness::{Report, Unit, measure_by, note};
 
 /// Inner packets, IP header included.
 const SIZES: [usize; 3] = [64, 512, 1420];
 const BURSTS: usize = 48;
 const MANY: usize = 100_000;
-/// What the connection table takes of one peer.
-const OF_ONE_PEER: usize = 65_536;
+/// More than fit any cache.
+const MILLION: usize = 1_000_000;
 
 /// Where a packet goes, and the cipher it needs there.
 const PATHS: [(&str, Op, &str); 3] = [
@@ -26,26 +28,17 @@ const PATHS: [(&str, Op, &str); 3] = [
 
 fn main() {
     let report = Report::new("path");
-    if std::env::var_os("QUICK").is_some() {
-        for shape in [Shape { sas: 1, tunnels: 1, connections: 1 }, Shape { sas: MANY, tunnels: 1, connections: MANY }]
-        {
-            note(&format!("setting up {shape}"));
-            let mut bed = Bed::new(shape);
-            for _ in 0..std::env::var("QUICK").unwrap().parse().unwrap_or(1) {
-                compare(&report, &mut bed, 64);
-            }
-        }
-        return;
-    }
     let shapes = [
         Shape { sas: 1, tunnels: 1, connections: 1 },
-        Shape { sas: 1, tunnels: 1, connections: OF_ONE_PEER },
-        Shape { sas: MANY, tunnels: 1, connections: MANY },
-        Shape { sas: 1000, tunnels: 1000, connections: 1000 },
+        Shape { sas: 1, tunnels: 1, connections: MILLION },
+        Shape { sas: MANY, tunnels: MANY, connections: MANY },
     ];
-    for shape in shapes {
+    for (at, shape) in shapes.into_iter().enumerate() {
         note(&format!("setting up {shape}"));
         let mut bed = Bed::new(shape);
+        if at == 0 {
+            sizes(&report, &bed);
+        }
         for size in SIZES {
             compare(&report, &mut bed, size);
         }
@@ -55,18 +48,32 @@ fn main() {
 fn compare(report: &Report, bed: &mut Bed, size: usize) {
     let text = bed.text_len(size);
     let mut alone = PATHS.map(|(_, op, _)| Alone::new(op, bed.shape().sas, text));
-    let samples = measure(|| {
+    let packets = (BURSTS * phalanx_aead::BURST) as f64;
+    let samples = measure_by(2 * PATHS.len(), || {
+        let before = bed.stages();
         let [a, b, c] = bed.round(size, BURSTS);
+        let stages = bed.stages();
         let [x, y, z] = alone.each_mut().map(|cipher| cipher.round(BURSTS));
-        [a, b, c, x, y, z]
+        let mut all = vec![a, b, c, x, y, z];
+        all.extend(stages.iter().zip(before).map(|(after, before)| (after - before) / packets));
+        all
     });
-    let (whole, cipher) = samples.split_at(PATHS.len());
+    let (whole, rest) = samples.split_at(PATHS.len());
+    let (cipher, stages) = rest.split_at(PATHS.len());
     let shape = bed.shape();
-    for (at, (path, op, peer)) in PATHS.into_iter().enumerate() {
-        // An SA that no tunnel of its own leads to carries nothing out.
-        if op == Op::Seal && shape.sas != shape.tunnels {
-            continue;
-        }
+    for (at, (path, _, peer)) in PATHS.into_iter().enumerate() {
         report.row(&format!("{path} {size} B, {shape}"), Unit::NsPerPacket, &whole[at], peer, &cipher[at]);
+        for ((stage, _, _), samples) in STAGES.iter().zip(stages).filter(|((stage, ..), _)| stage.starts_with(path)) {
+            report.row(&format!("{stage} {size} B, {shape}"), Unit::NsPerPacket, samples, peer, &cipher[at]);
+        }
     }
+}
+
+/// Memory of one more.
+fn sizes(report: &Report, bed: &Bed) {
+    let (memory, key) = (bed.memory(), size_of::<phalanx_aead::Key>());
+    report.bytes("memory of an inbound SA", memory.inbound, "its expanded key", key);
+    report.bytes("memory of an outbound SA", memory.outbound, "its expanded key", key);
+    report.bytes("memory of a connection at the router", memory.routed, "a cache line", 64);
+    report.bytes("memory of a connection at a target", memory.tracked, "a cache line", 64);
 }

@@ -13,13 +13,18 @@ const STEADY: usize = 40;
 const MOST_ROUNDS: usize = 600;
 
 /// Calls `round`, which gives each contestant's nanoseconds per item, until it is enough. The first one is for the caches.
-pub fn measure<T: AsRef<[f64]>>(mut round: impl FnMut() -> T) -> Vec<Samples> {
+pub fn measure<T: AsRef<[f64]>>(round: impl FnMut() -> T) -> Vec<Samples> {
+    measure_by(usize::MAX, round)
+}
+
+/// As [`measure`], where only the first `judges` of them say when it is enough: others are too short to become steady.
+pub fn measure_by<T: AsRef<[f64]>>(judges: usize, mut round: impl FnMut() -> T) -> Vec<Samples> {
     let mut all: Vec<Samples> = round().as_ref().iter().map(|_| Samples::default()).collect();
     let mut steady = 0;
     for _ in 0..MOST_ROUNDS {
         steady += 1;
-        for (samples, &ns) in all.iter_mut().zip(round().as_ref()) {
-            if ns < 0.99 * samples.best() {
+        for (at, (samples, &ns)) in all.iter_mut().zip(round().as_ref()).enumerate() {
+            if at < judges && ns < 0.99 * samples.best() {
                 steady = 0;
             }
             samples.0.push(ns);
@@ -107,11 +112,21 @@ impl Report {
     pub fn row(&self, name: &str, unit: Unit, ours: &Samples, peer_name: &str, peer: &Samples) {
         let [a, c] = [ours, peer].map(|samples| unit.typical(samples));
         let [b, d] = [ours, peer].map(|samples| unit.of(samples.median()));
+        self.show(name, &unit.name(), [a, b], peer_name, [c, d]);
+    }
+
+    /// A size, which is the same each time.
+    pub fn bytes(&self, name: &str, ours: usize, peer_name: &str, peer: usize) {
+        self.show(name, "bytes", [ours as f64; 2], peer_name, [peer as f64; 2]);
+    }
+
+    /// What is compared, and the median.
+    fn show(&self, name: &str, unit: &str, [a, b]: [f64; 2], peer_name: &str, [c, d]: [f64; 2]) {
         let ratio = a / c;
         if self.json {
             let row = serde_json::json!({
                 "group": self.group, "name": name, "ours": rounded(a), "peer": rounded(c), "peer_name": peer_name,
-                "ratio": rounded(ratio), "unit": unit.name(), "ours_median": rounded(b), "peer_median": rounded(d),
+                "ratio": rounded(ratio), "unit": unit, "ours_median": rounded(b), "peer_median": rounded(d),
             });
             println!("{row}");
             return;
@@ -122,7 +137,7 @@ impl Report {
             println!("{name:<58} {ours:>10} {median:>10} {peer:>10} {median:>10} {ratio:>7}  {unit:<14} {is}");
         }
         let [a, b, c, d] = [a, b, c, d].map(shown);
-        println!("{name:<58} {a:>10} {b:>10} {c:>10} {d:>10} {ratio:>7.2}  {:<14} {peer_name}", unit.name());
+        println!("{name:<58} {a:>10} {b:>10} {c:>10} {d:>10} {ratio:>7.2}  {unit:<14} {peer_name}");
     }
 }
 

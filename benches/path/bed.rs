@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use arrayvec::ArrayVec;
 use phalanx_dataplane::command::{GreEnd, LinkEnd, TargetEntry, TargetSet, VipEntry};
 use phalanx_dataplane::config::{CoreConfig, EalConfig, Idle, Limits, PortConfig, PortRole};
-use phalanx_dataplane::{Command, DataplaneConfig, Event, LoneCore, LonePacket};
+use phalanx_dataplane::{Command, DataplaneConfig, Event, LoneCore, LonePacket, Step};
 use phalanx_ipsec::{
     Action, Algorithm, Direction, Filter, FilterTable, InboundSa, Lease, Lifesize, Mode, OutboundSa, Prefix, SaParams,
     SecretKey, Selectors, TunnelName,
@@ -18,6 +18,7 @@ use phalanx_wire::{
     ip, protocol, tcp,
 };
 
+use crate::counting::counted;
 use crate::harness::clock;
 
 const BURST: usize = phalanx_aead::BURST;
@@ -55,6 +56,9 @@ pub struct Bed {
     next: usize,
     /// 32 packets, going around.
     packets: Vec<LonePacket>,
+    memory: Memory,
+    /// Of the time stamp counter.
+    hertz: f64,
 }
 
 /// A client's connection.
@@ -63,6 +67,40 @@ struct Connection {
     sa: usize,
     client_port: u16,
     server_port: u16,
+}
+
+/// Which core.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Side {
+    Router,
+    Target,
+}
+
+/// The steps of each path, as `phalanx runtime` has them. A target's `sort` is of packets from the link.
+pub const STAGES: [(&str, Side, Step); 11] = [
+    ("router-in/sort", Side::Router, Step::Sort),
+    ("router-in/look-up", Side::Router, Step::LookUp),
+    ("router-in/peek", Side::Router, Step::Peek),
+    ("router-in/decide", Side::Router, Step::Decide),
+    ("target-in/sort", Side::Target, Step::Sort),
+    ("target-in/open", Side::Target, Step::Open),
+    ("target-in/deliver", Side::Target, Step::Deliver),
+    ("target-out/way-out", Side::Target, Step::WayOut),
+    ("target-out/lease", Side::Target, Step::Lease),
+    ("target-out/seal", Side::Target, Step::Seal),
+    ("target-out/next-hop", Side::Target, Step::NextHop),
+];
+
+/// Bytes that a core takes, by what for; both cores are given room for as many as the shape has.
+pub struct Memory {
+    /// An inbound SA, with its places in tables.
+    pub inbound: usize,
+    /// An outbound SA, likewise.
+    pub outbound: usize,
+    /// A connection in the router's table.
+    pub routed: usize,
+    /// A connection in a target's tracker.
+    pub tracked: usize,
 }
 
 type Frames = ArrayVec<LonePacket, BURST>;
@@ -101,13 +139,29 @@ impl Bed {
         }
         target.obey(Command::SetFilters(Box::new(shape.filters())));
         let packets = (0..BURST).map(|_| LonePacket::new()).collect();
-        let mut bed = Bed { shape, router, target, clients, next: 0, packets };
+        let memory = Memory::of(shape);
+        let mut bed = Bed { shape, router, target, clients, next: 0, packets, memory, hertz: 1e9 };
         bed.connect();
+        bed.hertz = bed.router.stats().measures.clocks_per_second();
         bed
     }
 
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// Nanoseconds that each of [`STAGES`] took so far, by the clocks of the cores' own loops.
+    pub fn stages(&self) -> [f64; STAGES.len()] {
+        STAGES.map(|(_, side, step)| {
+            let core = if side == Side::Router { &self.router } else { &self.target };
+            let measures = &core.stats().measures;
+            measures.step(step).clocks.value() as f64 * 1e9 / self.hertz
+        })
+    }
+
+    /// Bytes that each core took for an SA of a direction and for a connection.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// What the cipher works on for an inner packet of `size` bytes: RFC 4303 §2.4, two bytes of trailer, padded to four.
@@ -170,6 +224,26 @@ impl Bed {
             }
         }
         drain(&mut self.router);
+    }
+}
+
+impl Memory {
+    /// What tables take for one more, and what an SA takes by itself.
+    fn of(shape: Shape) -> Memory {
+        const MORE: usize = 1 << 16;
+        let one = Shape { sas: 1, tunnels: 1, connections: 1 };
+        let per = |side: u8, more: Shape| {
+            let taken = |shape| counted(|| core(shape, side)).1;
+            taken(more).saturating_sub(taken(one)) / MORE
+        };
+        let inbound = counted(|| Box::new(InboundSa::new(shape.params(0, Direction::Inbound)).expect("an SA"))).1;
+        let outbound = counted(|| Box::new(OutboundSa::new(shape.params(0, Direction::Outbound)).expect("an SA"))).1;
+        Memory {
+            inbound: inbound + per(ROUTER, Shape { sas: MORE, ..one }),
+            outbound: outbound + per(TARGET, Shape { tunnels: MORE, ..one }),
+            routed: per(ROUTER, Shape { connections: MORE, ..one }),
+            tracked: per(TARGET, Shape { connections: MORE, ..one }),
+        }
     }
 }
 

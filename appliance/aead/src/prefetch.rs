@@ -19,13 +19,14 @@ pub fn all<T: ?Sized>(value: &T) {
 pub fn part<T: ?Sized>(value: &T, from: usize, len: usize) {
     let start = std::ptr::from_ref(value).cast::<u8>();
     let end = from.saturating_add(len).min(size_of_val(value));
-    let mut at = from;
-    while at < end {
-        line(start.wrapping_add(at));
-        at += LINE;
+    if from >= end {
+        return;
     }
-    if from < end {
-        line(start.wrapping_add(end - 1));
+    // From the beginning of its first line on: each line once.
+    let mut at = start.wrapping_add(from).wrapping_sub(start.addr().wrapping_add(from) % LINE);
+    while at < start.wrapping_add(end) {
+        line(at);
+        at = at.wrapping_add(LINE);
     }
 }
 

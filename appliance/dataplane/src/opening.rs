@@ -123,7 +123,7 @@ impl<S: Source> Engine<S> {
         let subject = self.inner.opened(role, peer, number, (&inner.header, packet.bytes()), now)?;
         self.out.note(packet, || Fact::Opened(subject));
         sa.fits(&subject)?;
-        let clamps = sa.clamps().then_some(sa.params().vip);
+        let clamps = sa.clamps().then(|| sa.params().vip);
         let tunnel = sa.params().tunnel;
         // R14: what the router looked up by the same bytes, which the ICV has confirmed now, it also logged.
         let ruled = (!facts.filtered).then(|| self.tables.permits(facts.vip, &tunnel, &subject));
