@@ -20,11 +20,15 @@ fn sip<const C: usize, const D: usize, const N: usize>(seed: Seed, words: [u64; 
         seed[0] ^ 0x6c79_6765_6e65_7261,
         seed[1] ^ 0x7465_6462_7974_6573,
     ];
-    for word in words.into_iter().chain([last]) {
+    let mut take = |word: u64| {
         v[3] ^= word;
         (0..C).for_each(|_| round(&mut v));
         v[0] ^= word;
+    };
+    for word in words {
+        take(word);
     }
+    take(last);
     v[2] ^= 0xff;
     (0..D).for_each(|_| round(&mut v));
     v[0] ^ v[1] ^ v[2] ^ v[3]
