@@ -3,7 +3,7 @@
 //!
 //! It pays once a core has more SAs or connections than its caches hold; below that it is left out.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use phalanx_ipsec::{InboundIndex, OutboundIndex, Role, TunnelIndex};
 use phalanx_steering::{Ahead, ConnKey, Seen};
@@ -164,10 +164,10 @@ fn upper(ip: &[u8]) -> Option<(u8, usize)> {
 #[inline]
 fn addresses(ip: &[u8]) -> Option<(IpAddr, IpAddr)> {
     if ip.first()? >> 4 == 4 {
-        let at = |at: usize| Some(IpAddr::V4(Ipv4Addr::from_octets(*ip.get(at..)?.first_chunk()?)));
+        let at = |at: usize| Some(IpAddr::from(*ip.get(at..)?.first_chunk::<4>()?));
         return Some((at(12)?, at(16)?));
     }
-    let at = |at: usize| Some(IpAddr::V6(Ipv6Addr::from_octets(*ip.get(at..)?.first_chunk()?)));
+    let at = |at: usize| Some(IpAddr::from(*ip.get(at..)?.first_chunk::<16>()?));
     Some((at(8)?, at(24)?))
 }
 
