@@ -90,6 +90,9 @@ impl InboundSa {
         if ip.fragment.is_some() {
             return Err(DropReason::Fragment);
         }
+        if ip.total_len > packet.len() {
+            return Err(DropReason::Runt);
+        }
         let natt::Carried { esp, offset, .. } = natt::esp_of(ip, packet)?;
         self.elsewhere(packet, ip)?;
         if ip.dst != self.hot.local {
