@@ -9,7 +9,7 @@ use phalanx_steering::{
     Arrival, Candidate, ConnKey, ConnectionTable, Decision, Policy, Protection, Selector, TableLimits, Tracker,
     TrackerLimits,
 };
-use phalanx_wire::{IpHeader, PeerId, Spi, TargetId, checksum};
+use phalanx_wire::{DropReason, IpHeader, PeerId, Spi, TargetId, checksum};
 
 fuzz_target!(|data: &[u8]| {
     let mut bed = Bed::new();
@@ -71,7 +71,10 @@ impl Bed {
 
     fn act(&mut self, peer: PeerId, decision: Decision, opened: &Opened, what: u8) {
         if decision == Decision::OpenThenSelect {
-            let admitted = admit(peer, opened, &mut self.table, |_| Some(&mut self.selector), self.now);
+            let choose = |_, table: &ConnectionTable| {
+                self.selector.select(|target| table.connections_of(target)).ok_or(DropReason::NoTarget)
+            };
+            let admitted = admit(peer, opened, &mut self.table, choose, self.now);
             if let (Ok(target), Seen::Tcp { flow, .. }) = (admitted, opened.seen()) {
                 let entry = self.table.lookup(&ConnKey { peer, flow: *flow }).expect("an entry was made");
                 assert_eq!(entry.target, target);

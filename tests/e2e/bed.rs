@@ -91,9 +91,15 @@ pub struct Job {
 impl Bed {
     /// Namespaces, wires, guest, three nodes, a web server and a pacing server on each target; the client's SAs.
     pub fn up(tunnel: Tunnel) -> Bed {
+        Bed::up_with(tunnel, |_| ())
+    }
+
+    /// The same, with something done to the configurations before they are used.
+    pub fn up_with(tunnel: Tunnel, configured: impl FnOnce(&Bed)) -> Bed {
         let bed = Bed::bare(tunnel);
         bed.progress(&format!("cluster for {tunnel:?}"));
         bed.script("cluster.sh", &["configure"]);
+        configured(&bed);
         for target in ["t1", "t2"] {
             bed.script("cluster.sh", &["web", target]);
             crate::pace::serve(&bed.namespace(target), target);

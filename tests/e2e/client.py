@@ -49,7 +49,8 @@ def stream():
 
 
 def pages():
-    """Pages one after the other, each over a connection of its own: when it was asked for, when it was there, who served it."""
+    """Pages one after the other, each over a connection of its own: when it was asked for, when it was there, who served it;
+    in FILE.failed when such were asked for that did not come."""
     while not os.path.exists(me + ".stop"):
         asked = now()
         try:
@@ -62,7 +63,8 @@ def pages():
             by = answer.split(b"served by ")[1].decode().strip()
             tell("a", f"{asked} {now()} {by}\n")
         except (OSError, IndexError):
-            pass
+            with open(me + ".failed", "a") as file:
+                file.write(f"{asked}\n")
         time.sleep(0.005)
 
 

@@ -142,6 +142,12 @@ impl Pages {
             .collect()
     }
 
+    /// When pages were asked for, after a moment, that did not come.
+    pub fn failed_after(&self, moment: u64) -> Vec<u64> {
+        let text = fs::read_to_string(self.path.with_extension("failed")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).filter(|asked| *asked > moment).collect()
+    }
+
     /// Ends the load.
     pub fn stop(self) -> Vec<Page> {
         fs::write(self.path.with_extension("stop"), "").expect("the guest's folder");

@@ -31,6 +31,6 @@ pub use outputs::{
     Connection, Missing, ReportPolicy, RouterConfig, RouterOutput, RouterTimes, SaPair, TargetConfig, TargetOutput,
     TargetPlan, VipPlan,
 };
-pub use router::{MemberState, MemberStatus, PairPhase, PairStatus, RouterCluster};
+pub use router::{Listened, MemberState, MemberStatus, PairPhase, PairStatus, RouterCluster};
 pub use sequencer::{GrantWanted, Prediction, SequenceStatus, Sequencer, SequencerConfig};
 pub use target::TargetCluster;

@@ -265,9 +265,13 @@ pub enum ToRouter {
     Listening {
         /// The VIP.
         vip: VipId,
-        /// The ports.
+        /// The TCP ports.
         ports: Vec<u16>,
+        /// UDP ports that a socket is bound to.
+        udp: Vec<u16>,
     },
+    /// How busy the target is, in permille, each time it changes.
+    Load(u16),
     /// For which VIPs no new connections are wanted: the whole set, each time it changes.
     Draining(Drained),
     /// A peer is behind a NAT and seems to have moved.
@@ -362,6 +366,7 @@ impl ToRouter {
             Self::Report(_) => "Report",
             Self::Notice(_) => "Notice",
             Self::Listening { .. } => "Listening",
+            Self::Load(_) => "Load",
             Self::Draining(_) => "Draining",
             Self::PeerMoved(_) => "PeerMoved",
             Self::Dropped(_) => "Dropped",

@@ -151,8 +151,22 @@ pub enum RouterOutput {
         /// Why.
         reason: String,
     },
-    /// Ask [`crate::RouterCluster::eligible`] again for this VIP.
+    /// Ask [`crate::RouterCluster::eligible`] and [`crate::RouterCluster::listened`] again for this VIP.
     EligibleChanged(VipId),
+    /// A target told other TCP ports than before; for the log.
+    Listens {
+        /// Which node.
+        node: NodeName,
+        /// Of which VIP.
+        vip: VipId,
+    },
+    /// A node reported how busy it is.
+    Loaded {
+        /// Which.
+        node: NodeName,
+        /// In permille.
+        permille: u16,
+    },
     /// Entries that a target told of.
     RestoreConnections(Vec<Connection>),
     /// Merge into the verified windows of the router cores.

@@ -25,7 +25,7 @@ mod path_mtu;
 mod peers;
 mod vips;
 
-pub use member::{MemberState, MemberStatus};
+pub use member::{Listened, MemberState, MemberStatus};
 pub use pairs::{PairPhase, PairStatus};
 
 use member::Member;
@@ -145,7 +145,7 @@ impl RouterCluster {
             ToRouter::Hello(_) => state == MemberState::Connected,
             ToRouter::Gathered(_) => state == MemberState::Gathering,
             ToRouter::Beat => true,
-            ToRouter::Draining(_) | ToRouter::Listening { .. } | ToRouter::Dropped(_) => {
+            ToRouter::Draining(_) | ToRouter::Listening { .. } | ToRouter::Load(_) | ToRouter::Dropped(_) => {
                 state >= MemberState::Gathering
             }
             _ => state >= MemberState::Joining,
@@ -160,9 +160,19 @@ impl RouterCluster {
             ToRouter::LeaseRequest(request) => self.lease_request(at, &request, now),
             ToRouter::Report(reports) => self.reports(at, reports),
             ToRouter::Notice(notice) => self.notice(at, notice),
-            ToRouter::Listening { vip, ports } => {
-                self.members[at].listening.insert(vip, ports.into_iter().collect());
-                self.outputs.push_back(RouterOutput::EligibleChanged(vip));
+            ToRouter::Listening { vip, ports, udp } => {
+                if self.serves(at, vip) {
+                    let (member, told) = (&mut self.members[at], Listened::new(ports, udp));
+                    if member.listening.get(&vip).is_none_or(|known| known.tcp != told.tcp) {
+                        self.outputs.push_back(RouterOutput::Listens { node: member.node.clone(), vip });
+                    }
+                    member.listening.insert(vip, told);
+                    self.outputs.push_back(RouterOutput::EligibleChanged(vip));
+                }
+            }
+            ToRouter::Load(permille) => {
+                let node = self.members[at].node.clone();
+                self.outputs.push_back(RouterOutput::Loaded { node, permille });
             }
             ToRouter::Draining(drained) => self.draining(at, drained),
             ToRouter::PeerMoved(told) => self.peer_seen(at, &told),
@@ -193,19 +203,30 @@ impl RouterCluster {
         all.into_iter().flatten().chain(self.peers.next_deadline()).min()
     }
 
-    /// The targets that may be selected for a new connection to this VIP (and port, when it is known; R25).
+    /// The targets that may be selected for a new connection to this VIP (and TCP port, when it is known): those that hold
+    /// everything and told on which ports they listen (R25).
     #[must_use]
     pub fn eligible(&self, vip: VipId, port: Option<u16>) -> Vec<TargetId> {
         let Some(entry) = self.vips.get(&vip) else {
             return Vec::new();
         };
         let listens = |member: &Member| match (port, member.listening.get(&vip)) {
-            (Some(port), Some(ports)) => ports.contains(&port),
-            _ => true,
+            (Some(port), Some(listened)) => listened.tcp.binary_search(&port).is_ok(),
+            (None, listened) => listened.is_some(),
+            (Some(_), None) => false,
         };
         let good = |member: &&Member| member.state == MemberState::Ready && !member.drains(vip) && listens(member);
         let ids = self.members.iter().filter(good).flat_map(|member| member.ids.iter().map(|(_, id)| *id));
         ids.filter(|id| entry.plan.targets.contains(id)).collect()
+    }
+
+    /// On which ports of a VIP a target listens (R25). `Err`: it did not tell yet; whether it is about to.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn listened(&self, target: TargetId, vip: VipId) -> Result<&Listened, bool> {
+        let member = self.members.iter().find(|member| member.ids.iter().any(|(_, id)| *id == target)).ok_or(false)?;
+        member.listening.get(&vip).ok_or(member.state != MemberState::Down)
     }
 
     /// Whether a target gets no new connections for a VIP because it, or this router's operator, wants none.

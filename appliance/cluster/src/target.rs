@@ -80,7 +80,9 @@ pub struct TargetCluster {
     notices: VecDeque<Notice>,
     last_notice: u64,
     acked_notice: u64,
-    listening: BTreeMap<VipId, Vec<u16>>,
+    /// TCP and UDP ports.
+    listening: BTreeMap<VipId, (Vec<u16>, Vec<u16>)>,
+    load: Option<u16>,
     draining: Drained,
     outputs: VecDeque<TargetOutput>,
 }
@@ -103,6 +105,7 @@ impl TargetCluster {
             last_notice: 0,
             acked_notice: 0,
             listening: BTreeMap::new(),
+            load: None,
             draining: Drained::Nothing,
             outputs: VecDeque::new(),
         }
@@ -186,8 +189,11 @@ impl TargetCluster {
         }
         self.state = State::Attached;
         self.tell_held(connections, windows);
-        for (vip, ports) in self.listening.clone() {
-            self.send(ToRouter::Listening { vip, ports });
+        for (vip, (ports, udp)) in self.listening.clone() {
+            self.send(ToRouter::Listening { vip, ports, udp });
+        }
+        if let Some(load) = self.load {
+            self.send(ToRouter::Load(load));
         }
         if self.draining != Drained::Nothing {
             self.send(ToRouter::Draining(self.draining.clone()));
@@ -271,11 +277,28 @@ impl TargetCluster {
         }
     }
 
-    /// On these ports of the VIP somebody listens now (R25).
-    pub fn listening(&mut self, vip: VipId, ports: Vec<u16>) {
-        self.listening.insert(vip, ports.clone());
+    /// On these TCP ports of the VIP somebody listens now, and to these UDP ports somebody is bound (R25).
+    pub fn listening(&mut self, vip: VipId, ports: Vec<u16>, udp: Vec<u16>) {
+        if !self.vips.contains_key(&vip) {
+            return;
+        }
+        self.listening.insert(vip, (ports.clone(), udp.clone()));
         if self.state == State::Attached {
-            self.send(ToRouter::Listening { vip, ports });
+            self.send(ToRouter::Listening { vip, ports, udp });
+        }
+    }
+
+    /// What [`Self::listening`] was told last.
+    #[must_use]
+    pub fn listens(&self, vip: VipId) -> Option<&(Vec<u16>, Vec<u16>)> {
+        self.listening.get(&vip)
+    }
+
+    /// This node is so busy, in permille.
+    pub fn load(&mut self, permille: u16) {
+        self.load = Some(permille);
+        if self.state == State::Attached {
+            self.send(ToRouter::Load(permille));
         }
     }
 

@@ -208,10 +208,13 @@ fn a_pair_must_be_one() {
 #[test]
 fn a_draining_target_and_one_without_a_listener_get_no_connections() {
     let mut world = World::ready();
-    world.target(1).listening(VIP, vec![80]);
+    world.target(1).listening(VIP, vec![80, 80], vec![53]);
+    world.target(2).listening(VIP, vec![81, 80], vec![]);
     world.settle();
     assert_eq!(world.router.eligible(VIP, Some(80)), [TargetId(1), TargetId(2)]);
     assert_eq!(world.router.eligible(VIP, Some(81)), [TargetId(2)]);
+    let listened = world.router.listened(TargetId(1), VIP).unwrap();
+    assert_eq!((&listened.tcp[..], &listened.udp[..]), (&[80][..], &[53][..]));
     world.target(2).drain(None);
     world.settle();
     assert_eq!(world.router.eligible(VIP, None), [TargetId(1)]);

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 pub use crate::logging::{Logged, RuleId};
 use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, WindowSnapshot};
-use phalanx_steering::{Candidate, ConnKey, Cursor, Distribution, Policy, PortRule, SteeringError};
+use phalanx_steering::{Candidate, ConnKey, Cursor, Distribution, Listeners, Policy, PortRule, SteeringError};
 use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
 
 use crate::watcher::Watch;
@@ -135,6 +135,13 @@ impl TargetSet {
         };
         let candidates: Vec<Candidate> = targets.iter().map(candidate).collect();
         Ok(TargetSet { distribution: Distribution::new(policy, &candidates, rules)?, targets })
+    }
+
+    /// The same, but only targets that listen on a port get its connections (R25); without this all of them do. Bit *n* is
+    /// target *n* of [`Self::new`].
+    #[must_use]
+    pub fn with_listeners(self, listeners: Listeners) -> TargetSet {
+        TargetSet { distribution: self.distribution.with_listeners(listeners), targets: self.targets }
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) struct RouterSide<P> {
     pub(crate) draining: bool,
     /// How often control is told of paths that fell.
     pub(crate) mtu_bucket: Bucket,
+    pub(crate) refusals: Bucket,
     pub(crate) peeked: Box<[Peeked]>,
 }
 
@@ -117,6 +118,7 @@ impl<P> RouterSide<P> {
             ended: Ended::new((connections / 8).max(ENDED_LEAST), ENDED_MS, seed)?,
             draining: false,
             mtu_bucket: Bucket::new(crate::path_mtu::PER_SECOND, crate::path_mtu::AT_ONCE),
+            refusals: Bucket::new(crate::refuse::PER_SECOND, crate::refuse::AT_ONCE),
             peeked: (0..burst).map(|_| Peeked::empty()).collect(),
         })
     }

@@ -44,6 +44,7 @@ mod path_mtu;
 mod peers;
 mod purge;
 mod router_filter;
+mod refuse;
 mod router_own;
 mod station;
 pub mod stats;

@@ -119,6 +119,17 @@ impl<S: Source> Engine<S> {
         self.seal(burst, now);
     }
 
+    /// An IP packet of our own from a VIP: through the SA, or in clear, as if the application had sent it.
+    pub(crate) fn send_own(&mut self, packet: S::Packet, now: Now) {
+        let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
+        match ip.and_then(|ip| self.way_out(&ip, packet.bytes(), packet.mark(), now)) {
+            Ok(Way::Sa(sa, log)) => self.seal(Batch::from_iter([Outgoing { packet, sa, log }]), now),
+            Ok(Way::Clear) => self.send_to_network(packet, now),
+            Ok(Way::TooBig(..)) => self.out.drop(packet, DropReason::TooBig),
+            Err(reason) => self.out.drop(packet, reason),
+        }
+    }
+
     /// Both halves, for a packet by itself.
     pub(crate) fn way_out(&mut self, ip: &IpHeader, packet: &[u8], mark: u32, now: Now) -> Result<Way, DropReason> {
         let filtered = self.filter_out(ip, packet, now)?;

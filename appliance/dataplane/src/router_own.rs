@@ -65,7 +65,12 @@ impl<S: Source> Engine<S> {
                     self.forward(genuine.slot, target, Opening { filtered, ..genuine.opening }, now, linked);
                 }
                 Err(DropReason::CeilingWait) => self.wait_for_ceiling(genuine.opening, now),
-                Err(reason) => self.out.drop(genuine.opening.packet, reason),
+                Err(reason) => {
+                    if reason == DropReason::NoListener {
+                        self.refuse(genuine.copy, now);
+                    }
+                    self.out.drop(genuine.opening.packet, reason);
+                }
             }
         }
         self.out.lap(Step::ProveSyn, count);
@@ -149,7 +154,8 @@ impl<S: Source> Engine<S> {
         let vips = &mut self.tables.vips;
         let slot = opened.seen().local().and_then(|local| vips.slot_of(local));
         let connects_to = slot.and_then(|slot| vips.at_mut(slot));
-        let target = steer::admit(peer, &opened, &mut self.router.table, |port| connects_to?.selector(port), now.ms())?;
+        let choose = |port, table: &_| connects_to.ok_or(DropReason::NoTarget)?.choose(port, table);
+        let target = steer::admit(peer, &opened, &mut self.router.table, choose, now.ms())?;
         if let Seen::Tcp { flow, .. } = opened.seen() {
             self.router.table.begin(&ConnKey { peer, flow: *flow }, spi, one.job.seq);
         }

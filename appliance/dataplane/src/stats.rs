@@ -94,6 +94,8 @@ pub enum Stage {
     Logged,
     /// Log entries left out because there were too many of late.
     LogsSuppressed,
+    /// Connection openings refused because no target listens on the port.
+    Refused,
 }
 
 impl Stage {
@@ -129,6 +131,7 @@ impl Stage {
         Stage::PeerSeen,
         Stage::Logged,
         Stage::LogsSuppressed,
+        Stage::Refused,
     ];
     /// How many there are.
     pub const COUNT: usize = Stage::ALL.len();
@@ -166,6 +169,7 @@ impl Stage {
             Stage::NatKeepaliveEaten => "nat-keepalive-eaten",
             Stage::NatKeepaliveSent => "nat-keepalive-sent",
             Stage::PeerSeen => "peer-seen",
+            Stage::Refused => "refused",
         }
     }
 }

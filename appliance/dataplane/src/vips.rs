@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use phalanx_steering::Selector;
-use phalanx_wire::{TargetId, VipId};
+use phalanx_steering::ConnectionTable;
+use phalanx_wire::{DropReason, TargetId, VipId};
 
 use crate::command::{GreEnd, TargetEntry, TargetSet, VipEntry};
 use crate::fixed_map::FixedMap;
@@ -34,9 +34,10 @@ impl Vip {
         self.targets.as_ref().is_some_and(|set| set.distribution.names(port))
     }
 
-    /// Who chooses a target for a new connection to the port.
-    pub(crate) fn selector(&mut self, port: u16) -> Option<&mut Selector> {
-        self.targets.as_mut()?.distribution.selector(port)
+    /// The target for a new connection to the port.
+    pub(crate) fn choose(&mut self, port: u16, table: &ConnectionTable) -> Result<TargetId, DropReason> {
+        let set = self.targets.as_mut().ok_or(DropReason::NoTarget)?;
+        set.distribution.choose(port, |target| table.connections_of(target))
     }
 
     /// Replaces the targets; gives back the old set.

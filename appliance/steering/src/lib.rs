@@ -16,6 +16,7 @@ mod fifo;
 pub mod fragments;
 mod hash;
 mod key;
+pub mod listeners;
 pub mod look;
 mod peers;
 pub mod ports;
@@ -24,12 +25,14 @@ pub mod steer;
 mod store;
 pub mod table;
 pub mod tracker;
+pub mod weight;
 
 pub use distribute::{Protection, Situation, Verdict};
 pub use ended::Ended;
 pub use fragments::{Firsts, Follow, FragmentKey, Piece};
 pub use hash::Seed;
 pub use key::ConnKey;
+pub use listeners::{Among, Listeners, PortMasks};
 pub use look::{Look, Opened, Seen};
 pub use peers::PeerCount;
 pub use ports::{Distribution, PortRule};
@@ -38,6 +41,7 @@ pub use steer::{Arrival, Decision};
 pub use store::Ahead;
 pub use table::{Conn, ConnState, ConnectionTable, TableLimits};
 pub use tracker::{ConnEvent, Tracker, TrackerLimits};
+pub use weight::LoadWeight;
 
 /// Where an incremental walk over a table stands. Starts at the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

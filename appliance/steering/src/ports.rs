@@ -2,9 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use phalanx_wire::TargetId;
+use phalanx_wire::{DropReason, TargetId};
 
 use crate::SteeringError;
+use crate::listeners::{Among, Listeners};
 use crate::select::{Candidate, Policy, Selector};
 
 /// New connections to these local ports go to these targets.
@@ -21,12 +22,18 @@ pub struct PortRule {
 #[derive(Clone, Debug, Default)]
 pub struct Distribution {
     rules: Box<[Rule]>,
+    /// None: every target listens on every port.
+    listeners: Option<Box<Listeners>>,
 }
 
 #[derive(Clone, Debug)]
 struct Rule {
     ports: Box<[RangeInclusive<u16>]>,
+    /// All candidates of the VIP, so that their places are the same for all rules; those that this one does not name are
+    /// not eligible.
     selector: Selector,
+    /// Those that it names.
+    members: Among,
 }
 
 impl Distribution {
@@ -52,10 +59,14 @@ impl Distribution {
             return Err(SteeringError::TooManyRanges(long.ports.len()));
         }
         let rule = |rule: &PortRule| {
-            let named: Vec<Candidate> = candidates.iter().filter(|c| rule.targets.contains(&c.id)).copied().collect();
-            Rule { ports: rule.ports.clone().into(), selector: Selector::new(policy, &named) }
+            let names = |c: &Candidate| rule.targets.contains(&c.id);
+            let all: Vec<Candidate> =
+                candidates.iter().map(|c| Candidate { eligible: c.eligible && names(c), ..*c }).collect();
+            let bits = candidates.iter().zip(0..).filter(|(c, _)| names(c));
+            let members = bits.fold(0, |members: Among, (_, at)| members | 1 << at);
+            Rule { ports: rule.ports.clone().into(), selector: Selector::new(policy, &all), members }
         };
-        Ok(Distribution { rules: rules.iter().map(rule).collect() })
+        Ok(Distribution { rules: rules.iter().map(rule).collect(), listeners: None })
     }
 
     /// Takes the place of `old`: a rule for the same ports goes on with its turn.
@@ -72,9 +83,24 @@ impl Distribution {
         self.rules.iter().any(|rule| rule.names(port))
     }
 
-    /// Who chooses a target for a new connection to the port.
-    pub fn selector(&mut self, port: u16) -> Option<&mut Selector> {
-        self.rules.iter_mut().find(|rule| rule.names(port)).map(|rule| &mut rule.selector)
+    /// From now on only targets that listen on a port are chosen for it (R25). Bit *n* is candidate *n* of [`Self::new`].
+    #[must_use]
+    pub fn with_listeners(mut self, listeners: Listeners) -> Distribution {
+        self.listeners = Some(Box::new(listeners));
+        self
+    }
+
+    /// Chooses a target for a new TCP connection to the port; `connections` tells how many a target has.
+    ///
+    /// # Errors
+    /// [`DropReason::NoTarget`]: nobody is there for it, or nobody wants it now. [`DropReason::NoListener`]: the targets are
+    /// there, and none of them listens: the peer is to be refused.
+    pub fn choose(&mut self, port: u16, connections: impl Fn(TargetId) -> u32) -> Result<TargetId, DropReason> {
+        let rule = self.rules.iter_mut().find(|rule| rule.names(port)).ok_or(DropReason::NoTarget)?;
+        let who = self.listeners.as_ref().map_or(Among::MAX, |listeners| listeners.tcp.who(port));
+        let refuse = || self.listeners.as_ref().is_some_and(|listeners| listeners.refuse(rule.members, who));
+        let reason = || if refuse() { DropReason::NoListener } else { DropReason::NoTarget };
+        rule.selector.select_among(who, connections).ok_or_else(reason)
     }
 }
 
@@ -103,7 +129,7 @@ mod tests {
     }
 
     fn choice(distribution: &mut Distribution, port: u16) -> Option<u16> {
-        distribution.selector(port)?.select(|_| 0).map(|id| id.0)
+        distribution.choose(port, |_| 0).ok().map(|id| id.0)
     }
 
     #[test]
@@ -116,7 +142,7 @@ mod tests {
             assert_eq!(choice(&mut distribution, port), Some(target), "port {port}");
         }
         for port in [91, 999, 3001, u16::MAX] {
-            assert!(!distribution.names(port) && distribution.selector(port).is_none(), "port {port}");
+            assert!(!distribution.names(port) && choice(&mut distribution, port).is_none(), "port {port}");
         }
     }
 
@@ -152,6 +178,29 @@ mod tests {
     }
 
     #[test]
+    fn only_targets_that_listen_on_the_port_are_chosen_for_it() {
+        let mut listeners = Listeners { known: 0b111, ..Listeners::default() };
+        listeners.tcp.add(80, 0b011);
+        listeners.tcp.add(443, 0b100);
+        let rules = [rule(&[80..=80], &[1, 2, 3]), rule(&[443..=444], &[1, 2])];
+        let mut all = distribution(&[1, 2, 3], &rules).with_listeners(listeners.clone());
+        assert_eq!([80; 4].map(|port| choice(&mut all, port)), [Some(1), Some(2), Some(1), Some(2)]);
+        // Target 3 listens on 443, but the rule does not name it: for the peer nobody is there.
+        assert_eq!([443, 444].map(|port| all.choose(port, |_| 0)), [Err(DropReason::NoListener); 2]);
+        assert_eq!(all.choose(22, |_| 0), Err(DropReason::NoTarget), "no rule: not for targets");
+        // One that is about to tell may be the one that listens.
+        let waiting = Listeners { known: 0b110, pending: 0b001, ..listeners.clone() };
+        let mut all = distribution(&[1, 2, 3], &rules).with_listeners(waiting);
+        assert_eq!(all.choose(444, |_| 0), Err(DropReason::NoTarget));
+        // One that listens and drains does not refuse.
+        let mut drained = candidates(&[1, 2]);
+        drained.iter_mut().for_each(|c| c.draining = true);
+        let all = Distribution::new(Policy::RoundRobin, &drained, &[rule(&[80..=80], &[1, 2])]).expect("within bounds");
+        let mut all = all.with_listeners(Listeners { known: 0b11, ..listeners });
+        assert_eq!(all.choose(80, |_| 0), Err(DropReason::NoTarget));
+    }
+
+    #[test]
     fn more_than_a_core_may_have_to_look_at_is_refused() {
         let new =
             |targets: &[u16], rules: &[PortRule]| Distribution::new(Policy::RoundRobin, &candidates(targets), rules);
@@ -178,7 +227,7 @@ mod tests {
             let named = ranges.iter().flatten().any(|&(a, b)| a.min(b) <= port && port <= a.max(b));
             let mut distribution = distribution(&[1], &rules);
             prop_assert_eq!(distribution.names(port), named);
-            prop_assert_eq!(distribution.selector(port).is_some(), named);
+            prop_assert_eq!(choice(&mut distribution, port).is_some(), named);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use phalanx_wire::TargetId;
 
+use crate::listeners::Among;
+
 /// How targets are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -11,6 +13,8 @@ pub enum Policy {
     RoundRobin,
     /// The one with the fewest connections per weight; among equals, in turn.
     LeastConnections,
+    /// In turn, in proportion to weights that follow the load that targets report.
+    Load,
 }
 
 /// A target as the selector sees it.
@@ -63,11 +67,16 @@ impl Selector {
 
     /// The target for one new connection; `None` if none takes new ones. `connections` tells how many a target has.
     pub fn select(&mut self, connections: impl Fn(TargetId) -> u32) -> Option<TargetId> {
+        self.select_among(Among::MAX, connections)
+    }
+
+    /// The same, of those candidates whose bit is set: the first has bit 0.
+    pub fn select_among(&mut self, among: Among, connections: impl Fn(TargetId) -> u32) -> Option<TargetId> {
         let chosen = match self.policy {
-            Policy::RoundRobin => self.next_in_turn(|_| true),
+            Policy::RoundRobin | Policy::Load => self.next_in_turn(among, |_| true),
             Policy::LeastConnections => {
-                let least = self.least(&connections)?;
-                self.next_in_turn(|candidate| !less(least, load(candidate, &connections)))
+                let least = self.least(among, &connections)?;
+                self.next_in_turn(among, |candidate| !less(least, load(candidate, &connections)))
             }
         }?;
         Some(self.shares[chosen].candidate.id)
@@ -75,10 +84,10 @@ impl Selector {
 
     /// Smooth weighted round robin: each earns its weight, the richest is chosen and pays what all earned. Weights
     /// 5, 1, 1 give `a a b a c a a`: in proportion, and never in bunches.
-    fn next_in_turn(&mut self, among: impl Fn(&Candidate) -> bool) -> Option<usize> {
+    fn next_in_turn(&mut self, among: Among, wanted: impl Fn(&Candidate) -> bool) -> Option<usize> {
         let (mut total, mut richest) = (0, None::<(i64, usize)>);
         for (at, share) in self.shares.iter_mut().enumerate() {
-            if !share.candidate.takes_new() || !among(&share.candidate) {
+            if !is_among(among, at) || !share.candidate.takes_new() || !wanted(&share.candidate) {
                 continue;
             }
             share.credit += i64::from(share.candidate.weight);
@@ -92,10 +101,15 @@ impl Selector {
         Some(at)
     }
 
-    fn least(&self, connections: &impl Fn(TargetId) -> u32) -> Option<(u32, u16)> {
-        let loads = self.shares.iter().filter(|s| s.candidate.takes_new()).map(|s| load(&s.candidate, connections));
+    fn least(&self, among: Among, connections: &impl Fn(TargetId) -> u32) -> Option<(u32, u16)> {
+        let these = self.shares.iter().enumerate().filter(|(at, _)| is_among(among, *at)).map(|(_, share)| share);
+        let loads = these.filter(|s| s.candidate.takes_new()).map(|s| load(&s.candidate, connections));
         loads.reduce(|least, other| if less(other, least) { other } else { least })
     }
+}
+
+fn is_among(among: Among, at: usize) -> bool {
+    among.checked_shr(at as u32).unwrap_or(0) & 1 == 1
 }
 
 /// Connections and weight: a fraction, compared without dividing.
@@ -157,6 +171,19 @@ mod tests {
             selector = next;
         }
         assert_eq!(seen, [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn only_those_among_whom_is_chosen_take_part_in_the_turn() {
+        let all = [candidate(1, 1), candidate(2, 1), candidate(3, 1)];
+        for policy in [Policy::RoundRobin, Policy::LeastConnections, Policy::Load] {
+            let mut selector = Selector::new(policy, &all);
+            let mut among = |mask| selector.select_among(mask, |_| 0).map(|id| id.0);
+            assert_eq!([0b110; 4].map(&mut among), [Some(2), Some(3), Some(2), Some(3)]);
+            assert_eq!([0b001; 2].map(&mut among), [Some(1); 2]);
+            assert_eq!(among(0), None);
+            assert_eq!([0b111; 3].map(&mut among), [Some(1), Some(2), Some(3)], "nobody lost or won by it");
+        }
     }
 
     #[test]

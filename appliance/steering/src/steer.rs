@@ -6,7 +6,6 @@ use phalanx_wire::{DropReason, Flow, PeerId, Spi, TargetId};
 use crate::ConnKey;
 use crate::distribute::{Protection, Situation, Verdict, verdict};
 use crate::look::{Opened, Seen};
-use crate::select::Selector;
 use crate::table::ConnectionTable;
 
 /// Where a packet came in.
@@ -124,16 +123,16 @@ fn by_the_router(arrival: &Arrival) -> Decision {
 
 /// Makes the entry for a SYN that was opened: its integrity check was good, the window has taken its number, and it fits
 /// its tunnel. A SYN of a known connection gets that connection's target; half-open, it has its full time again. Of a new
-/// one, `selector` is who chooses for its local port.
+/// one, `choose` names the target for its local port.
 ///
 /// # Errors
 /// [`DropReason::UnknownConnection`] if what was opened is not a SYN after all, [`DropReason::TableFull`],
-/// [`DropReason::HalfOpenLimit`], [`DropReason::NoTarget`]. No entry has changed then.
-pub fn admit<'s>(
+/// [`DropReason::HalfOpenLimit`], and those of `choose`. No entry has changed then.
+pub fn admit(
     peer: PeerId,
     opened: &Opened,
     table: &mut ConnectionTable,
-    selector: impl FnOnce(u16) -> Option<&'s mut Selector>,
+    choose: impl FnOnce(u16, &ConnectionTable) -> Result<TargetId, DropReason>,
     now: u64,
 ) -> Result<TargetId, DropReason> {
     let Seen::Tcp { flow, tcp } = opened.seen() else {
@@ -145,8 +144,7 @@ pub fn admit<'s>(
     let key = ConnKey { peer, flow: *flow };
     if table.lookup(&key).is_none() {
         table.admits(peer)?;
-        let selector = selector(flow.local.port).ok_or(DropReason::NoTarget)?;
-        let target = selector.select(|target| table.connections_of(target)).ok_or(DropReason::NoTarget)?;
+        let target = choose(flow.local.port, table)?;
         return table.insert(&key, target, now);
     }
     table.renew(&key, now).ok_or(DropReason::UnknownConnection)

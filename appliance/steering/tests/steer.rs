@@ -101,7 +101,9 @@ fn admit(
     selector: &mut Selector,
     now: u64,
 ) -> Result<TargetId, DropReason> {
-    steer::admit(peer, opened, table, |_| Some(selector), now)
+    let choose =
+        |_, table: &ConnectionTable| selector.select(|target| table.connections_of(target)).ok_or(DropReason::NoTarget);
+    steer::admit(peer, opened, table, choose, now)
 }
 
 fn contents(table: &ConnectionTable) -> Vec<Conn> {
@@ -295,11 +297,12 @@ fn a_port_that_is_not_distributed_is_the_routers_unless_its_connection_is_known(
     let unsettled = Arrival { settled: false, ..ARRIVAL };
     let settling = Decision::Drop(DropReason::Settling);
     assert_eq!(steer::decide(&unsettled, &seen(SYN), &table, not_80), settling);
-    assert_eq!(steer::admit(PeerId(1), &opened(SYN), &mut table, |_| None, 0), Err(DropReason::NoTarget));
+    let nobody = |_, _: &ConnectionTable| Err(DropReason::NoTarget);
+    assert_eq!(steer::admit(PeerId(1), &opened(SYN), &mut table, nobody, 0), Err(DropReason::NoTarget));
     assert!(table.is_empty());
     admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 0).expect("a target");
     assert_eq!(steer::decide(&ARRIVAL, &seen(SYN), &table, not_80), Decision::OpenThenSelect);
-    assert_eq!(steer::admit(PeerId(1), &opened(SYN), &mut table, |_| None, 5), Ok(TargetId(1)));
+    assert_eq!(steer::admit(PeerId(1), &opened(SYN), &mut table, nobody, 5), Ok(TargetId(1)));
     assert_eq!(steer::decide(&ARRIVAL, &seen(ACK), &table, not_80), Decision::Forward { target: TargetId(1) });
 }
 

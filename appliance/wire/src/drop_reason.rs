@@ -74,6 +74,7 @@ reasons! {
     TableFull "table-full" "The connection table is full.";
     HalfOpenLimit "half-open-limit" "The peer has too many half-open connections.";
     NoTarget "no-target" "No target can be selected.";
+    NoListener "no-listener" "No target listens on the port; the peer was refused as by any host, within a rate.";
     Settling "settling" "The router is still gathering connections and windows after a restart.";
     UnknownConnection "unknown-connection" "No connection is known for this segment.";
     LinkForged "link-forged" "A link packet that did not come from its link, or makes no sense.";

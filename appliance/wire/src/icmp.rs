@@ -241,6 +241,8 @@ pub enum Complaint {
     Prohibited,
     /// The host does not answer.
     Unreachable,
+    /// Nobody listens on the port.
+    NoPort,
 }
 
 impl Complaint {
@@ -250,6 +252,7 @@ impl Complaint {
             Complaint::TimeExceeded => ([V4_TIME_EXCEEDED, 0], 0),
             Complaint::Prohibited => ([V4_UNREACHABLE, 13], 0),
             Complaint::Unreachable => ([V4_UNREACHABLE, 1], 0),
+            Complaint::NoPort => ([V4_UNREACHABLE, 3], 0),
         }
     }
 
@@ -259,6 +262,7 @@ impl Complaint {
             Complaint::TimeExceeded => ([V6_TIME_EXCEEDED, 0], 0),
             Complaint::Prohibited => ([V6_UNREACHABLE, 1], 0),
             Complaint::Unreachable => ([V6_UNREACHABLE, 3], 0),
+            Complaint::NoPort => ([V6_UNREACHABLE, 4], 0),
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod natt;
 pub mod nd;
 pub mod quoted;
 pub mod reassembly;
+pub mod refusal;
 pub mod tcp;
 pub mod udp;
 

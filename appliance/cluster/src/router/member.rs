@@ -44,6 +44,25 @@ pub(super) enum What {
     RemoveSa(SaId),
 }
 
+/// On which ports of a VIP a node listens, as it told: ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listened {
+    /// TCP.
+    pub tcp: Vec<u16>,
+    /// UDP: a socket is bound.
+    pub udp: Vec<u16>,
+}
+
+impl Listened {
+    pub(super) fn new(mut tcp: Vec<u16>, mut udp: Vec<u16>) -> Self {
+        for ports in [&mut tcp, &mut udp] {
+            ports.sort_unstable();
+            ports.dedup();
+        }
+        Self { tcp, udp }
+    }
+}
+
 /// A request that was not confirmed.
 #[derive(Debug, Clone)]
 pub(super) struct Outstanding {
@@ -68,7 +87,7 @@ pub(super) struct Member {
     /// When to ask again for what failed.
     pub retry_at: Option<u64>,
     /// Ports with a listener, once told.
-    pub listening: BTreeMap<VipId, BTreeSet<u16>>,
+    pub listening: BTreeMap<VipId, Listened>,
     /// For which VIPs it wants no new connections.
     pub draining: Drained,
     /// For which VIPs it gets none by order of this router's operator, until that is taken back.

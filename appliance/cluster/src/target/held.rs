@@ -99,6 +99,7 @@ impl TargetCluster {
             self.sas.remove(sa);
             self.leases.remove(*sa);
         }
+        self.listening.remove(&vip);
         if self.vips.remove(&vip).is_none() && gone.is_empty() {
             return self.ack(request, None);
         }

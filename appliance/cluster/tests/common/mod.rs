@@ -335,6 +335,13 @@ impl World {
                     let result = if failed { Err("the table is full".to_owned()) } else { Ok(()) };
                     self.targets.get_mut(node).unwrap().core_done(request, result);
                 }
+                // Its host is looked at for the VIP from then on.
+                if let Some((_, TargetOutput::InstallVip { vip, .. })) = self.target_log.last() {
+                    let (vip, target) = (vip.vip, self.targets.get_mut(node).unwrap());
+                    if target.listens(vip).is_none() {
+                        target.listening(vip, vec![80], Vec::new());
+                    }
+                }
             }
             output => self.target_log.push((node.clone(), output)),
         }

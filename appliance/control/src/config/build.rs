@@ -29,6 +29,7 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
         status_socket: value(draft.node.status_socket).unwrap_or_else(|| format!("/run/phalanx/{name}.sock").into()),
         state_dir: value(draft.node.state_dir).unwrap_or_else(|| format!("/var/lib/phalanx/{name}").into()),
         metrics: draft.node.metrics.map(|m| m.value),
+        load_file: value(draft.node.load_file),
         name,
     };
     let c = draft.cluster;

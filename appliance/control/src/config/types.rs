@@ -44,6 +44,8 @@ pub struct Node {
     pub state_dir: PathBuf,
     /// Where metrics are served over TCP; `None`: only on the status socket.
     pub metrics: Option<SocketAddr>,
+    /// Where somebody else writes this node's load as a target, 0 to 1000; none: it is measured.
+    pub load_file: Option<PathBuf>,
 }
 
 /// `[cluster]`
@@ -283,6 +285,8 @@ pub enum Select {
     RoundRobin,
     /// The one with the fewest connections.
     LeastConnections,
+    /// In proportion to what their load leaves.
+    Load,
 }
 
 /// `[[sa]]`: one tunnel, an SA for each direction.

@@ -11,6 +11,7 @@
 
 mod record;
 mod rules;
+pub mod sock_diag;
 mod tools;
 
 pub use tools::HostError;

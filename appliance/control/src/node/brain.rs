@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 use super::books::{FilterBook, SaBook};
 use super::cores::{Cores, Finished, Purpose};
 use super::dumps::Dumps;
+use super::listeners::Loads;
+use super::lookout::{Lookout, Seen};
 use super::plan::Numbering;
 use super::reload::Wanted;
 use super::tap::Tap;
@@ -69,6 +71,8 @@ pub enum Input {
     Remembered(SaId, Result<SaPair, CouplingError>),
     /// SIGHUP.
     Reload,
+    /// The lookout saw something on this host.
+    Seen(Seen),
     /// Somebody asks or orders over the status socket.
     Request(Request),
     /// Who traced has seen enough, or is gone.
@@ -151,6 +155,9 @@ pub struct Brain {
     /// Per router: when a message of its session last came.
     pub(super) heard: BTreeMap<NodeName, Instant>,
     pub(super) absent: BTreeMap<TargetId, Absent>,
+    /// Looks at this host, where it is a target.
+    pub(super) lookout: Option<Lookout>,
+    pub(super) loads: Loads,
     pub(super) wanted: Wanted,
     pub(super) warnings: Vec<String>,
     pub(super) coupling: String,
@@ -201,6 +208,7 @@ impl Brain {
             Input::Burned(_, Ok(_)) => {}
             Input::Remembered(sa, pair) => self.remembered(sa, pair),
             Input::Reload => self.reload().log(),
+            Input::Seen(seen) => self.seen(seen),
             Input::Request(Request::Query(query)) => self.query(query),
             Input::Request(Request::Demand(demand)) => self.act(demand),
             Input::Request(Request::Trace(request)) => self.trace(request),
@@ -222,6 +230,7 @@ impl Brain {
             self.tell_drops();
         }
         self.look_for_absent();
+        self.step_loads();
         if let Some(router) = &mut self.router {
             router.tick(now);
         }
@@ -348,7 +357,7 @@ impl Brain {
                 link: self.way_to(id, core)?,
                 eligible: eligible.contains(&id),
                 draining: router.drains(id, vip),
-                weight: 1,
+                weight: self.weight(vip, id),
             })
         };
         entries.filter_map(entry).collect()

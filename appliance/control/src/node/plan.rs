@@ -175,6 +175,7 @@ pub fn policy(vip: &config::Vip) -> Policy {
     match vip.select {
         config::Select::RoundRobin => Policy::RoundRobin,
         config::Select::LeastConnections => Policy::LeastConnections,
+        config::Select::Load => Policy::Load,
     }
 }
 

@@ -51,6 +51,7 @@ impl Brain {
         let commands = self.cores.all().into_iter().map(|core| (core, Command::RemoveVip(vip))).collect();
         self.vips.remove(&vip);
         self.rules_are_stale();
+        self.look_for_vips();
         self.submit(Purpose::Nobody("the end of a VIP"), commands);
     }
 
@@ -82,6 +83,8 @@ impl Brain {
             RouterOutput::TargetUp { target } => self.target_up(target),
             RouterOutput::TargetDown { target, reason } => self.target_down(target, &reason),
             RouterOutput::EligibleChanged(vip) => self.set_targets(vip),
+            RouterOutput::Listens { node, vip } => self.log_listeners(&node, vip),
+            RouterOutput::Loaded { node, permille } => self.loads.report(node, permille),
             RouterOutput::RestoreConnections(all) => all.iter().for_each(|c| self.restore(c)),
             RouterOutput::MergeWindows(records) => {
                 for record in records {
@@ -299,7 +302,9 @@ impl Brain {
     pub(super) fn set_targets(&mut self, vip: VipId) {
         let Some(configured) = self.configured(vip) else { return };
         let policy = plan::policy(configured);
-        match TargetSet::new(self.target_entries(vip), policy, &self.rules(vip)) {
+        let entries = self.target_entries(vip);
+        let listeners = self.listeners(vip, &entries);
+        match TargetSet::new(entries, policy, &self.rules(vip)).map(|set| set.with_listeners(listeners)) {
             Ok(set) => self.tell_router(Command::SetTargets(vip, Box::new(set))),
             Err(error) => self.warn(format!("VIP {}: {error}", self.vip_name(vip))),
         }

@@ -20,6 +20,8 @@ use super::books::{FilterBook, SaBook};
 use super::brain::{Brain, Input, Phase, Ways};
 use super::cores::Cores;
 use super::dumps::Dumps;
+use super::listeners::Loads;
+use super::lookout::{Lookout, View};
 use super::plan::{self, Numbering};
 use super::reload::Wanted;
 use super::tap::Tap;
@@ -70,6 +72,8 @@ pub(super) async fn node(
         drops_told: Instant::now(),
         heard: BTreeMap::new(),
         absent: BTreeMap::new(),
+        lookout: None,
+        loads: Loads::default(),
         wanted: Wanted::default(),
         warnings: dataplane.warning().map(ToOwned::to_owned).into_iter().collect(),
         phase: Phase::Starting,
@@ -82,6 +86,7 @@ pub(super) async fn node(
     for warning in &brain.warnings {
         tracing::warn!("{warning}");
     }
+    brain.look_out()?;
     brain.become_target();
     brain.become_router(pairs)?;
     serve_targets(&mut brain, inputs.clone()).await?;
@@ -132,6 +137,22 @@ impl Brain {
         if self.serves_itself() {
             self.obey(self.config.node.name.as_str().into());
         }
+    }
+
+    /// Begins to look at this host, if it can be a target.
+    fn look_out(&mut self) -> Result<(), NodeError> {
+        let (config, targets) = (&self.config, self.cores.targets());
+        let tap = config.ports.iter().find(|p| p.role == PortRole::Application).and_then(|p| p.device.netdev());
+        let view = View {
+            tap: tap.map(ToOwned::to_owned),
+            polled: config.cores.iter().map(|core| core.cpu).collect(),
+            cores: self.stats.iter().filter(|(id, _)| targets.contains(id)).map(|(_, stats)| stats.clone()).collect(),
+            load_file: config.node.load_file.clone(),
+        };
+        if !targets.is_empty() {
+            self.lookout = Some(Lookout::start(view, self.inputs.clone())?);
+        }
+        Ok(())
     }
 
     /// Whether a VIP of ours has this node among its targets.

@@ -6,6 +6,7 @@ use phalanx_wire::{CoreId, VipId};
 
 use super::brain::Brain;
 use super::dumps::Rows;
+use super::listeners::in_words;
 use crate::status::model::TargetRow;
 
 impl Brain {
@@ -35,6 +36,12 @@ impl Brain {
                 ready: !drains && wanted.all(|(_, entry)| entry.eligible),
                 vips: all.iter().map(|(vip, _)| self.vip_name(*vip)).collect(),
                 draining: all.iter().filter(|(_, entry)| entry.draining).map(|(vip, _)| self.vip_name(*vip)).collect(),
+                listening: match member.targets.first() {
+                    Some(target) => self.listening_in_words(*target, all.iter().map(|(vip, _)| *vip)),
+                    None => Vec::new(),
+                },
+                load: self.loads.of(&member.node).0,
+                weights: all.iter().map(|(_, entry)| entry.weight).collect(),
                 connections: rows.routed.iter().filter(mine).count() as u64,
                 packets: router.used_by(&member.node).packets,
                 bytes: router.used_by(&member.node).bytes,
@@ -62,6 +69,9 @@ impl Brain {
             ready: target.attached() && *target.draining() != Drained::All,
             vips: vips.iter().map(|vip| self.vip_name(*vip)).collect(),
             draining: draining.map(|vip| self.vip_name(*vip)).collect(),
+            listening: vips.iter().filter_map(|vip| self.own_listeners(target, *vip)).collect(),
+            load: None,
+            weights: Vec::new(),
             connections: rows.tracked.iter().filter(|(_, c)| vips.contains(&c.vip)).count() as u64,
             packets: 0,
             bytes: 0,
@@ -70,5 +80,9 @@ impl Brain {
             last_seen_ms: self.heard.get(router).map(|at| at.elapsed().as_millis() as u64),
             link: router.to_owned(),
         }
+    }
+
+    fn own_listeners(&self, target: &TargetCluster, vip: VipId) -> Option<String> {
+        Some(format!("{}: {}", self.vip_name(vip), in_words(&target.listens(vip)?.0)))
     }
 }

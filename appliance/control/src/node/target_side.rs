@@ -144,6 +144,7 @@ impl Brain {
             self.vips.insert(def.vip, VipState { entry, router: Some(router.clone()), settled: true });
             self.rules_are_stale();
         }
+        self.look_for_vips();
         self.submit(purpose, commands);
     }
 
@@ -160,6 +161,7 @@ impl Brain {
             self.on_tap(state.entry.address, false);
             commands.extend(self.cores.all().into_iter().map(|core| (core, Command::RemoveVip(vip))));
         }
+        self.look_for_vips();
         self.submit(Purpose::Target(router.clone(), request), commands);
     }
 

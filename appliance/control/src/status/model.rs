@@ -296,6 +296,12 @@ pub struct TargetRow {
     pub vips: Vec<String>,
     /// Those of them for which it gets no new connections.
     pub draining: Vec<String>,
+    /// On which TCP ports it listens, by VIP, as `web: 80,8000-8999`; a VIP of which it did not tell yet is not there.
+    pub listening: Vec<String>,
+    /// The load that it reported last, in permille.
+    pub load: Option<u16>,
+    /// Its share of new connections beside the other targets', for each of `vips`.
+    pub weights: Vec<u16>,
     /// Connections it has.
     pub connections: u64,
     /// Packets it protected or verified, as far as reported to this boot of the router.

@@ -4,6 +4,7 @@ mod filtering;
 mod fragments;
 mod inbound;
 mod links;
+mod listeners;
 mod many;
 mod modes;
 mod mtu;

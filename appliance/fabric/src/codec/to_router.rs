@@ -45,6 +45,7 @@ fn kind_name(kind: &Kind) -> &'static str {
         Kind::PeerMoved(_) => "PeerMoved",
         Kind::Dropped(_) => "Dropped",
         Kind::Beat(_) => "Beat",
+        Kind::Load(_) => "Load",
     }
 }
 
@@ -64,9 +65,12 @@ fn parse(kind: Kind) -> Part<ToRouter> {
             closed: list(m.closed, LIST_MAX, "closed", connection)?,
             windows: list(m.windows, WINDOWS_MAX, "windows", sa_window)?,
         }),
-        Kind::Listening(m) => {
-            ToRouter::Listening { vip: vip(m.vip)?, ports: list(m.ports, LIST_MAX, "ports", |p| small(p, "port"))? }
-        }
+        Kind::Listening(m) => ToRouter::Listening {
+            vip: vip(m.vip)?,
+            ports: list(m.ports, LIST_MAX, "ports", |p| small(p, "port"))?,
+            udp: list(m.udp_ports, LIST_MAX, "ports", |p| small(p, "port"))?,
+        },
+        Kind::Load(m) => ToRouter::Load(small(m.permille, "load")?),
         Kind::Draining(m) => ToRouter::Draining(match list(m.vips, LIST_MAX, "vips", vip)? {
             vips if vips.is_empty() && m.nothing => Drained::Nothing,
             vips if vips.is_empty() => Drained::All,
@@ -142,11 +146,13 @@ fn build(message: &ToRouter) -> Part<Kind> {
             Kind::Report(proto::Report { uses: reports.iter().map(from_sa_use).collect() })
         }
         ToRouter::Notice(m) => Kind::Notice(from_notice(m)?),
-        ToRouter::Listening { vip: VipId(vip), ports } => {
+        ToRouter::Listening { vip: VipId(vip), ports, udp } => {
             limit(ports, LIST_MAX, "ports")?;
-            let ports = ports.iter().map(|p| u32::from(*p)).collect();
-            Kind::Listening(proto::Listening { vip: u32::from(*vip), ports })
+            limit(udp, LIST_MAX, "ports")?;
+            let [ports, udp_ports] = [ports, udp].map(|ports| ports.iter().map(|p| u32::from(*p)).collect());
+            Kind::Listening(proto::Listening { vip: u32::from(*vip), ports, udp_ports })
         }
+        ToRouter::Load(permille) => Kind::Load(proto::Load { permille: (*permille).into() }),
         ToRouter::Draining(drained) => {
             let vips = if let Drained::Vips(vips) = drained { &vips[..] } else { &[] };
             limit(vips, LIST_MAX, "vips")?;

@@ -26,7 +26,12 @@ pub fn to_router() -> impl Strategy<Value = ToRouter> {
         lease_request().prop_map(ToRouter::LeaseRequest),
         vec(report(), 0..4).prop_map(ToRouter::Report),
         notice().prop_map(ToRouter::Notice),
-        (vip(), vec(any::<u16>(), 0..5)).prop_map(|(vip, ports)| ToRouter::Listening { vip, ports }),
+        (vip(), vec(any::<u16>(), 0..5), vec(any::<u16>(), 0..5)).prop_map(|(vip, ports, udp)| ToRouter::Listening {
+            vip,
+            ports,
+            udp
+        }),
+        any::<u16>().prop_map(ToRouter::Load),
         prop_oneof![Just(Drained::Nothing), Just(Drained::All), vec(vip(), 1..5).prop_map(Drained::Vips),]
             .prop_map(ToRouter::Draining),
         (any::<u64>(), peer_end(), any::<u64>()).prop_map(|(sa, remote, number)| ToRouter::PeerMoved(PeerAt {

@@ -12,6 +12,7 @@ pub(in crate::config) struct NodeDraft {
     pub status_socket: Option<At<PathBuf>>,
     pub state_dir: Option<At<PathBuf>>,
     pub metrics: Option<At<SocketAddr>>,
+    pub load_file: Option<At<PathBuf>>,
 }
 
 impl NodeDraft {
@@ -21,6 +22,7 @@ impl NodeDraft {
             status_socket: path(&mut f, "status_socket", folder),
             state_dir: path(&mut f, "state_dir", folder),
             metrics: f.parsed("metrics"),
+            load_file: path(&mut f, "load_file", folder),
         };
         // `sockaddr_un` holds 108 bytes, the terminating zero among them.
         if let Some(socket) = &draft.status_socket

@@ -48,7 +48,11 @@ pub(in crate::config) enum TargetsDraft {
 impl VipDraft {
     pub fn read(mut f: Fields<'_, '_>) -> VipDraft {
         let movables = [("no", Movable::No), ("immediately", Movable::Immediately), ("when-idle", Movable::WhenIdle)];
-        let selects = [("round-robin", Select::RoundRobin), ("least-connections", Select::LeastConnections)];
+        let selects = [
+            ("round-robin", Select::RoundRobin),
+            ("least-connections", Select::LeastConnections),
+            ("load", Select::Load),
+        ];
         let draft = VipDraft {
             name: f.required_parsed::<Name>("name").map(|n| n.map(|n| n.0)),
             id: f.optional("id"),
