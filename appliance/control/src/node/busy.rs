@@ -86,7 +86,9 @@ fn clocks(stats: &CoreStats) -> (u64, u64) {
 
 /// Busy and total ticks of the CPUs that no loop polls, from `/proc/stat` (proc_stat(5)); of all where every one is polled.
 fn cpus(stat: &str, polled: &[u32]) -> Option<(u64, u64)> {
+    // The first line, of all together, has no number.
     let lines = stat.lines().filter_map(|line| line.strip_prefix("cpu"));
+    let lines = lines.filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
     let cpu = |line: &str| {
         let mut fields = line.split_whitespace();
         let number = fields.next()?.parse::<u32>().ok()?;
