@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
 fn read(data: &[u8]) {
     let Ok(mut reader) = capture::Reader::new(data.take(1 << 20)) else { return };
     let mut bytes = 0;
-    while let Ok(Some(packet)) = reader.next() {
+    while let Ok(Some(packet)) = reader.packet() {
         bytes += packet.bytes.len();
         assert!(bytes <= data.len(), "more was read than there is");
     }

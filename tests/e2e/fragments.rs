@@ -40,7 +40,7 @@ fn fragment(source: [u8; 4], id: u16, offset: u16, more: bool, len: usize) -> Ve
     let mut frame = Vec::with_capacity(34 + len);
     frame.extend(network_mac("r"));
     frame.extend(ATTACKER);
-    let word = u16::from(more) << 13 | offset / 8;
+    let word = (u16::from(more) << 13) | (offset / 8);
     let ([a, b], [c, d]) = (id.to_be_bytes(), word.to_be_bytes());
     frame.extend([8, 0, 0x45, 0, 0, 0, a, b, c, d, 64, 50, 0, 0]);
     frame.extend(source);

@@ -8,4 +8,5 @@ pub mod config;
 pub mod explain;
 pub mod host;
 pub mod node;
+mod pcapng;
 pub mod status;

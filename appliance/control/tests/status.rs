@@ -2,8 +2,8 @@
 
 use phalanx_control::status::model::{DropRow, Status};
 use phalanx_control::status::{
-    Action, Answer, ClientError, Done, OneTarget, Request, Server, StatusError, Trace, What, channel, fetch, order,
-    stream,
+    Action, Answer, CAPTURE_PATH, Capture, ClientError, Done, OneTarget, Request, Server, StatusError, Trace, What,
+    channel, chunks, fetch, order, stream,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -25,6 +25,11 @@ async fn core(mut questions: mpsc::Receiver<Request>) {
                     _ => Err("name a target".to_owned()),
                 };
                 let _ = demand.reply.send(done);
+                continue;
+            }
+            Request::Capture(request) => {
+                let _ = request.reply.send(request.capture.check());
+                let _ = request.pieces.send(vec![b'\n', 0, 255]).await;
                 continue;
             }
             Request::Trace(request) => {
@@ -140,6 +145,23 @@ async fn a_trace_is_a_stream_of_lines_and_a_refusal_comes_before_it() {
     assert_eq!(refused.to_string(), "the node refuses: too many");
     let nonsense = stream(&path, "/v1/trace", b"{".to_vec(), |_| unreachable!()).await.unwrap_err();
     assert!(nonsense.to_string().contains("no trace"), "{nonsense}");
+}
+
+#[tokio::test]
+async fn a_capture_is_a_stream_of_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r1.sock");
+    let _server = start(&path).await;
+    let capture = |snaplen| serde_json::to_vec(&Capture { snaplen, ..Capture::default() }).unwrap();
+    let mut bytes = Vec::new();
+    let take = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        std::ops::ControlFlow::Continue(())
+    };
+    chunks(&path, CAPTURE_PATH, capture(96), take).await.unwrap();
+    assert_eq!(bytes, [b'\n', 0, 255]);
+    let refused = chunks(&path, CAPTURE_PATH, capture(0), |_| unreachable!()).await.unwrap_err();
+    assert_eq!(refused.to_string(), "the node refuses: 1 to 65535 bytes of a packet are kept");
 }
 
 #[tokio::test]

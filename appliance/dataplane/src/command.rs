@@ -11,6 +11,7 @@ use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, WindowSnapshot};
 use phalanx_steering::{Candidate, ConnKey, Cursor, Distribution, Listeners, Policy, PortRule, SteeringError};
 use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
 
+use crate::capture::Tap;
 use crate::watcher::Watch;
 
 /// A command with the number its [`Event::Done`] answers to.
@@ -90,6 +91,8 @@ pub enum Command {
     Dump(Box<DumpRequest>),
     /// Watches packets from now on, instead of those before; or none any more.
     Watch(Option<Watch>),
+    /// Copies what the core sees from now on, instead of a capture before; or nothing any more.
+    Capture(Option<Tap>),
     /// Calls a function on the core's thread: how a test puts a watch on it. It must not wait.
     Call(fn()),
     /// Ends the loop after what is under way was sent. No [`Event::Done`].
@@ -323,6 +326,7 @@ pub enum Trash {
     Filters(Box<FilterTable>),
     Targets(Box<TargetSet>),
     Window(Box<WindowSnapshot>),
+    Tap(Tap),
 }
 
 /// A piece of a core's tables, filled by the core into memory of control. Until it is [`complete`](Self::complete),

@@ -8,6 +8,7 @@ use dpdk_ffi::ring::{Multi, RingReceiver, RingSender};
 use dpdk_ffi::{Burst, Mbuf, Mempool, RxQueue, TxQueue};
 use phalanx_wire::{Buffer, DropReason, NoRoom};
 
+use crate::capture::{Place, Tap};
 use crate::clock::Now;
 use crate::command::{Command, Order};
 use crate::config::{Idle, PortRole};
@@ -15,7 +16,7 @@ use crate::engine::Engine;
 use crate::laps::Step;
 use crate::notes::Fact;
 use crate::outbox::QUEUE;
-use crate::packet::{BURST, Marked, Source};
+use crate::packet::{BURST, Marked, Parcel, Source};
 use crate::stats::CoreStats;
 
 /// Commands carried out in one round.
@@ -125,6 +126,7 @@ impl Core {
             self.engine.out.laps.burst_begins();
             burst.iter().for_each(Mbuf::prefetch);
             self.watch(index, &mut burst);
+            capture(&self.engine.out.tap, Place::Received(index), &burst, 0);
             let bytes: usize = burst.iter().map(Mbuf::len).sum();
             self.stats.ports[index].rx.add(count as u64);
             self.stats.ports[index].rx_bytes.add(bytes as u64);
@@ -188,6 +190,7 @@ impl Core {
                 bytes += frame.len();
                 let _ = burst.push(frame); // as long as the queue it comes from
             }
+            capture(&self.engine.out.tap, Place::Sent(port.index), &burst, 0);
             let attempts = (0..ATTEMPTS).map(|_| if burst.is_empty() { 0 } else { port.tx.tx_burst(&mut burst) });
             let sent: usize = attempts.sum();
             let left: usize = burst.iter().map(Mbuf::len).sum();
@@ -195,6 +198,7 @@ impl Core {
             stats.tx.add(sent as u64);
             stats.tx_bytes.add((bytes - left) as u64);
             stats.tx_full.add(burst.len() as u64);
+            capture(&self.engine.out.tap, Place::Dropped(DropReason::QueueFull), &burst, 0);
             self.stats.dropped(DropReason::QueueFull, burst.len() as u64);
         }
         for (ring, parcels) in self.rings.iter_mut().zip(&mut self.engine.out.parcels) {
@@ -207,6 +211,7 @@ impl Core {
                 let _ = burst.push(parcel); // as long as the queue it comes from
             }
             ring.enqueue_burst(&mut burst);
+            capture(&self.engine.out.tap, Place::Dropped(DropReason::QueueFull), &burst, Parcel::LEN);
             self.stats.dropped(DropReason::QueueFull, burst.len() as u64);
         }
         self.engine.out.lap(Step::Tx, handed);
@@ -243,6 +248,14 @@ impl Marked for Packet {
     #[inline]
     fn set_mark(&mut self, mark: u32) {
         self.0.set_user(mark);
+    }
+}
+
+/// Copies what is in a burst behind `skip` bytes, if somebody captures.
+#[inline]
+fn capture<const N: usize>(tap: &Option<Tap>, place: Place, burst: &Burst<N>, skip: usize) {
+    if let Some(tap) = tap {
+        burst.iter().for_each(|mbuf| tap.take(place, mbuf.data().get(skip..).unwrap_or_default()));
     }
 }
 

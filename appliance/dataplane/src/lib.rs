@@ -17,6 +17,7 @@
 mod ahead;
 mod bucket;
 mod buckets;
+mod capture;
 mod clock;
 pub mod command;
 pub mod config;
@@ -58,6 +59,7 @@ mod watcher;
 mod world;
 
 pub use buckets::{Bucket, Buckets};
+pub use capture::{Film, Place, Shot, Tap};
 pub use command::{Command, Event, Trash};
 pub use config::DataplaneConfig;
 pub use dataplane::{CommandSender, Dataplane, DataplaneError, EventReceiver};

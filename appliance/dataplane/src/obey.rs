@@ -51,6 +51,12 @@ impl<S: Source> Engine<S> {
                 self.watcher = watch.map(|watch| Watcher::new(watch, self.me));
                 Some(Ok(Outcome::Applied))
             }
+            Command::Capture(tap) => {
+                if let Some(old) = std::mem::replace(&mut self.out.tap, tap) {
+                    self.trash(Trash::Tap(old));
+                }
+                Some(Ok(Outcome::Applied))
+            }
             Command::Call(function) => {
                 function();
                 Some(Ok(Outcome::Applied))

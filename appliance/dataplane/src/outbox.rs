@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use phalanx_wire::{Buffer, DropReason};
 
+use crate::capture::{Place, Tap};
 use crate::laps::{Laps, Step};
 use crate::notes::{Fact, Notes};
 use crate::packet::{BURST, Marked, Parcel};
@@ -20,13 +21,22 @@ pub(crate) struct Outbox<P> {
     pub(crate) parcels: Box<[ArrayVec<P, QUEUE>]>,
     pub(crate) stats: Arc<CoreStats>,
     pub(crate) notes: Notes,
+    /// Somebody captures.
+    pub(crate) tap: Option<Tap>,
     pub(crate) laps: Laps,
 }
 
 impl<P: Buffer + Marked> Outbox<P> {
     pub(crate) fn new(ports: usize, cores: usize, stats: Arc<CoreStats>) -> Outbox<P> {
         let queues = |n| (0..n).map(|_| ArrayVec::new()).collect();
-        Outbox { frames: queues(ports), parcels: queues(cores), stats, notes: Notes::nobody(), laps: Laps::new() }
+        Outbox {
+            frames: queues(ports),
+            parcels: queues(cores),
+            stats,
+            notes: Notes::nobody(),
+            tap: None,
+            laps: Laps::new(),
+        }
     }
 
     /// Writes down what happens to watched packets.
@@ -67,6 +77,9 @@ impl<P: Buffer + Marked> Outbox<P> {
     #[inline]
     pub(crate) fn drop(&self, packet: P, reason: DropReason) {
         self.note(&packet, || Fact::Dropped(reason));
+        if let Some(tap) = &self.tap {
+            tap.take(Place::Dropped(reason), packet.bytes());
+        }
         drop(packet);
         self.stats.dropped(reason, 1);
     }

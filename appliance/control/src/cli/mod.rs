@@ -1,6 +1,7 @@
 //! The `phalanx` command.
 
 mod ask;
+mod capture;
 mod explain;
 mod measured;
 mod node;
@@ -76,6 +77,8 @@ enum Command {
     Reload(Ask),
     /// The next packets that match, each with its decisions
     Trace(trace::Which),
+    /// What cores receive, send and drop, before and after IPsec, as pcapng: plaintext
+    Capture(capture::How),
     /// What the node does right now: rates, drawn anew every second
     Top(top::How),
     /// The store in which a router keeps what must survive it
@@ -256,6 +259,7 @@ fn dispatch(command: Command, version: &'static str) -> Outcome {
         Command::Runtime(how) => ask::ask(What::Runtime, &how),
         Command::Latency(how) => ask::ask(What::Latency, &how),
         Command::Trace(which) => trace::run(&which),
+        Command::Capture(how) => capture::run(&how),
         Command::Top(how) => top::run(&how),
         Command::Store { action: Store::Create { config } } => node::create_store(&config),
         Command::Pki { action } => pki::run(action),
@@ -315,6 +319,10 @@ mod tests {
         assert!(matches!(parse("phalanx trace --count 3 --dropped=replay --spi 0x1001"), Ok(Command::Trace(_))));
         assert!(matches!(parse("phalanx trace --dropped --local 10.77.0.100:80"), Ok(Command::Trace(_))));
         assert!(parse("phalanx trace --count 0").is_err());
+        let capture = "phalanx capture --core 0 --port net --count 9 --snaplen 96 -w a.pcapng";
+        assert!(matches!(parse(capture), Ok(Command::Capture(_))));
+        assert!(matches!(parse("phalanx capture -w -"), Ok(Command::Capture(_))));
+        assert!(parse("phalanx capture").is_err() && parse("phalanx capture -w - --snaplen 0").is_err());
         assert!(matches!(parse("phalanx runtime --all"), Ok(Command::Runtime(Ask { all: true, .. }))));
         assert!(matches!(parse("phalanx latency --json"), Ok(Command::Latency(Ask { json: true, .. }))));
         assert!(matches!(parse("phalanx top --json --count 2"), Ok(Command::Top(_))));

@@ -117,7 +117,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// The file is damaged or cut off, or an interface has a link that is not understood.
-    pub fn next(&mut self) -> Result<Option<Packet>, CaptureError> {
+    pub fn packet(&mut self) -> Result<Option<Packet>, CaptureError> {
         let packet = match &mut self.inner {
             Inner::Pcap(reader, link) => next_of_pcap(reader, *link),
             Inner::Ng(reader) => next_of_ng(reader),
@@ -266,12 +266,12 @@ mod tests {
             writer.finish().unwrap();
             let mut reader = Reader::new(File::open(&path).unwrap()).unwrap();
             assert_eq!(reader.link(), Some(link));
-            let packet = reader.next().unwrap().unwrap();
+            let packet = reader.packet().unwrap().unwrap();
             assert_eq!((packet.time, packet.link, &packet.bytes[..]), (Duration::new(7, 8), link, bytes));
-            assert!(reader.next().unwrap().is_none());
+            assert!(reader.packet().unwrap().is_none());
             let whole = std::fs::read(&path).unwrap();
             let mut cut = Reader::new(&whole[..whole.len() - 1]).unwrap();
-            assert!(cut.next().unwrap_err().to_string().starts_with("packet 1: the file ends"));
+            assert!(cut.packet().unwrap_err().to_string().starts_with("packet 1: the file ends"));
         }
     }
 

@@ -122,7 +122,7 @@ pub fn explain<R: Read>(
         explainer.begin_out(link)?;
     }
     loop {
-        match reader.next() {
+        match reader.packet() {
             Ok(Some(packet)) => explainer.take(&packet, lines)?,
             Ok(None) => break,
             Err(error) => {

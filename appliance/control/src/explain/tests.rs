@@ -113,7 +113,7 @@ fn told(config: &Config, role: Role, packets: &[Vec<u8>]) -> (Vec<Value>, Vec<Ve
     let options = Options { role, out: Some(&out), first_seq: 7 };
     explain(config, std::fs::File::open(&into).unwrap(), &options, &mut lines).unwrap();
     let mut reader = Reader::new(std::fs::File::open(&out).unwrap()).unwrap();
-    let came_out = std::iter::from_fn(|| reader.next().unwrap()).map(|packet| packet.bytes).collect();
+    let came_out = std::iter::from_fn(|| reader.packet().unwrap()).map(|packet| packet.bytes).collect();
     (String::from_utf8(lines).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect(), came_out)
 }
 

@@ -77,6 +77,8 @@ pub enum Input {
     Request(Request),
     /// Who traced has seen enough, or is gone.
     TraceOver,
+    /// The same of who captured.
+    CaptureOver,
     /// SIGTERM or SIGINT.
     Shutdown,
 }
@@ -164,6 +166,8 @@ pub struct Brain {
     pub(super) version: &'static str,
     pub(super) phase: Phase,
     pub(super) watching: super::watching::Watching,
+    /// Somebody captures.
+    pub(super) capturing: bool,
     pub(super) courier: super::start::Courier,
     pub(super) dataplane: Dataplane,
 }
@@ -213,6 +217,8 @@ impl Brain {
             Input::Request(Request::Demand(demand)) => self.act(demand),
             Input::Request(Request::Trace(request)) => self.trace(request),
             Input::TraceOver => self.trace_over(),
+            Input::Request(Request::Capture(request)) => self.capture(request),
+            Input::CaptureOver => self.capture_over(),
             Input::Shutdown => return true,
         }
         self.settle();

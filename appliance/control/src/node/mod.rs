@@ -10,6 +10,7 @@ mod answers;
 pub(crate) mod books;
 mod brain;
 mod busy;
+mod capturing;
 mod core_events;
 mod cores;
 pub(crate) mod distribution;

@@ -78,6 +78,7 @@ pub(super) async fn node(
         warnings: dataplane.warning().map(ToOwned::to_owned).into_iter().collect(),
         phase: Phase::Starting,
         watching: Default::default(),
+        capturing: false,
         courier: Courier::start(dataplane.events(), inputs.clone())?,
         dataplane,
         numbering,

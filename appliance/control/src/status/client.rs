@@ -6,6 +6,7 @@ use hyper::body::Bytes;
 use hyper::http::request::Builder;
 use hyper_util::rt::TokioIo;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -57,6 +58,28 @@ pub async fn order(socket: &Path, action: &Action) -> Result<Vec<u8>, ClientErro
 /// # Errors
 /// There is no node, or it refuses, or it is gone in the middle.
 pub async fn stream(socket: &Path, path: &str, body: Vec<u8>, mut each: impl FnMut(&[u8])) -> Result<(), ClientError> {
+    let mut rest = Vec::new();
+    let lines = |data: &[u8]| {
+        rest.extend_from_slice(data);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            each(&rest[..end]);
+            rest.drain(..=end);
+        }
+        ControlFlow::Continue(())
+    };
+    chunks(socket, path, body, lines).await
+}
+
+/// Asks the node at `socket` for a stream of bytes, and gives each piece to `each` until there are no more, or it wants none.
+///
+/// # Errors
+/// There is no node, or it refuses, or it is gone in the middle.
+pub async fn chunks(
+    socket: &Path,
+    path: &str,
+    body: Vec<u8>,
+    mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<(), ClientError> {
     let broken = |why: String| ClientError::Broken { path: socket.to_owned(), why };
     let (mut sender, driver) = connect(socket).await?;
     let request = hyper::Request::post(path).header("host", "phalanx").body(Full::new(Bytes::from(body)));
@@ -69,13 +92,10 @@ pub async fn stream(socket: &Path, path: &str, body: Vec<u8>, mut each: impl FnM
         let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| broken(e.to_string()))?;
         return Err(ClientError::Refused(reason(&body.to_bytes(), status.as_u16())));
     }
-    let mut rest = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| broken(e.to_string()))?;
-        rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            each(&rest[..end]);
-            rest.drain(..=end);
+        if frame.data_ref().is_some_and(|data| each(data).is_break()) {
+            break;
         }
     }
     driver.abort();

@@ -5,6 +5,7 @@
 //! What it can be told to do is an [`Action`].
 
 pub mod action;
+mod capture;
 mod client;
 pub mod figures;
 pub mod metrics;
@@ -14,7 +15,8 @@ mod server;
 mod trace;
 
 pub use action::{Action, Demand, Done, OneSa, OneTarget, OneVip};
-pub use client::{ClientError, fetch, order, stream};
+pub use capture::{Capture, CaptureRequest, LONGEST as LONGEST_COPY, PATH as CAPTURE_PATH, SNAPLEN};
+pub use client::{ClientError, chunks, fetch, order, stream};
 pub use metrics_port::MetricsPort;
 pub use server::{Server, StatusError};
 pub use trace::{Ends, MOST, Trace, TraceRequest};
@@ -147,6 +149,8 @@ pub enum Request {
     Demand(Demand),
     /// A wish for a stream of packets.
     Trace(TraceRequest),
+    /// A wish for a capture.
+    Capture(CaptureRequest),
 }
 
 /// How many of them may wait for the control core.

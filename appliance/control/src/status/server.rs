@@ -1,6 +1,8 @@
 //! The server's side of the socket. Everything is bounded: connections, sizes, times.
 
-use super::{Action, Answer, Demand, Query, Request, TraceRequest, What, action, metrics};
+use super::{
+    Action, Answer, CAPTURE_PATH, CaptureRequest, Demand, Query, Request, TraceRequest, What, action, metrics,
+};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
@@ -33,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_STREAM: Duration = Duration::from_secs(3700);
 /// Lines of a stream that wait to be fetched.
 const LINES: usize = 64;
+/// Pieces of a capture that wait to be fetched.
+const PIECES: usize = 8;
 /// For the control core to answer.
 const ANSWER: Duration = Duration::from_secs(3);
 
@@ -179,7 +183,9 @@ fn router(source: mpsc::Sender<Request>) -> Router {
     }
     let actions = post(act).layer(DefaultBodyLimit::max(LARGEST_REQUEST));
     let traces = post(trace).layer(DefaultBodyLimit::max(LARGEST_REQUEST));
-    router.route(action::PATH, actions).route("/v1/trace", traces).fallback(unknown).with_state(source)
+    let captures = post(capture).layer(DefaultBodyLimit::max(LARGEST_REQUEST));
+    let router = router.route(action::PATH, actions).route("/v1/trace", traces).route(CAPTURE_PATH, captures);
+    router.fallback(unknown).with_state(source)
 }
 
 /// Metrics and nothing else.
@@ -250,23 +256,53 @@ async fn trace(
     };
     let (lines, received) = mpsc::channel(LINES);
     let (reply, answer) = oneshot::channel();
+    if let Some(problem) = refusal(source, Request::Trace(TraceRequest { trace, lines, reply }), answer).await {
+        return problem;
+    }
+    streams.0.store(true, Ordering::Relaxed);
+    let line = |mut line: Vec<u8>| {
+        line.push(b'\n');
+        Ok::<_, std::convert::Infallible>(line)
+    };
+    let body = axum::body::Body::from_stream(ReceiverStream::new(received).map(line));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// A pcapng file as it grows; who goes away ends the capture.
+async fn capture(
+    State(source): State<mpsc::Sender<Request>>,
+    Extension(streams): Extension<Streams>,
+    body: Bytes,
+) -> Response {
+    let capture = match serde_json::from_slice(&body) {
+        Ok(capture) => capture,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("no capture: {error}")),
+    };
+    let (pieces, received) = mpsc::channel(PIECES);
+    let (reply, answer) = oneshot::channel();
+    if let Some(problem) = refusal(source, Request::Capture(CaptureRequest { capture, pieces, reply }), answer).await {
+        return problem;
+    }
+    streams.0.store(true, Ordering::Relaxed);
+    let body = axum::body::Body::from_stream(ReceiverStream::new(received).map(Ok::<_, std::convert::Infallible>));
+    ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
+}
+
+/// Why a stream does not begin, if it does not.
+async fn refusal(
+    source: mpsc::Sender<Request>,
+    request: Request,
+    answer: oneshot::Receiver<Result<(), String>>,
+) -> Option<Response> {
     let asked = async {
-        source.send(Request::Trace(TraceRequest { trace, lines, reply })).await.ok()?;
+        source.send(request).await.ok()?;
         answer.await.ok()
     };
     match tokio::time::timeout(ANSWER, asked).await {
-        Ok(Some(Ok(()))) => {
-            streams.0.store(true, Ordering::Relaxed);
-            let line = |mut line: Vec<u8>| {
-                line.push(b'\n');
-                Ok::<_, std::convert::Infallible>(line)
-            };
-            let body = axum::body::Body::from_stream(ReceiverStream::new(received).map(line));
-            ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
-        }
-        Ok(Some(Err(why))) => problem(StatusCode::CONFLICT, &why),
-        Ok(None) => nobody(),
-        Err(_) => late(),
+        Ok(Some(Ok(()))) => None,
+        Ok(Some(Err(why))) => Some(problem(StatusCode::CONFLICT, &why)),
+        Ok(None) => Some(nobody()),
+        Err(_) => Some(late()),
     }
 }
 

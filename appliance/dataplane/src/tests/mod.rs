@@ -1,5 +1,6 @@
 //! One core or several without a driver: frames in, frames out, events out; and a client with SAs of its own.
 
+mod capturing;
 mod filtering;
 mod fragments;
 mod inbound;
