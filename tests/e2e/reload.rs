@@ -52,7 +52,7 @@ protocol = "tcp"
     wait_until("pages come again", SOON, || page() == 0);
 
     bed.progress("a port of another MTU, a file with a mistake");
-    reload(&original.replace("mtu = 1500", "mtu = 1400"), "cannot change while the node runs: [[port]] net");
+    reload(&original.replace("mtu = 1600", "mtu = 1640"), "cannot change while the node runs: [[port]] link");
     assert_eq!(page(), 0);
     reload(&original.replace("[[vip]]", "[[vipp]]"), "the configuration was not reloaded");
     assert_eq!(page(), 0);
@@ -82,7 +82,8 @@ distribute = [{ ports = [80], targets = ["t1", "t2"] }]
     wait_until("the SA is back", SOON, || {
         bed.query("r", "sa").as_array().is_some_and(|all| all.iter().any(|sa| sa["window"] == 128))
     });
-    wait_until("pages come through it", Duration::from_secs(30), || page() == 0);
+    pass_the_ceiling(&bed);
+    wait_until("pages come through it", SOON, || page() == 0);
     assert_eq!(bed.xfrm_errors(), [], "no number came twice");
 }
 
@@ -104,7 +105,8 @@ fn a_vip_goes_down_and_up_and_an_sa_is_deleted_by_order() {
 
     bed.progress("up: pages again, and no number comes twice");
     bed.order("r", &["vip", "up", "vip4"]);
-    wait_until("pages come", Duration::from_secs(30), || page() == 0);
+    pass_the_ceiling(&bed);
+    wait_until("pages come", SOON, || page() == 0);
     assert_eq!(bed.xfrm_errors(), []);
 
     bed.progress("an SA is deleted everywhere");
@@ -114,6 +116,13 @@ fn a_vip_goes_down_and_up_and_an_sa_is_deleted_by_order() {
     wait_until("nobody has it", SOON, || !["r", "t1", "t2"].iter().any(|node| has(node)));
     assert_ne!(page(), 0);
     assert!(bed.order("r", &["reload"]).contains("nothing changes"));
+}
+
+/// An SA that begins anew takes no number up to its durable ceiling: the client has to pass it.
+fn pass_the_ceiling(bed: &Bed) {
+    let count = || bed.query("r", "sa").as_array().map_or(0, Vec::len);
+    wait_until("the SA is back", SOON, || count() == 2);
+    bed.guest(&format!("ping -q -c 100 -i 0.01 {}", bed.host()));
 }
 
 fn log(bed: &Bed) -> String {

@@ -1,6 +1,6 @@
 //! What the node is told to do over its socket. An action is done when it is answered, or was refused and changed nothing.
 
-use phalanx_cluster::{MemberStatus, NodeName, RouterCluster};
+use phalanx_cluster::{MemberStatus, RouterCluster};
 use phalanx_wire::VipId;
 
 use super::brain::Brain;
@@ -162,8 +162,10 @@ impl Brain {
     }
 
     fn target_names(&self) -> Vec<String> {
-        let name = |node: NodeName| node.to_string();
-        self.members().into_iter().filter(|m| !m.targets.is_empty()).map(|m| name(m.node)).collect()
+        let serving: Vec<_> =
+            self.vips.keys().flat_map(|vip| self.target_entries(*vip)).map(|entry| entry.id).collect();
+        let serves = |member: &MemberStatus| member.targets.iter().any(|id| serving.contains(id));
+        self.members().into_iter().filter(serves).map(|member| member.node.to_string()).collect()
     }
 
     /// A VIP by its name, or, where it has none, by its address; or by its number.
