@@ -17,7 +17,7 @@ fn rule(shape: &Shape, port: Option<u16>, action: Action, log: bool) -> Filter {
 
 impl Bench {
     /// Port 22 is denied, port 443 may be used, the rest too; all but the rest is logged.
-    fn set_rules(&mut self) {
+    pub(super) fn set_rules(&mut self) {
         let through = Action::Protect(TunnelName::new("client").unwrap());
         let rules = vec![
             rule(&self.shape, Some(22), Action::Deny, true),
@@ -27,7 +27,7 @@ impl Bench {
         self.order(Command::SetFilters(Box::new(FilterTable::new(rules))));
     }
 
-    fn filter_at_router(&mut self, router_core: Option<CoreId>) {
+    pub(super) fn filter_at_router(&mut self, router_core: Option<CoreId>) {
         self.order(Command::SetVip(Box::new(VipEntry {
             id: VIP,
             address: addr(self.shape.vip),

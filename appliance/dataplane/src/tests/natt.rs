@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::peers::Movers;
-use phalanx_ipsec::{Encap, InboundIndex};
+use phalanx_ipsec::{Encap, InboundIndex, Original};
 use phalanx_wire::natt;
 use std::net::SocketAddr;
 
@@ -13,26 +13,47 @@ fn place(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// The SA of `TUNNEL`, in UDP.
-fn in_udp(id: SaId, direction: Direction) -> SaParams {
-    let encap = Some(Encap { remote_port: 4500, original: None });
-    SaParams { encap, ..TUNNEL.sa(id, direction) }
+/// Transport mode: the client, which calls itself 10.88.0.10 behind its NAT, is shown as another inside.
+const TRANSPORT: Shape = Shape { transport: true, ..TUNNEL };
+const ITSELF: &str = "10.88.0.10";
+
+/// The SA of the shape, in UDP.
+fn in_udp(shape: Shape, id: SaId, direction: Direction) -> SaParams {
+    let original = shape.transport.then(|| Original { local: addr(shape.vip), remote: addr(ITSELF) });
+    let encap = Some(Encap { remote_port: 4500, original });
+    SaParams { encap, ..shape.sa(id, direction) }
+}
+
+/// The same as the client has it.
+fn clients(shape: Shape, theirs: &SaParams) -> SaParams {
+    let mut sa = SaParams { encap: Some(Encap { remote_port: 4500, original: None }), ..theirs.clone() };
+    if shape.transport {
+        sa.mode = Mode::Transport;
+        sa.local = addr(ITSELF);
+        sa.selectors.local = Prefix::host(sa.local);
+        sa.encap = Some(Encap { remote_port: 4500, original: Some(Original { local: sa.local, remote: sa.remote }) });
+    }
+    sa
 }
 
 pub(super) fn natted() -> (Bench, Client) {
+    natted_as(TUNNEL)
+}
+
+fn natted_as(shape: Shape) -> (Bench, Client) {
     let (mut bench, mut client) = (Bench::new(1), Client::new());
+    bench.shape = shape;
     bench.set_vip(Some(CoreId(0)));
     bench.set_targets(&[(1, LinkEnd::Ring(CoreId(0)))], &[(0..=u16::MAX, &[1, 2])]);
     bench.order(Command::Settled(VIP));
-    bench.order(Command::AddInbound(Box::new(InboundSa::new(in_udp(IN, Direction::Inbound)).unwrap())));
-    bench.order(Command::AddOutbound(Box::new(OutboundSa::new(in_udp(OUT, Direction::Outbound)).unwrap())));
+    bench.order(Command::AddInbound(Box::new(InboundSa::new(in_udp(shape, IN, Direction::Inbound)).unwrap())));
+    bench.order(Command::AddOutbound(Box::new(OutboundSa::new(in_udp(shape, OUT, Direction::Outbound)).unwrap())));
     let action = Action::Protect(TunnelName::new("client").unwrap());
-    let filter = Filter { vip: VIP, selectors: TUNNEL.selectors(), action, log: false };
+    let filter = Filter { vip: VIP, selectors: shape.selectors(), action, log: false };
     bench.order(Command::SetFilters(Box::new(FilterTable::new(vec![filter]))));
     bench.order(Command::Ceiling(IN, 1 << 30));
-    let turned = |sa: &SaParams| SaParams { encap: Some(Encap { remote_port: 4500, original: None }), ..sa.clone() };
-    client.out = OutboundSa::new(turned(client.out.params())).unwrap();
-    client.inbound = InboundSa::new(turned(client.inbound.params())).unwrap();
+    client.out = OutboundSa::new(clients(shape, client.out.params())).unwrap();
+    client.inbound = InboundSa::new(clients(shape, client.inbound.params())).unwrap();
     (bench, client)
 }
 
@@ -85,6 +106,38 @@ fn a_connection_goes_both_ways_in_udp() {
     assert_eq!((bench.stats.stage(Stage::Forwarded), bench.stats.stage(Stage::SynOpened)), (2, 1));
     assert_eq!(told(&mut bench), []);
     bench.only_dropped(&[]);
+}
+
+/// What the router filters by is what it peeked; the connection is the one of the SYN that was opened (R14, RFC 3948 §3.1.2).
+#[test]
+fn in_transport_mode_the_router_peeks_at_the_addresses_that_the_opened_packet_shows() {
+    let (mut bench, mut client) = natted_as(TRANSPORT);
+    bench.filter_at_router(Some(CoreId(0)));
+    bench.set_rules();
+    bench.lease(1, 10);
+    let mut send = |bench: &mut Bench, port, flags, from| {
+        let packet = client.seal(&segment(ITSELF, 4000, "10.77.0.100", port, flags));
+        bench.receive(NETWORK, &through_nat(packet, place(from)));
+    };
+    let shown = |flags| segment("10.99.0.10", 4000, "10.77.0.100", 443, flags);
+    for (flags, from) in [(SYN, "10.77.0.10:4500"), (ACK, "10.77.0.10:4500"), (ACK, "10.77.0.21:30000")] {
+        send(&mut bench, 443, flags, from);
+        assert_eq!(bench.delivered(), [shown(flags)], "with a checksum to match");
+    }
+    assert_eq!((bench.stats.stage(Stage::Forwarded), bench.stats.stage(Stage::SynOpened)), (3, 1));
+    assert_eq!(bench.engine.router.table.len(), 1);
+    bench.only_dropped(&[]);
+    // The answer goes out under the addresses that the client knows.
+    bench.receive(APPLICATION, &segment("10.77.0.100", 443, "10.99.0.10", 4000, SYN | ACK));
+    let mut answer = bench.client_receives().remove(0);
+    ip::set_destination(&mut answer, addr(ITSELF)).unwrap();
+    let opened = client.open(&answer).unwrap();
+    let ip = IpHeader::parse(&opened).unwrap();
+    assert_eq!((ip.src, ip.dst), (addr("10.77.0.100"), addr(ITSELF)));
+    // And the rules are those of the addresses shown.
+    let denied = client.seal(&segment(ITSELF, 4001, "10.77.0.100", 22, SYN));
+    bench.receive(NETWORK, &through_nat(denied, place("10.77.0.10:4500")));
+    bench.only_dropped(&[(DropReason::FilterDeny, 1)]);
 }
 
 #[test]
