@@ -15,6 +15,7 @@ mod nat;
 mod oracle;
 mod reload;
 mod served;
+mod story;
 mod watched;
 mod windows;
 

@@ -15,17 +15,17 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 
 /// A trace that goes on.
-struct Trace(Child);
+pub struct Trace(Child);
 
 impl Trace {
-    fn start(bed: &Bed, node: &str, which: &[&str]) -> Trace {
+    pub fn start(bed: &Bed, node: &str, which: &[&str]) -> Trace {
         let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
         command.arg("trace").args(which).args(["--json", "--socket"]).arg(bed.file(&format!("{node}.sock")));
         Trace(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("phalanx can be run"))
     }
 
     /// Its packets, once it has all of them; `meanwhile` makes some.
-    fn lines(mut self, meanwhile: impl Fn()) -> Vec<Value> {
+    pub fn lines(mut self, meanwhile: impl Fn()) -> Vec<Value> {
         wait_until("the trace has its packets", SOON, || {
             meanwhile();
             self.0.try_wait().expect("a child").is_some()
@@ -131,10 +131,10 @@ impl Trace {
 }
 
 /// A packet in a pcapng file.
-struct Seen {
-    interface: String,
-    frame: Vec<u8>,
-    comment: String,
+pub struct Seen {
+    pub interface: String,
+    pub frame: Vec<u8>,
+    pub comment: String,
 }
 
 impl Seen {
@@ -177,18 +177,18 @@ fn pcapng(file: &[u8]) -> Vec<Seen> {
     seen
 }
 
-fn read(file: &Path) -> Vec<Seen> {
+pub fn read(file: &Path) -> Vec<Seen> {
     pcapng(&std::fs::read(file).unwrap_or_default())
 }
 
-fn start_capture(bed: &Bed, node: &str, which: &[&str], file: &Path) -> Child {
+pub fn start_capture(bed: &Bed, node: &str, which: &[&str], file: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
     command.arg("capture").args(which).args(["--json", "--socket"]).arg(bed.file(&format!("{node}.sock")));
     command.arg("-w").arg(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("phalanx can be run")
 }
 
 /// As with Ctrl-C: what it says of itself.
-fn end_capture(capture: Child) -> (Value, String) {
+pub fn end_capture(capture: Child) -> (Value, String) {
     kill(Pid::from_raw(capture.id().cast_signed()), Signal::SIGINT).expect("a child");
     let output = capture.wait_with_output().expect("its output");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

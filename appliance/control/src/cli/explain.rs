@@ -28,6 +28,9 @@ pub(super) struct Explain {
     /// The first sequence number to seal with. No store is read or changed
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=explain::LAST_FIRST_SEQ))]
     first_seq: u64,
+    /// As a router: the TCP ports that the targets' applications listen on, as in 80,443; default: all
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    listening: Option<Vec<u16>>,
     /// JSON lines; there is nothing else
     #[arg(long, hide = true)]
     json: bool,
@@ -42,7 +45,12 @@ pub(super) fn run(what: &Explain) -> Outcome {
         let file = File::open(&what.input);
         Box::new(file.map_err(|error| Failure::new(format!("{}: {error}", what.input.display())))?)
     };
-    let options = Options { role: what.role, out: what.out.as_deref(), first_seq: what.first_seq };
+    let options = Options {
+        role: what.role,
+        out: what.out.as_deref(),
+        first_seq: what.first_seq,
+        listening: what.listening.as_deref(),
+    };
     let mut lines = BufWriter::new(std::io::stdout().lock());
     let result = explain::explain(&config, from, &options, &mut lines);
     // A reader that went away is no error.

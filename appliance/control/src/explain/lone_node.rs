@@ -12,6 +12,7 @@ use phalanx_dataplane::command::{GreEnd, LinkEnd, TargetEntry, TargetSet, VipEnt
 use phalanx_dataplane::config as dp;
 use phalanx_dataplane::{Command, Event, LoneCore, LonePacket, Note};
 use phalanx_ipsec::{InboundSa, Lease, OutboundSa, Subject};
+use phalanx_steering::{Among, Listeners};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{
     Arp, Buffer, CoreId, EspHeader, Frame, IpHeader, Mac, NeighborSolicitation, Spi, TargetId, VipId, arp, nd, protocol,
@@ -19,7 +20,7 @@ use phalanx_wire::{
 use serde::Serialize;
 
 use super::story::Connection;
-use super::{Link, Role};
+use super::{Link, Options, Role};
 use crate::config::Config;
 use crate::node::books::{FilterBook, RuleSource};
 use crate::node::{distribution, plan};
@@ -95,7 +96,8 @@ impl LoneNode {
     ///
     /// # Errors
     /// In words: there is nothing to explain packets with, or a table cannot be made.
-    pub fn new(config: &Config, role: Role, first_seq: u64) -> Result<LoneNode, String> {
+    pub fn new(config: &Config, options: &Options<'_>) -> Result<LoneNode, String> {
+        let &Options { role, first_seq, listening, .. } = options;
         if config.vips.is_empty() {
             let why = "this node owns no VIP: what it knows of SAs comes from its routers";
             return Err(format!("{why}; use a router's configuration, with --role target"));
@@ -114,12 +116,12 @@ impl LoneNode {
         };
         node.locals.sort_unstable();
         node.locals.dedup();
-        node.open_vips(config)?;
+        node.open_vips(config, listening)?;
         node.open_sas(plan::pairs(config).map_err(|error| error.to_string())?, config, first_seq)?;
         Ok(node)
     }
 
-    fn open_vips(&mut self, config: &Config) -> Result<(), String> {
+    fn open_vips(&mut self, config: &Config, listening: Option<&[u16]>) -> Result<(), String> {
         for vip in &config.vips {
             let (id, address) = (VipId(vip.id), vip.address.addr());
             let router_core = (self.role != Role::Target).then_some(CORE);
@@ -131,6 +133,10 @@ impl LoneNode {
                 let targets = targets.into_iter().map(|id| self.target(config, id)).collect();
                 let rules = distribution::rules(config, vip, &self.numbering);
                 let set = TargetSet::new(targets, plan::policy(vip), &rules).map_err(|error| error.to_string())?;
+                let set = match listening {
+                    Some(ports) => set.with_listeners(everywhere(ports)),
+                    None => set,
+                };
                 self.obey(Command::SetTargets(id, Box::new(set)));
             }
             self.obey(Command::Settled(id));
@@ -316,6 +322,13 @@ impl LoneNode {
     pub fn target_name(&self, target: TargetId) -> String {
         self.numbering.name(target).map_or_else(|| target.to_string(), ToString::to_string)
     }
+}
+
+/// These ports are listened on at every target, and no others.
+fn everywhere(ports: &[u16]) -> Listeners {
+    let mut listeners = Listeners { known: Among::MAX, ..Listeners::default() };
+    ports.iter().for_each(|&port| listeners.tcp.add(port, Among::MAX));
+    listeners
 }
 
 fn mac(port: usize) -> Mac {

@@ -44,6 +44,8 @@ pub struct Options<'a> {
     pub out: Option<&'a Path>,
     /// Sealing begins with this number.
     pub first_seq: u64,
+    /// As a router: the TCP ports that somebody listens on at every target (R25); none: all ports.
+    pub listening: Option<&'a [u16]>,
 }
 
 /// The largest [`Options::first_seq`]: behind it there is room for as many packets as are read.
@@ -114,7 +116,7 @@ pub fn explain<R: Read>(
     options: &Options<'_>,
     lines: &mut impl Write,
 ) -> Result<Summary, ExplainError> {
-    let node = LoneNode::new(config, options.role, options.first_seq).map_err(ExplainError::Config)?;
+    let node = LoneNode::new(config, options).map_err(ExplainError::Config)?;
     let mut reader = Reader::new(from).map_err(ExplainError::Capture)?;
     let mut explainer =
         Explainer { node, options: *options, writer: None, pending: VecDeque::new(), summary: Summary::default() };

@@ -110,7 +110,7 @@ fn told(config: &Config, role: Role, packets: &[Vec<u8>]) -> (Vec<Value>, Vec<Ve
     }
     writer.finish().unwrap();
     let mut lines = Vec::new();
-    let options = Options { role, out: Some(&out), first_seq: 7 };
+    let options = Options { role, out: Some(&out), first_seq: 7, listening: None };
     explain(config, std::fs::File::open(&into).unwrap(), &options, &mut lines).unwrap();
     let mut reader = Reader::new(std::fs::File::open(&out).unwrap()).unwrap();
     let came_out = std::iter::from_fn(|| reader.packet().unwrap()).map(|packet| packet.bytes).collect();
@@ -165,7 +165,7 @@ fn what_a_vip_sends_is_sealed_from_the_first_number_on_and_the_same_every_time()
 fn a_capture_that_breaks_off_is_told_up_to_there() {
     let config = configuration();
     let mut file = Vec::new();
-    let options = Options { role: Role::Endpoint, out: None, first_seq: 1 };
+    let options = Options { role: Role::Endpoint, out: None, first_seq: 1, listening: None };
     let nothing = explain(&config, &b"nonsense"[..], &options, &mut file);
     assert!(matches!(nothing, Err(ExplainError::Capture(CaptureError::Header(_)))) && file.is_empty());
     let folder = tempfile::tempdir().unwrap();
