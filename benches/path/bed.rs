@@ -116,7 +116,7 @@ impl Bed {
         target.obey(Command::SetRouter(VIP, link(LINK, TARGET, ROUTER)));
         let link = LinkEnd::Gre(link(LINK, ROUTER, TARGET), CoreId(0));
         let entry = TargetEntry { id: TARGET_ID, link, eligible: true, draining: false, weight: 1 };
-        let rule = PortRule { ports: vec![0..=u16::MAX], targets: vec![entry.id] };
+        let rule = PortRule { ports: vec![0..=u16::MAX], targets: vec![entry.id], ..PortRule::default() };
         let targets = TargetSet::new(vec![entry], Policy::RoundRobin, &[rule]).expect("a rule");
         router.obey(Command::SetTargets(VIP, Box::new(targets)));
         router.obey(Command::Settled(VIP));

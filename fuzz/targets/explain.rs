@@ -86,7 +86,7 @@ impl Bed {
         if steers {
             let link = LinkEnd::Ring(CoreId(0));
             let target = TargetEntry { id: TargetId(1), link, eligible: true, draining: false, weight: 1 };
-            let rule = PortRule { ports: vec![0..=u16::MAX], targets: vec![TargetId(1)] };
+            let rule = PortRule { ports: vec![0..=u16::MAX], targets: vec![TargetId(1)], ..PortRule::default() };
             let set = TargetSet::new(vec![target], Policy::RoundRobin, &[rule]).expect("a rule");
             core.obey(Command::SetTargets(id, Box::new(set)));
         }

@@ -59,7 +59,7 @@ impl Bed {
             inner_is_vip: what & 16 != 0,
             settled: what & 32 == 0,
         };
-        let decision = decide(&arrival, &seen, &self.table, |port| port & 1 == 0);
+        let decision = decide(&arrival, &seen, &self.table, |flow| flow.local.port & 1 == 0);
         self.act(peer, decision, &Opened::packet(&mended), what);
         let _ = self.table.sweep(self.now, 2, |_| ());
         let _ = self.tracker.sweep(self.now, 2, |_, _| ());
@@ -75,20 +75,21 @@ impl Bed {
                 self.selector.select(|target| table.connections_of(target)).ok_or(DropReason::NoTarget)
             };
             let admitted = admit(peer, opened, &mut self.table, choose, self.now);
-            if let (Ok(target), Seen::Tcp { flow, .. }) = (admitted, opened.seen()) {
-                let entry = self.table.lookup(&ConnKey { peer, flow: *flow }).expect("an entry was made");
+            if let (Ok(target), Some(flow)) = (admitted, opened.seen().flow()) {
+                let entry = self.table.lookup(&ConnKey { peer, flow }).expect("an entry was made");
                 assert_eq!(entry.target, target);
             }
         }
-        let Seen::Tcp { flow, tcp } = opened.seen() else { return };
-        let key = ConnKey { peer, flow: *flow };
+        let Some(flow) = opened.seen().flow() else { return };
+        let key = ConnKey { peer, flow };
         if let Decision::Forward { target } = decision {
             assert_eq!(self.table.lookup(&key).map(|c| c.target), Some(target));
         }
-        let _ = if what & 64 == 0 {
-            self.tracker.inbound(&key, tcp, usize::from(what), self.now)
-        } else {
-            self.tracker.outbound(&key, tcp, usize::from(what), self.now)
+        let _ = match (opened.seen(), what & 64 == 0) {
+            (Seen::Tcp { tcp, .. }, true) => self.tracker.inbound(&key, tcp, usize::from(what), self.now),
+            (Seen::Tcp { tcp, .. }, false) => self.tracker.outbound(&key, tcp, usize::from(what), self.now),
+            (_, true) => self.tracker.datagram_in(&key, self.now),
+            (_, false) => self.tracker.datagram_out(&key, self.now),
         };
         match what >> 5 {
             5 => drop(self.table.confirm(&key, self.now)),

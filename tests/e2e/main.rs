@@ -16,6 +16,7 @@ mod oracle;
 mod reload;
 mod served;
 mod story;
+mod udp;
 mod watched;
 mod windows;
 

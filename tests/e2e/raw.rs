@@ -3,7 +3,7 @@
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket};
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,11 @@ fn inside<T: Send>(namespace: &str, open: impl FnOnce() -> T + Send) -> T {
 /// A TCP listener on every address of a namespace.
 pub fn listen(namespace: &str, port: u16) -> TcpListener {
     inside(namespace, || TcpListener::bind(("::", port)).expect("the port is free"))
+}
+
+/// A UDP socket on an address of a namespace.
+pub fn datagrams(namespace: &str, address: &str, port: u16) -> UdpSocket {
+    inside(namespace, || UdpSocket::bind((address, port)).expect("the address is there"))
 }
 
 /// Sends frames as they are.

@@ -106,8 +106,8 @@ impl<S: Source> Engine<S> {
         }
         let mut ahead: Batch<Ahead> = Batch::new();
         for (at, seen) in seen.iter().enumerate() {
-            if let (Seen::Tcp { flow, .. }, Some(peer)) = (seen, who(at)) {
-                ahead.push(table.ahead(&ConnKey { peer, flow: *flow }));
+            if let (Some(flow), Some(peer)) = (seen.flow(), who(at)) {
+                ahead.push(table.ahead(&ConnKey { peer, flow }));
             }
         }
         ahead.into_iter().for_each(|one| table.entry_ahead(one));

@@ -73,7 +73,7 @@ pub enum Command {
     MergeWindow(SaId, Box<WindowSnapshot>),
     /// The router itself accepts nothing at or below this number any more.
     RaiseFloor(SaId, u64),
-    /// Of TCP packets without SYN, which targets accept, the router itself accepts nothing at or below this number any more.
+    /// Of TCP packets without SYN and of UDP, which targets accept, the router itself accepts nothing at or below this number any more.
     RaiseLate(SaId, u64),
     /// The router itself may accept up to this number: it is durable. No [`Event::Done`].
     Ceiling(SaId, u64),

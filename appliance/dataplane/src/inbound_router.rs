@@ -10,7 +10,7 @@ use phalanx_steering::{
     Arrival, ConnKey, ConnectionTable, Decision, Distribution, Ended, Protection, Seed, SteeringError, TableLimits,
     steer,
 };
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, TargetId, link, natt};
+use phalanx_wire::{Buffer, DropReason, EspHeader, Flow, IpHeader, LinkHeader, TargetId, link, natt, protocol};
 
 use crate::bucket::Bucket;
 use crate::clock::Now;
@@ -63,7 +63,7 @@ pub(crate) struct RouterSide<P> {
 pub(crate) struct RouterSa {
     /// The router itself accepts nothing at or below...
     pub(crate) floor: u64,
-    /// ...and of what it sends to targets once it knows the connection, TCP without SYN, nothing at or below this: a
+    /// ...and of what it sends to targets once it knows the connection, TCP without SYN and UDP, nothing at or below this: a
     /// target that is gone may have accepted it...
     pub(crate) late: u64,
     /// The highest number forwarded to each target: with the floors in one cache line, as each packet needs them.
@@ -147,7 +147,7 @@ impl RouterSa {
 }
 
 impl<S: Source> Engine<S> {
-    /// 1. SA, number, verified window; 2. peek; 3. decide; 4. forward; 5. prove SYNs on a copy; 6. open our own.
+    /// 1. SA, number, verified window; 2. peek; 3. decide; 4. forward; 5. prove what opens a connection on a copy; 6. open our own.
     pub(crate) fn route(&mut self, arrived: Batch<Arrived<S::Packet>>, now: Now) {
         if arrived.is_empty() {
             return;
@@ -275,11 +275,12 @@ impl<S: Source> Engine<S> {
             settled: vip.settled,
         };
         // While draining no new connection is welcome, ours no more than a target's: the SYN is refused once it is proved.
-        let distributes = |port| connects_to.is_some_and(|vip| vip.distributes(port));
-        let distributed = |port| self.router.draining || distributes(port);
+        let distributes = |flow| connects_to.is_some_and(|vip| vip.distributes(flow));
+        let distributed = |flow: Flow| self.router.draining && flow.protocol == protocol::TCP || distributes(flow);
         let decision = steer::decide(&arrival, seen, &self.router.table, distributed);
         let (flow, opens) = match seen {
             Seen::Tcp { flow, tcp } => (flow, tcp.flags.opens()),
+            Seen::Udp { flow } => (flow, decision == Decision::OpenThenSelect),
             Seen::Error { flow } => (flow, false),
             _ => return decision,
         };
@@ -287,18 +288,24 @@ impl<S: Source> Engine<S> {
         let segment = || if opens { Segment::Opens } else { Segment::Other };
         self.out.note(&one.arrived.packet, || Fact::Peeked(key, segment()));
         match decision {
-            // I2: unknown now, but a target may have accepted it as one of a connection that is over.
-            Decision::Local if !opens && distributes(flow.local.port) => {
-                if one.seq <= self.router.sas[one.sa.0 as usize].late {
-                    Decision::Drop(DropReason::TooOld)
-                } else if self.router.ended.has(&key, now.ms()) {
-                    Decision::Drop(DropReason::UnknownConnection)
-                } else {
-                    decision
-                }
+            Decision::Local if !opens && distributes(*flow) => self.unless_accepted(one, &key, now).unwrap_or(decision),
+            // There is no telling the first datagram of a flow from a late one of a flow that is over.
+            Decision::OpenThenSelect if flow.protocol == protocol::UDP => {
+                self.unless_accepted(one, &key, now).unwrap_or(decision)
             }
             Decision::Forward { .. } if self.is_purged(&key) => Decision::Drop(DropReason::NoTarget),
             _ => decision,
+        }
+    }
+
+    /// I2: unknown now, but a target may have accepted it as one of a connection that is over.
+    fn unless_accepted(&self, one: &Peeking<S::Packet>, key: &ConnKey, now: Now) -> Option<Decision> {
+        if one.seq <= self.router.sas[one.sa.0 as usize].late {
+            Some(Decision::Drop(DropReason::TooOld))
+        } else if self.router.ended.has(key, now.ms()) {
+            Some(Decision::Drop(DropReason::UnknownConnection))
+        } else {
+            None
         }
     }
 

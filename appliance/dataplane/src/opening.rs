@@ -136,13 +136,19 @@ impl<S: Source> Engine<S> {
         if let Some(half) = half {
             half.clamp_mss(packet.bytes_mut());
         }
-        if role == Role::Target
-            && let &Seen::Tcp { flow, tcp } = Opened::packet(packet.bytes()).seen()
-        {
-            let payload = inner.header.upper_len().saturating_sub(tcp.data_offset);
-            let key = ConnKey { peer, flow };
-            let event = self.target.tracker.inbound(&key, &tcp, payload, now.ms());
-            return self.tell_connection(facts.vip, key, event, ruled.and_then(|ruled| ruled.log), now);
+        match *Opened::packet(packet.bytes()).seen() {
+            Seen::Tcp { flow, tcp } if role == Role::Target => {
+                let payload = inner.header.upper_len().saturating_sub(tcp.data_offset);
+                let key = ConnKey { peer, flow };
+                let event = self.target.tracker.inbound(&key, &tcp, payload, now.ms());
+                return self.tell_connection(facts.vip, key, event, ruled.and_then(|ruled| ruled.log), now);
+            }
+            Seen::Udp { flow } if role == Role::Target => {
+                let key = ConnKey { peer, flow };
+                let event = self.target.tracker.datagram_in(&key, now.ms());
+                self.tell_connection(facts.vip, key, event, None, now)?;
+            }
+            _ => {}
         }
         self.log(ruled.and_then(|ruled| ruled.at_first_sight()), now);
         Ok(())

@@ -298,6 +298,13 @@ impl<S: Source> Engine<S> {
         let Some(sa) = self.tables.cache.outbound(at).filter(|_| self.target.enabled) else { return Ok(()) };
         let (vip, peer) = (sa.params().vip, sa.params().peer);
         let ip = IpHeader::parse(packet)?;
+        if ip.upper == protocol::UDP
+            && let Ok(flow) = Flow::of_outbound(&ip, ip.upper_of(packet))
+        {
+            let key = ConnKey { peer, flow };
+            let event = self.target.tracker.datagram_out(&key, now.ms());
+            return self.tell_connection(vip, key, event, None, now);
+        }
         if ip.upper != protocol::TCP || ip.fragment.is_some() {
             return Ok(());
         }

@@ -112,7 +112,8 @@ impl<S: Source> Engine<S> {
     }
 
     /// What a dead target may have accepted without telling, the router does not accept itself any more. A target gets
-    /// nothing but TCP, and of that the router has opened each SYN itself: so no new connection is held up by it.
+    /// nothing but TCP and UDP. Of TCP the router has opened each SYN itself, so no new connection is held up by it; new UDP
+    /// flows are, until the SA's numbers have passed it.
     fn raise_floors(&mut self, vip: VipId, target: TargetId) {
         for (at, sa) in self.tables.cache.iter_inbound().filter(|(_, sa)| sa.params().vip == vip) {
             let state = &mut self.router.sas[at.0 as usize];

@@ -26,8 +26,8 @@ impl<S: Source> Engine<S> {
             return Ok(false);
         }
         // What shows no connection is left to the target's filter.
-        let Seen::Tcp { flow, .. } = seen else { return Ok(false) };
-        let (subject, sa) = (Subject::from(flow), self.tables.cache.inbound(sa).ok_or(DropReason::UnknownSpi)?);
+        let Some(flow) = seen.flow() else { return Ok(false) };
+        let (subject, sa) = (Subject::from(&flow), self.tables.cache.inbound(sa).ok_or(DropReason::UnknownSpi)?);
         sa.fits(&subject)?;
         let ruled = self.tables.permits(vip, &sa.params().tunnel, &subject);
         if ruled.verdict.is_err() {
@@ -50,10 +50,8 @@ impl<S: Source> Engine<S> {
         }
         let sa = self.tables.cache.inbound(sa).ok_or(DropReason::UnknownSpi)?.params();
         let (peer, ruled) = (sa.peer, self.tables.permits(vip, &sa.tunnel, subject));
-        let known = match opened.seen() {
-            Seen::Tcp { flow, .. } => self.router.table.lookup(&ConnKey { peer, flow: *flow }).is_some(),
-            _ => false,
-        };
+        let known = |flow| self.router.table.lookup(&ConnKey { peer, flow }).is_some();
+        let known = opened.seen().flow().is_some_and(known);
         let log = if ruled.verdict.is_err() { ruled.at_first_sight() } else { ruled.log.filter(|_| !known) };
         self.log(log, now);
         ruled.verdict

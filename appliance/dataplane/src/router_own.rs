@@ -1,4 +1,4 @@
-//! What a router opens itself: copies of SYNs, before they make an entry, and what it keeps as an ordinary endpoint.
+//! What a router opens itself: copies of SYNs and of datagrams that begin a flow, before they make an entry, and what it keeps as an ordinary endpoint.
 //!
 //! Only numbers above the SA's floor and up to its durable ceiling are accepted here, so that a restarted router never
 //! accepts one twice (I2, DESIGN "Inbound replay"). What is above the ceiling waits, once it is known to be genuine.
@@ -6,7 +6,7 @@
 use arrayvec::ArrayVec;
 use phalanx_aead::{OpenOp, open_burst};
 use phalanx_ipsec::{InboundIndex, OpenJob, Role, Subject};
-use phalanx_steering::{ConnKey, Opened, Seen, steer};
+use phalanx_steering::{ConnKey, Opened, steer};
 use phalanx_wire::{Buffer, DropReason, IpHeader, NoRoom, TargetId};
 
 use crate::clock::Now;
@@ -154,10 +154,10 @@ impl<S: Source> Engine<S> {
         let vips = &mut self.tables.vips;
         let slot = opened.seen().local().and_then(|local| vips.slot_of(local));
         let connects_to = slot.and_then(|slot| vips.at_mut(slot));
-        let choose = |port, table: &_| connects_to.ok_or(DropReason::NoTarget)?.choose(port, table);
+        let choose = |flow, table: &_| connects_to.ok_or(DropReason::NoTarget)?.choose(flow, table);
         let target = steer::admit(peer, &opened, &mut self.router.table, choose, now.ms())?;
-        if let Seen::Tcp { flow, .. } = opened.seen() {
-            self.router.table.begin(&ConnKey { peer, flow: *flow }, spi, one.job.seq);
+        if let Some(flow) = opened.seen().flow() {
+            self.router.table.begin(&ConnKey { peer, flow }, spi, one.job.seq);
         }
         Ok(target)
     }

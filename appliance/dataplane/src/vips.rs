@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use phalanx_steering::ConnectionTable;
-use phalanx_wire::{DropReason, TargetId, VipId};
+use phalanx_wire::{DropReason, Flow, TargetId, VipId};
 
 use crate::command::{GreEnd, TargetEntry, TargetSet, VipEntry};
 use crate::fixed_map::FixedMap;
@@ -29,15 +29,15 @@ impl Vip {
         self.targets.as_ref()?.targets.iter().enumerate().find(|(_, target)| target.id == id)
     }
 
-    /// Whether new connections to the port go to targets.
-    pub(crate) fn distributes(&self, port: u16) -> bool {
-        self.targets.as_ref().is_some_and(|set| set.distribution.names(port))
+    /// Whether new connections or flows like this one go to targets.
+    pub(crate) fn distributes(&self, flow: Flow) -> bool {
+        self.targets.as_ref().is_some_and(|set| set.distribution.names(flow.protocol, flow.local.port))
     }
 
-    /// The target for a new connection to the port.
-    pub(crate) fn choose(&mut self, port: u16, table: &ConnectionTable) -> Result<TargetId, DropReason> {
+    /// The target for a new connection or flow.
+    pub(crate) fn choose(&mut self, flow: Flow, table: &ConnectionTable) -> Result<TargetId, DropReason> {
         let set = self.targets.as_mut().ok_or(DropReason::NoTarget)?;
-        set.distribution.choose(port, |target| table.connections_of(target))
+        set.distribution.choose(flow.protocol, flow.local.port, |target| table.connections_of(target))
     }
 
     /// Replaces the targets; gives back the old set.

@@ -21,7 +21,7 @@ pub struct Situation {
     pub encrypted: bool,
     /// Tunnel mode, as opposed to transport mode.
     pub tunnel: bool,
-    /// The payload is TCP.
+    /// The payload is TCP, or what is steered as TCP is: UDP, and errors about either.
     pub tcp: bool,
     /// The local address of the outer header is a VIP.
     pub outer_is_vip: bool,

@@ -35,7 +35,7 @@ pub use key::ConnKey;
 pub use listeners::{Among, Listeners, PortMasks};
 pub use look::{Look, Opened, Seen};
 pub use peers::PeerCount;
-pub use ports::{Distribution, PortRule};
+pub use ports::{Distribution, PortRule, Transport};
 pub use select::{Candidate, Policy, Selector};
 pub use steer::{Arrival, Decision};
 pub use store::Ahead;

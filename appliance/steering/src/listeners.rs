@@ -1,5 +1,7 @@
 //! On which ports of a VIP its targets listen (R25): what a router core asks once per new connection.
 
+use phalanx_wire::protocol;
+
 /// A set of a VIP's targets: bit *n* is the target at place *n* of its [`Distribution`](crate::Distribution).
 pub type Among = u32;
 
@@ -52,6 +54,12 @@ pub struct Listeners {
 }
 
 impl Listeners {
+    /// Those of an IP protocol.
+    #[inline]
+    pub fn of(&self, protocol: u8) -> &PortMasks {
+        if protocol == protocol::UDP { &self.udp } else { &self.tcp }
+    }
+
     /// Whether the answer of an ordinary host is due: of `members` some told, none of them listens on the port (those are
     /// `who`), and none is about to tell.
     #[inline]

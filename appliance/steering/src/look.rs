@@ -2,12 +2,12 @@
 //!
 //! Works on a decrypted prefix, which is not authenticated, as well as on an opened packet. Where the prefix ends too
 //! early it says how much more is wanted, so the router never decrypts beyond the TCP header; IPv6 extension headers
-//! make that iterative. Whatever is not plain TCP is left to the router as an ordinary endpoint, where the integrity
+//! make that iterative. Whatever is neither plain TCP nor UDP is left to the router as an ordinary endpoint, where the integrity
 //! check comes first: nothing here drops a packet.
 
 use std::net::IpAddr;
 
-use phalanx_wire::{Endpoint, Flow, IpHeader, TcpHeader, WireError, flow, protocol, quoted, tcp};
+use phalanx_wire::{Endpoint, Flow, IpHeader, TcpHeader, UdpHeader, WireError, flow, protocol, quoted, tcp, udp};
 
 /// How much to decrypt first: IPv6 and TCP headers without options, in whole cipher blocks.
 pub const FIRST_PEEK: usize = 64;
@@ -48,6 +48,11 @@ pub enum Seen {
         /// Its header.
         tcp: TcpHeader,
     },
+    /// A UDP datagram.
+    Udp {
+        /// Its flow, seen from our side.
+        flow: Flow,
+    },
     /// An ICMP error about a packet that we are said to have sent.
     Error {
         /// The quoted packet's connection, seen from our side; of a protocol with ports.
@@ -70,9 +75,17 @@ impl Seen {
     /// The local address, which decides whether the inner packet is for a VIP.
     pub fn local(&self) -> Option<IpAddr> {
         match self {
-            Seen::Tcp { flow, .. } | Seen::Error { flow } => Some(flow.local.addr),
+            Seen::Tcp { flow, .. } | Seen::Udp { flow } | Seen::Error { flow } => Some(flow.local.addr),
             Seen::Other { local, .. } => Some(*local),
             Seen::Opaque => None,
+        }
+    }
+
+    /// The connection or flow that the packet itself is of.
+    pub fn flow(&self) -> Option<Flow> {
+        match self {
+            Seen::Tcp { flow, .. } | Seen::Udp { flow } => Some(*flow),
+            Seen::Error { .. } | Seen::Other { .. } | Seen::Opaque => None,
         }
     }
 }
@@ -105,7 +118,7 @@ pub fn look(shape: Shape<'_>, prefix: &[u8], whole: usize) -> Look {
     }
 }
 
-/// 1. the IP header and, in IPv6, all extension headers; 2. fragments and other protocols; 3. the TCP header.
+/// 1. the IP header and, in IPv6, all extension headers; 2. fragments and other protocols; 3. the TCP or UDP header.
 fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
     let ip = match IpHeader::parse_prefix(prefix) {
         Ok(ip) => ip,
@@ -117,13 +130,14 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
     if let Some(seen) = look_at_error(&ip, prefix) {
         return Look::Seen(seen);
     }
-    if fragment || ip.upper != protocol::TCP {
-        return Look::Seen(Seen::Other { local: ip.dst, protocol: ip.upper, fragment });
+    match ip.upper {
+        protocol::TCP if !fragment && ip.upper_len() >= tcp::MIN_LEN => {
+            look_at_tcp(&ip, prefix, ip.upper_offset, whole)
+        }
+        protocol::UDP if !fragment && ip.upper_len() >= udp::LEN => look_at_udp(&ip, prefix, ip.upper_offset, whole),
+        protocol::TCP | protocol::UDP if !fragment => Look::Seen(Seen::Opaque),
+        protocol => Look::Seen(Seen::Other { local: ip.dst, protocol, fragment }),
     }
-    if ip.upper_len() < tcp::MIN_LEN {
-        return Look::Seen(Seen::Opaque);
-    }
-    look_at_tcp(&ip, prefix, ip.upper_offset, whole)
 }
 
 /// What an ICMP error quotes. Where that is out of sight, which takes extension headers within the quoted packet, it is left
@@ -133,7 +147,7 @@ fn look_at_error(ip: &IpHeader, prefix: &[u8]) -> Option<Seen> {
     flow::has_ports(flow.protocol).then_some(Seen::Error { flow })
 }
 
-/// Transport mode: options that travel inside ESP come first (RFC 4303 §3.1.1), then the TCP header.
+/// Transport mode: options that travel inside ESP come first (RFC 4303 §3.1.1), then the TCP or UDP header.
 fn look_at_payload(outer: &IpHeader, mut next_header: u8, prefix: &[u8], whole: usize) -> Look {
     let mut at = 0;
     while matches!(next_header, protocol::DESTINATION | protocol::ROUTING) {
@@ -145,6 +159,7 @@ fn look_at_payload(outer: &IpHeader, mut next_header: u8, prefix: &[u8], whole: 
     }
     match next_header {
         protocol::TCP => look_at_tcp(outer, prefix, at, whole),
+        protocol::UDP => look_at_udp(outer, prefix, at, whole),
         other => {
             let fragment = other == protocol::FRAGMENT;
             Look::Seen(Seen::Other { local: outer.dst, protocol: other, fragment })
@@ -165,6 +180,21 @@ fn look_at_tcp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
         remote: Endpoint { addr: ip.src, port: tcp.src_port },
     };
     Look::Seen(Seen::Tcp { flow, tcp })
+}
+
+fn look_at_udp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
+    let Some(header) = prefix.get(at..).filter(|rest| rest.len() >= udp::LEN) else {
+        return more(at + udp::LEN, prefix, whole);
+    };
+    let Ok(udp) = UdpHeader::parse_prefix(header) else {
+        return Look::Seen(Seen::Opaque);
+    };
+    let flow = Flow {
+        protocol: protocol::UDP,
+        local: Endpoint { addr: ip.dst, port: udp.dst_port },
+        remote: Endpoint { addr: ip.src, port: udp.src_port },
+    };
+    Look::Seen(Seen::Udp { flow })
 }
 
 /// Asks for `wanted` bytes, or as many as there are; always for more than before, so that the rounds are bounded.

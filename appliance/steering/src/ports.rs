@@ -2,15 +2,45 @@
 
 use std::ops::RangeInclusive;
 
-use phalanx_wire::{DropReason, TargetId};
+use phalanx_wire::{DropReason, TargetId, protocol};
 
 use crate::SteeringError;
 use crate::listeners::{Among, Listeners};
 use crate::select::{Candidate, Policy, Selector};
 
+/// Of which protocol a rule's ports are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP connections.
+    #[default]
+    Tcp,
+    /// UDP flows.
+    Udp,
+    /// Either.
+    Both,
+}
+
+impl Transport {
+    /// Whether it is this IP protocol, or one of it.
+    pub fn has(self, protocol: u8) -> bool {
+        match self {
+            Transport::Tcp => protocol == protocol::TCP,
+            Transport::Udp => protocol == protocol::UDP,
+            Transport::Both => matches!(protocol, protocol::TCP | protocol::UDP),
+        }
+    }
+
+    /// Whether some protocol is of both.
+    pub fn overlaps(self, other: Transport) -> bool {
+        self == other || self == Transport::Both || other == Transport::Both
+    }
+}
+
 /// New connections to these local ports go to these targets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortRule {
+    /// Of which protocol.
+    pub protocol: Transport,
     /// Which ports; at most [`Distribution::RANGES`].
     pub ports: Vec<RangeInclusive<u16>>,
     /// To whom.
@@ -28,6 +58,7 @@ pub struct Distribution {
 
 #[derive(Clone, Debug)]
 struct Rule {
+    protocol: Transport,
     ports: Box<[RangeInclusive<u16>]>,
     /// All candidates of the VIP, so that their places are the same for all rules; those that this one does not name are
     /// not eligible.
@@ -64,7 +95,8 @@ impl Distribution {
                 candidates.iter().map(|c| Candidate { eligible: c.eligible && names(c), ..*c }).collect();
             let bits = candidates.iter().zip(0..).filter(|(c, _)| names(c));
             let members = bits.fold(0, |members: Among, (_, at)| members | 1 << at);
-            Rule { ports: rule.ports.clone().into(), selector: Selector::new(policy, &all), members }
+            let (protocol, ports) = (rule.protocol, rule.ports.clone().into());
+            Rule { protocol, ports, selector: Selector::new(policy, &all), members }
         };
         Ok(Distribution { rules: rules.iter().map(rule).collect(), listeners: None })
     }
@@ -72,15 +104,16 @@ impl Distribution {
     /// Takes the place of `old`: a rule for the same ports goes on with its turn.
     pub fn succeed(&mut self, old: &Distribution) {
         for rule in &mut self.rules {
-            if let Some(same) = old.rules.iter().find(|other| other.ports == rule.ports) {
+            let same = |other: &&Rule| other.protocol == rule.protocol && other.ports == rule.ports;
+            if let Some(same) = old.rules.iter().find(same) {
                 rule.selector.succeed(&same.selector);
             }
         }
     }
 
-    /// Whether a rule names the port.
-    pub fn names(&self, port: u16) -> bool {
-        self.rules.iter().any(|rule| rule.names(port))
+    /// Whether a rule names the port of an IP protocol.
+    pub fn names(&self, protocol: u8, port: u16) -> bool {
+        self.rules.iter().any(|rule| rule.names(protocol, port))
     }
 
     /// From now on only targets that listen on a port are chosen for it (R25). Bit *n* is candidate *n* of [`Self::new`].
@@ -90,14 +123,19 @@ impl Distribution {
         self
     }
 
-    /// Chooses a target for a new TCP connection to the port; `connections` tells how many a target has.
+    /// Chooses a target for a new connection or flow of an IP protocol to the port; `connections` tells how many a target has.
     ///
     /// # Errors
     /// [`DropReason::NoTarget`]: nobody is there for it, or nobody wants it now. [`DropReason::NoListener`]: the targets are
     /// there, and none of them listens: the peer is to be refused.
-    pub fn choose(&mut self, port: u16, connections: impl Fn(TargetId) -> u32) -> Result<TargetId, DropReason> {
-        let rule = self.rules.iter_mut().find(|rule| rule.names(port)).ok_or(DropReason::NoTarget)?;
-        let who = self.listeners.as_ref().map_or(Among::MAX, |listeners| listeners.tcp.who(port));
+    pub fn choose(
+        &mut self,
+        protocol: u8,
+        port: u16,
+        connections: impl Fn(TargetId) -> u32,
+    ) -> Result<TargetId, DropReason> {
+        let rule = self.rules.iter_mut().find(|rule| rule.names(protocol, port)).ok_or(DropReason::NoTarget)?;
+        let who = self.listeners.as_ref().map_or(Among::MAX, |listeners| listeners.of(protocol).who(port));
         let refuse = || self.listeners.as_ref().is_some_and(|listeners| listeners.refuse(rule.members, who));
         let reason = || if refuse() { DropReason::NoListener } else { DropReason::NoTarget };
         rule.selector.select_among(who, connections).ok_or_else(reason)
@@ -105,14 +143,15 @@ impl Distribution {
 }
 
 impl Rule {
-    fn names(&self, port: u16) -> bool {
-        self.ports.iter().any(|range| range.contains(&port))
+    fn names(&self, protocol: u8, port: u16) -> bool {
+        self.protocol.has(protocol) && self.ports.iter().any(|range| range.contains(&port))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use phalanx_wire::protocol::{TCP, UDP};
     use proptest::prelude::*;
 
     fn candidates(ids: &[u16]) -> Vec<Candidate> {
@@ -121,7 +160,8 @@ mod tests {
     }
 
     fn rule(ports: &[RangeInclusive<u16>], targets: &[u16]) -> PortRule {
-        PortRule { ports: ports.to_vec(), targets: targets.iter().map(|id| TargetId(*id)).collect() }
+        let targets = targets.iter().map(|id| TargetId(*id)).collect();
+        PortRule { ports: ports.to_vec(), targets, ..PortRule::default() }
     }
 
     fn distribution(targets: &[u16], rules: &[PortRule]) -> Distribution {
@@ -129,7 +169,7 @@ mod tests {
     }
 
     fn choice(distribution: &mut Distribution, port: u16) -> Option<u16> {
-        distribution.choose(port, |_| 0).ok().map(|id| id.0)
+        distribution.choose(TCP, port, |_| 0).ok().map(|id| id.0)
     }
 
     #[test]
@@ -138,19 +178,19 @@ mod tests {
         let mut distribution = distribution(&[1, 2, 3], &rules);
         let cases = [(80, 1), (1000, 1), (2000, 1), (1500, 1), (2001, 2), (3000, 2), (0, 3), (81, 3)];
         for (port, target) in cases {
-            assert!(distribution.names(port));
+            assert!(distribution.names(TCP, port));
             assert_eq!(choice(&mut distribution, port), Some(target), "port {port}");
         }
         for port in [91, 999, 3001, u16::MAX] {
-            assert!(!distribution.names(port) && choice(&mut distribution, port).is_none(), "port {port}");
+            assert!(!distribution.names(TCP, port) && choice(&mut distribution, port).is_none(), "port {port}");
         }
     }
 
     #[test]
     fn no_rules_name_no_port_and_a_rule_may_name_all() {
-        assert!(!Distribution::default().names(80));
+        assert!(!Distribution::default().names(TCP, 80));
         let all = distribution(&[1], &[rule(&[0..=u16::MAX], &[1])]);
-        assert!(all.names(0) && all.names(u16::MAX));
+        assert!(all.names(TCP, 0) && all.names(TCP, u16::MAX));
     }
 
     #[test]
@@ -173,7 +213,7 @@ mod tests {
     #[test]
     fn a_rule_whose_targets_are_not_there_names_its_ports_and_chooses_nobody() {
         let mut distribution = distribution(&[1], &[rule(&[80..=80], &[2])]);
-        assert!(distribution.names(80));
+        assert!(distribution.names(TCP, 80));
         assert_eq!(choice(&mut distribution, 80), None);
     }
 
@@ -186,18 +226,34 @@ mod tests {
         let mut all = distribution(&[1, 2, 3], &rules).with_listeners(listeners.clone());
         assert_eq!([80; 4].map(|port| choice(&mut all, port)), [Some(1), Some(2), Some(1), Some(2)]);
         // Target 3 listens on 443, but the rule does not name it: for the peer nobody is there.
-        assert_eq!([443, 444].map(|port| all.choose(port, |_| 0)), [Err(DropReason::NoListener); 2]);
-        assert_eq!(all.choose(22, |_| 0), Err(DropReason::NoTarget), "no rule: not for targets");
+        assert_eq!([443, 444].map(|port| all.choose(TCP, port, |_| 0)), [Err(DropReason::NoListener); 2]);
+        assert_eq!(all.choose(TCP, 22, |_| 0), Err(DropReason::NoTarget), "no rule: not for targets");
         // One that is about to tell may be the one that listens.
         let waiting = Listeners { known: 0b110, pending: 0b001, ..listeners.clone() };
         let mut all = distribution(&[1, 2, 3], &rules).with_listeners(waiting);
-        assert_eq!(all.choose(444, |_| 0), Err(DropReason::NoTarget));
+        assert_eq!(all.choose(TCP, 444, |_| 0), Err(DropReason::NoTarget));
         // One that listens and drains does not refuse.
         let mut drained = candidates(&[1, 2]);
         drained.iter_mut().for_each(|c| c.draining = true);
         let all = Distribution::new(Policy::RoundRobin, &drained, &[rule(&[80..=80], &[1, 2])]).expect("within bounds");
         let mut all = all.with_listeners(Listeners { known: 0b11, ..listeners });
-        assert_eq!(all.choose(80, |_| 0), Err(DropReason::NoTarget));
+        assert_eq!(all.choose(TCP, 80, |_| 0), Err(DropReason::NoTarget));
+    }
+
+    #[test]
+    fn a_rule_names_the_ports_of_its_protocol_only_and_asks_that_ones_listeners() {
+        let of = |protocol, port: u16, target| PortRule { protocol, ..rule(&[port..=port], &[target]) };
+        let rules = [of(Transport::Udp, 443, 1), of(Transport::Tcp, 443, 2), of(Transport::Both, 53, 1)];
+        let mut listeners = Listeners { known: 0b11, ..Listeners::default() };
+        listeners.udp.add(443, 0b11);
+        listeners.tcp.add(53, 0b01);
+        let mut all = distribution(&[1, 2], &rules).with_listeners(listeners);
+        assert_eq!(all.choose(UDP, 443, |_| 0), Ok(TargetId(1)));
+        assert_eq!(all.choose(TCP, 443, |_| 0), Err(DropReason::NoListener));
+        assert_eq!(all.choose(TCP, 53, |_| 0), Ok(TargetId(1)));
+        assert_eq!(all.choose(UDP, 53, |_| 0), Err(DropReason::NoListener));
+        assert!(all.names(UDP, 53) && !all.names(protocol::SCTP, 53) && !all.names(UDP, 80));
+        assert!(Transport::Both.overlaps(Transport::Udp) && !Transport::Tcp.overlaps(Transport::Udp));
     }
 
     #[test]
@@ -226,7 +282,8 @@ mod tests {
                 .collect();
             let named = ranges.iter().flatten().any(|&(a, b)| a.min(b) <= port && port <= a.max(b));
             let mut distribution = distribution(&[1], &rules);
-            prop_assert_eq!(distribution.names(port), named);
+            prop_assert_eq!(distribution.names(TCP, port), named);
+            prop_assert!(!distribution.names(UDP, port));
             prop_assert_eq!(choice(&mut distribution, port).is_some(), named);
         }
     }

@@ -39,7 +39,7 @@ impl Arrival {
             protection: self.protection,
             encrypted: self.encrypted,
             tunnel: self.tunnel,
-            tcp: matches!(seen, Seen::Tcp { .. } | Seen::Error { .. }),
+            tcp: matches!(seen, Seen::Tcp { .. } | Seen::Udp { .. } | Seen::Error { .. }),
             outer_is_vip: self.outer_is_vip,
             inner_is_vip: self.inner_is_vip,
         })
@@ -60,8 +60,8 @@ pub enum Decision {
         /// Who.
         target: TargetId,
     },
-    /// A SYN to a distributed port, or of a known connection: open a copy of it; if it is genuine, not a replay and
-    /// fits its tunnel, [`admit`] names the target.
+    /// A SYN to a distributed port, or of a known connection, or a datagram of an unknown flow to a distributed port: open a
+    /// copy of it; if it is genuine, not a replay and fits its tunnel, [`admit`] names the target.
     OpenThenSelect,
     /// Process it here, as an ordinary endpoint does.
     Local,
@@ -70,20 +70,31 @@ pub enum Decision {
 }
 
 /// Decides about a packet of which only an unauthenticated prefix may have been seen; the table is only read (I5).
-/// `distributed` tells whether new connections to a local port are distributed (R24); known ones are, whatever it says.
+/// `distributed` tells whether a new connection or flow is distributed (R24), by protocol and local port; known ones are,
+/// whatever it says.
 #[inline]
 pub fn decide(
     arrival: &Arrival,
     seen: &Seen,
     table: &ConnectionTable,
-    distributed: impl FnOnce(u16) -> bool,
+    distributed: impl FnOnce(Flow) -> bool,
 ) -> Decision {
     let verdict = arrival.verdict(seen);
-    if let Seen::Error { flow } = seen {
-        return decide_error(arrival, verdict, flow, table);
-    }
-    let Seen::Tcp { flow, tcp } = seen else {
-        return by_the_router(arrival);
+    let (flow, tcp) = match seen {
+        Seen::Tcp { flow, tcp } => (flow, tcp),
+        // An error about a packet of a connection goes where the connection is, as it came: one window, the target's, decides
+        // about its number as about those of the connection's segments (I2). One that is about none is the router's.
+        Seen::Error { flow } => {
+            return follow(arrival, verdict, flow, table).unwrap_or_else(|| by_the_router(arrival));
+        }
+        // UDP has no SYN: what is of no known flow begins one.
+        Seen::Udp { flow } => {
+            return follow(arrival, verdict, flow, table).unwrap_or_else(|| {
+                let begins = verdict != Verdict::Local && distributed(*flow);
+                if begins { OPEN_IF_SETTLED[usize::from(arrival.settled)] } else { by_the_router(arrival) }
+            });
+        }
+        Seen::Other { .. } | Seen::Opaque => return by_the_router(arrival),
     };
     if verdict == Verdict::Local {
         return by_the_router(arrival);
@@ -96,21 +107,19 @@ pub fn decide(
         Some(conn) if conn.is_older(arrival.spi, arrival.number) => Decision::Drop(DropReason::TooOld),
         Some(conn) if verdict == Verdict::DistributeConnection => Decision::OpenThenForward { target: conn.target },
         Some(conn) => Decision::Forward { target: conn.target },
-        None if opens && distributed(flow.local.port) => OPEN_IF_SETTLED[usize::from(arrival.settled)],
+        None if opens && distributed(*flow) => OPEN_IF_SETTLED[usize::from(arrival.settled)],
         None => by_the_router(arrival),
     }
 }
 
-/// An error about a packet of a connection goes where the connection is, as it came: one window, the target's, decides about
-/// its number as about those of the connection's segments (I2). One that is about none is the router's.
-fn decide_error(arrival: &Arrival, verdict: Verdict, flow: &Flow, table: &ConnectionTable) -> Decision {
+/// Where a packet goes that is of a known connection and begins none.
+fn follow(arrival: &Arrival, verdict: Verdict, flow: &Flow, table: &ConnectionTable) -> Option<Decision> {
     let known = table.lookup(&ConnKey { peer: arrival.peer, flow: *flow });
-    match known.filter(|_| verdict != Verdict::Local) {
-        Some(conn) if conn.is_older(arrival.spi, arrival.number) => Decision::Drop(DropReason::TooOld),
-        Some(conn) if verdict == Verdict::DistributeConnection => Decision::OpenThenForward { target: conn.target },
-        Some(conn) => Decision::Forward { target: conn.target },
-        None => by_the_router(arrival),
-    }
+    known.filter(|_| verdict != Verdict::Local).map(|conn| match verdict {
+        _ if conn.is_older(arrival.spi, arrival.number) => Decision::Drop(DropReason::TooOld),
+        Verdict::DistributeConnection => Decision::OpenThenForward { target: conn.target },
+        _ => Decision::Forward { target: conn.target },
+    })
 }
 
 /// What the router would take itself it must not even answer before it knows what its targets have (DESIGN "Inbound
@@ -121,30 +130,29 @@ fn by_the_router(arrival: &Arrival) -> Decision {
     if arrival.settled { Decision::Local } else { Decision::Drop(DropReason::Settling) }
 }
 
-/// Makes the entry for a SYN that was opened: its integrity check was good, the window has taken its number, and it fits
-/// its tunnel. A SYN of a known connection gets that connection's target; half-open, it has its full time again. Of a new
-/// one, `choose` names the target for its local port.
+/// Makes the entry for a SYN, or a datagram of an unknown flow, that was opened: its integrity check was good, the window has
+/// taken its number, and it fits its tunnel. One of a known connection gets that connection's target; half-open, it has its
+/// full time again. Of a new one, `choose` names the target by protocol and local port.
 ///
 /// # Errors
-/// [`DropReason::UnknownConnection`] if what was opened is not a SYN after all, [`DropReason::TableFull`],
+/// [`DropReason::UnknownConnection`] if what was opened is neither after all, [`DropReason::TableFull`],
 /// [`DropReason::HalfOpenLimit`], and those of `choose`. No entry has changed then.
 pub fn admit(
     peer: PeerId,
     opened: &Opened,
     table: &mut ConnectionTable,
-    choose: impl FnOnce(u16, &ConnectionTable) -> Result<TargetId, DropReason>,
+    choose: impl FnOnce(Flow, &ConnectionTable) -> Result<TargetId, DropReason>,
     now: u64,
 ) -> Result<TargetId, DropReason> {
-    let Seen::Tcp { flow, tcp } = opened.seen() else {
-        return Err(DropReason::UnknownConnection);
+    let flow = match *opened.seen() {
+        Seen::Tcp { flow, tcp } if tcp.flags.opens() => flow,
+        Seen::Udp { flow } => flow,
+        _ => return Err(DropReason::UnknownConnection),
     };
-    if !tcp.flags.opens() {
-        return Err(DropReason::UnknownConnection);
-    }
-    let key = ConnKey { peer, flow: *flow };
+    let key = ConnKey { peer, flow };
     if table.lookup(&key).is_none() {
         table.admits(peer)?;
-        let target = choose(flow.local.port, table)?;
+        let target = choose(flow, table)?;
         return table.insert(&key, target, now);
     }
     table.renew(&key, now).ok_or(DropReason::UnknownConnection)

@@ -1,4 +1,4 @@
-//! On a target: what becomes of each TCP connection, seen in verified packets of both directions.
+//! On a target: what becomes of each TCP connection (of UDP flows: `datagrams`), seen in verified packets of both directions.
 //!
 //! Targets own the truth about connections (DESIGN "Connection table"): this is where "opened" and "closed" come from
 //! that the router's table lives on. Every packet here has passed its integrity check and window, or comes from our own
@@ -7,7 +7,9 @@
 //! Both directions are treated alike (either side may open, or both at once): each has sent a SYN, had it acknowledged,
 //! sent a FIN, had it acknowledged. Open is when both SYNs are acknowledged, closed when both FINs are, or after a reset.
 
-use phalanx_wire::TcpHeader;
+mod datagrams;
+
+use phalanx_wire::{TcpHeader, protocol};
 
 use crate::fifo::{Links, Queue};
 use crate::hash::Seed;
@@ -39,6 +41,8 @@ pub struct TrackerLimits {
     pub half_open_ms: u64,
     /// How long an established connection may be silent.
     pub idle_ms: u64,
+    /// How long an established UDP flow may be.
+    pub udp_idle_ms: u64,
     /// How long the last acknowledgements of a close may take.
     pub closing_ms: u64,
     /// How long a closed connection is remembered, so that its late packets are not taken for anything else.
@@ -51,6 +55,7 @@ impl Default for TrackerLimits {
             connections: 1 << 17,
             half_open_ms: 10_000,
             idle_ms: 2 * 60 * 60 * 1000,
+            udp_idle_ms: 180_000,
             closing_ms: 60_000,
             linger_ms: 5_000,
         }
@@ -64,13 +69,15 @@ enum Phase {
     #[default]
     HalfOpen,
     Established,
+    /// An established UDP flow.
+    Flowing,
     /// Both sides have sent a FIN.
     Closing,
     /// Closed, and said so.
     Lingering,
 }
 
-const PHASES: usize = 4;
+const PHASES: usize = 5;
 
 /// Marks of one direction in [`Value::marks`]; those of the other are four bits higher.
 const SYN: u8 = 1;
@@ -147,23 +154,29 @@ impl Tracker {
             return true;
         }
         let syns = SYN | SYN_ACKED;
-        let value = Value { marks: syns | syns << 4, phase: Phase::Established, ..Value::default() };
+        let udp = key.flow.protocol == protocol::UDP;
+        let phase = if udp { Phase::Flowing } else { Phase::Established };
+        let value = Value { marks: syns | syns << 4, phase, ..Value::default() };
         self.enter(&packed, value, now).is_some()
     }
 
     /// Ends what has been silent for too long, at most `budget` connections, and forgets what has lingered long enough.
     pub fn sweep(&mut self, now: u64, budget: usize, mut out: impl FnMut(ConnKey, ConnEvent)) -> Progress {
         let mut left = budget;
-        for phase in [Phase::Lingering, Phase::HalfOpen, Phase::Closing, Phase::Established] {
+        for phase in [Phase::Lingering, Phase::HalfOpen, Phase::Closing, Phase::Flowing, Phase::Established] {
             while let Some(slot) = self.expired(phase, now) {
                 if left == 0 {
                     return Progress::More;
                 }
                 left -= 1;
+                let key = ConnKey::from(self.store.key(slot));
                 if phase != Phase::Lingering {
-                    out(self.store.key(slot).into(), ConnEvent::Closed);
+                    out(key, ConnEvent::Closed);
                 }
-                self.forget(slot);
+                match key.flow.protocol {
+                    protocol::UDP if phase != Phase::Lingering => self.queue(slot, Phase::Lingering, now),
+                    _ => self.forget(slot),
+                }
             }
         }
         Progress::Done
@@ -185,7 +198,9 @@ impl Tracker {
             let Some(slot) = slot else { continue };
             match self.store.value(slot).phase {
                 Phase::HalfOpen => show(self.store.key(slot).into(), ConnState::HalfOpen),
-                Phase::Established | Phase::Closing => show(self.store.key(slot).into(), ConnState::Established),
+                Phase::Established | Phase::Flowing | Phase::Closing => {
+                    show(self.store.key(slot).into(), ConnState::Established)
+                }
                 Phase::Lingering => {}
             }
         }
@@ -196,7 +211,7 @@ impl Tracker {
     pub fn state(&self, key: &ConnKey) -> Option<ConnState> {
         match self.store.value(self.store.find(&key.into())?).phase {
             Phase::HalfOpen => Some(ConnState::HalfOpen),
-            Phase::Established | Phase::Closing => Some(ConnState::Established),
+            Phase::Established | Phase::Flowing | Phase::Closing => Some(ConnState::Established),
             Phase::Lingering => None,
         }
     }
@@ -339,6 +354,7 @@ impl Tracker {
         match phase {
             Phase::HalfOpen => self.limits.half_open_ms,
             Phase::Established => self.limits.idle_ms,
+            Phase::Flowing => self.limits.udp_idle_ms,
             Phase::Closing => self.limits.closing_ms,
             Phase::Lingering => self.limits.linger_ms,
         }

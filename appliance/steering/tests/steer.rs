@@ -9,7 +9,7 @@ use phalanx_steering::{
     Seen, Selector, TableLimits, steer,
 };
 use phalanx_wire::ip::{Fields, write_header};
-use phalanx_wire::{DropReason, IpHeader, PeerId, Spi, TargetId};
+use phalanx_wire::{DropReason, Flow, IpHeader, PeerId, Spi, TargetId, protocol};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -292,18 +292,65 @@ fn a_connection_through_a_tunnel_that_does_not_end_at_the_vip_is_forwarded_opene
 #[test]
 fn a_port_that_is_not_distributed_is_the_routers_unless_its_connection_is_known() {
     let (mut table, mut selector) = (table(), selector());
-    let not_80 = |port| port != 80;
+    let not_80 = |flow: Flow| flow.local.port != 80;
     assert_eq!(steer::decide(&ARRIVAL, &seen(SYN), &table, not_80), Decision::Local);
     let unsettled = Arrival { settled: false, ..ARRIVAL };
     let settling = Decision::Drop(DropReason::Settling);
     assert_eq!(steer::decide(&unsettled, &seen(SYN), &table, not_80), settling);
-    let nobody = |_, _: &ConnectionTable| Err(DropReason::NoTarget);
+    let nobody = |_: Flow, _: &ConnectionTable| Err(DropReason::NoTarget);
     assert_eq!(steer::admit(PeerId(1), &opened(SYN), &mut table, nobody, 0), Err(DropReason::NoTarget));
     assert!(table.is_empty());
     admit(PeerId(1), &opened(SYN), &mut table, &mut selector, 0).expect("a target");
     assert_eq!(steer::decide(&ARRIVAL, &seen(SYN), &table, not_80), Decision::OpenThenSelect);
     assert_eq!(steer::admit(PeerId(1), &opened(SYN), &mut table, nobody, 5), Ok(TargetId(1)));
     assert_eq!(steer::decide(&ARRIVAL, &seen(ACK), &table, not_80), Decision::Forward { target: TargetId(1) });
+}
+
+/// From this port of the client, over either IP version.
+fn datagram(version: u8, port: u16) -> Vec<u8> {
+    let bytes = [&port.to_be_bytes()[..], &[1, 187, 0, 9, 0, 0, 7]].concat();
+    match version {
+        4 => header("10.99.0.10", "10.77.0.100", 17, &bytes),
+        _ => header("fd99::10", "fd77::100", 17, &bytes),
+    }
+}
+
+#[test]
+fn a_datagram_of_an_unknown_flow_begins_one_where_its_port_is_distributed() {
+    let (mut table, mut selector) = (table(), selector());
+    let udp_443 = |flow: Flow| (flow.protocol, flow.local.port) == (protocol::UDP, 443);
+    for version in [4, 6] {
+        let opened = [4000, 4001].map(|port| Opened::packet(&datagram(version, port)));
+        let [first, second] = opened.map(|opened| *opened.seen());
+        assert!(matches!(first, Seen::Udp { flow } if flow.remote.port == 4000), "{first:?}");
+        assert_eq!(steer::decide(&ARRIVAL, &first, &table, |_| false), Decision::Local, "off by default");
+        assert_eq!(steer::decide(&ARRIVAL, &first, &table, udp_443), Decision::OpenThenSelect);
+        let unsettled = Arrival { settled: false, ..ARRIVAL };
+        assert_eq!(steer::decide(&unsettled, &first, &table, udp_443), Decision::Drop(DropReason::Settling));
+        let chosen = opened.map(|opened| admit(PeerId(1), &opened, &mut table, &mut selector, 0));
+        assert_eq!(chosen, [Ok(TargetId(1)), Ok(TargetId(2))]);
+        assert_eq!(admit(PeerId(1), &opened[0], &mut table, &mut selector, 5), Ok(TargetId(1)), "known by now");
+        for (seen, target) in [(first, TargetId(1)), (second, TargetId(2))] {
+            assert_eq!(steer::decide(&unsettled, &seen, &table, |_| false), Decision::Forward { target });
+            table.begin(&ConnKey { peer: PeerId(1), flow: seen.flow().expect("a flow") }, ARRIVAL.spi, 100);
+            let older = Arrival { number: 99, ..ARRIVAL };
+            assert_eq!(steer::decide(&older, &seen, &table, udp_443), Decision::Drop(DropReason::TooOld));
+        }
+    }
+    let cut = header("10.99.0.10", "10.77.0.100", 17, &[0; 7]);
+    assert_eq!(steer::decide(&ARRIVAL, &of_packet(&cut), &table, udp_443), Decision::Local);
+}
+
+#[test]
+fn a_peek_at_udp_sees_the_same_in_tunnel_and_transport_mode() {
+    for version in [4, 6] {
+        let packet = datagram(version, 4000);
+        let (seen, _) = look_in_rounds(Shape::Packet, &packet);
+        let outer = IpHeader::parse(&packet).expect("a header");
+        let shape = Shape::Payload { outer: &outer, next_header: 17 };
+        assert_eq!(look_in_rounds(shape, outer.upper_of(&packet)).0, seen);
+        assert!(matches!(seen, Seen::Udp { .. }));
+    }
 }
 
 #[test]
@@ -362,7 +409,9 @@ proptest! {
         }
         let before = contents(&table);
         for (arrival, flags, n) in packets {
-            let seen = Seen::Tcp { flow: key(arrival.peer.0, n).flow, tcp: segment(flags, 1, 2) };
+            let flow = key(arrival.peer.0, n).flow;
+            let udp = Seen::Udp { flow: Flow { protocol: protocol::UDP, ..flow } };
+            let seen = if flags & 32 == 0 { Seen::Tcp { flow, tcp: segment(flags, 1, 2) } } else { udp };
             let decision = decide(&arrival, &seen, &table);
             if !arrival.settled {
                 prop_assert!(!matches!(decision, Decision::Local | Decision::OpenThenSelect));

@@ -271,3 +271,71 @@ proptest! {
         }
     }
 }
+
+fn flow(n: u32) -> ConnKey {
+    let mut key = key(1, n);
+    key.flow.protocol = 17;
+    key
+}
+
+#[test]
+fn a_udp_flow_is_established_when_both_sides_have_sent_and_over_when_it_is_silent() {
+    let mut tracker = tracker(100);
+    assert_eq!(tracker.datagram_out(&flow(1), 0), None);
+    assert!(tracker.is_empty(), "what we send of an unknown flow begins nothing");
+    assert_eq!(tracker.datagram_in(&flow(1), 0), None);
+    assert_eq!(tracker.state(&flow(1)), Some(ConnState::HalfOpen));
+    assert_eq!(tracker.datagram_out(&flow(1), 10), Some(ConnEvent::Opened));
+    assert_eq!(tracker.datagram_out(&flow(1), 20), None, "once");
+    assert_eq!(tracker.datagram_in(&flow(1), 100_000), None);
+    assert!(tracker.restore(&flow(2), 100_000), "one that moved here is as any other");
+    let mut over = Vec::new();
+    assert_eq!(tracker.sweep(279_999, 10, |key, event| over.push((key, event))), Progress::Done);
+    assert!(over.is_empty());
+    assert_eq!(tracker.sweep(280_000, 10, |key, event| over.push((key, event))), Progress::Done);
+    assert_eq!(over, [1, 2].map(|n| (flow(n), ConnEvent::Closed)));
+    assert!(tracker.is_empty());
+}
+
+#[test]
+fn a_udp_flow_that_nobody_answers_lasts_if_the_peer_goes_on_and_ends_if_not() {
+    let mut tracker = tracker(100);
+    for n in [1, 2] {
+        assert_eq!(tracker.datagram_in(&flow(n), 0), None);
+        assert_eq!(tracker.datagram_in(&flow(n), 4_999), None);
+    }
+    assert_eq!(tracker.datagram_in(&flow(2), 5_000), Some(ConnEvent::Opened));
+    let mut over = Vec::new();
+    assert_eq!(tracker.sweep(10_000, 10, |key, _| over.push(key)), Progress::Done);
+    assert_eq!(over, [flow(1)]);
+    assert_eq!(tracker.state(&flow(2)), Some(ConnState::Established));
+}
+
+#[test]
+fn a_udp_flow_that_finds_no_room_is_refused() {
+    let mut tracker = tracker(8);
+    let mut n = 0;
+    while tracker.len() < tracker.capacity() {
+        assert_eq!(tracker.datagram_in(&flow(n), 0), None);
+        n += 1;
+    }
+    assert_eq!(tracker.datagram_in(&flow(n), 0), Some(ConnEvent::Refused));
+}
+
+#[test]
+fn a_late_datagram_of_a_flow_that_is_over_begins_none_and_a_later_one_does() {
+    let mut tracker = tracker(100);
+    tracker.datagram_in(&flow(1), 0);
+    tracker.datagram_out(&flow(1), 0);
+    assert_eq!(tracker.sweep(180_000, 10, |_, _| ()), Progress::Done);
+    assert_eq!(tracker.datagram_in(&flow(1), 180_999), None);
+    assert_eq!(tracker.datagram_out(&flow(1), 180_999), None);
+    assert_eq!(tracker.state(&flow(1)), None);
+    tracker.datagram_in(&flow(1), 181_000);
+    assert_eq!(tracker.state(&flow(1)), Some(ConnState::HalfOpen));
+    let mut over = 0;
+    assert_eq!(tracker.sweep(191_000, 10, |_, _| over += 1), Progress::Done);
+    assert_eq!(over, 1);
+    assert_eq!(tracker.sweep(196_000, 10, |_, _| over += 1), Progress::Done);
+    assert_eq!((over, tracker.is_empty()), (1, true), "told once");
+}

@@ -143,7 +143,8 @@ fn distribute(d: DistributeDraft) -> Option<Distribute> {
         TargetsDraft::All => Targets::All,
         TargetsDraft::Named(names) => Targets::Named(names.into_iter().map(|n| n.value).collect()),
     };
-    Some(Distribute { ports, targets })
+    let protocol = d.protocol.map_or(Transport::Tcp, |p| p.value);
+    Some(Distribute { protocol, ports, targets })
 }
 
 fn sa(s: SaDraft, vips: &[Vip]) -> Option<Sa> {

@@ -233,9 +233,14 @@ pub enum Movable {
     WhenIdle,
 }
 
+/// `protocol = …` of a distribution.
+pub use phalanx_steering::Transport;
+
 /// One entry of `distribute`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribute {
+    /// Of which protocol.
+    pub protocol: Transport,
     /// Which local ports.
     pub ports: Ports,
     /// To whom.

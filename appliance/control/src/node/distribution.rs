@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use phalanx_steering::PortRule;
+use phalanx_steering::{PortRule, Transport};
 use phalanx_wire::{TargetId, VipId};
 
 use super::brain::Brain;
@@ -22,7 +22,8 @@ pub fn rules(config: &Config, vip: &config::Vip, numbering: &Numbering) -> Vec<P
             config::Targets::Named(names) => names.iter().filter_map(|name| numbering.id(name)).collect(),
             config::Targets::All => everybody(config).filter_map(|name| numbering.id(name)).collect(),
         };
-        PortRule { ports: ranges.iter().map(|r| r.first..=r.last).collect(), targets: targets.into_iter().collect() }
+        let ports = ranges.iter().map(|r| r.first..=r.last).collect();
+        PortRule { protocol: entry.protocol, ports, targets: targets.into_iter().collect() }
     };
     vip.distribute.iter().map(rule).collect()
 }
@@ -40,7 +41,7 @@ fn everybody(config: &Config) -> impl Iterator<Item = &str> {
     others.chain(config.cores.iter().any(|core| core.target).then_some(me))
 }
 
-/// `80,1000-2000 -> t1,t2`
+/// `80,1000-2000 -> t1,t2`; `udp 443 -> t1`.
 fn in_words(rule: &PortRule, name: impl Fn(TargetId) -> String) -> String {
     let range = |range: &RangeInclusive<u16>| match (*range.start(), *range.end()) {
         (0, u16::MAX) => "all".to_owned(),
@@ -49,7 +50,12 @@ fn in_words(rule: &PortRule, name: impl Fn(TargetId) -> String) -> String {
     };
     let ports: Vec<String> = rule.ports.iter().map(range).collect();
     let targets: Vec<String> = rule.targets.iter().map(|id| name(*id)).collect();
-    format!("{} -> {}", ports.join(","), targets.join(","))
+    let protocol = match rule.protocol {
+        Transport::Tcp => "",
+        Transport::Udp => "udp ",
+        Transport::Both => "tcp+udp ",
+    };
+    format!("{protocol}{} -> {}", ports.join(","), targets.join(","))
 }
 
 impl Brain {
@@ -133,6 +139,15 @@ mod tests {
         let (words, targets) = distributed(ROUTER, &format!("[{web}, {mail}]"));
         assert_eq!(words, ["80,443,8000-8999 -> t1,t2", "25 -> t2"]);
         assert_eq!(targets, [1, 2]);
+    }
+
+    #[test]
+    fn a_rule_is_of_tcp_unless_it_says_otherwise() {
+        let udp = r#"{ ports = [443], targets = ["t1"], protocol = "udp" }"#;
+        let both = r#"{ ports = [53], targets = ["t2"], protocol = "both" }"#;
+        let tcp = r#"{ ports = [443], targets = ["t2"], protocol = "tcp" }"#;
+        let (words, _) = distributed(ROUTER, &format!("[{udp}, {both}, {tcp}]"));
+        assert_eq!(words, ["udp 443 -> t1", "tcp+udp 53 -> t2", "443 -> t2"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use phalanx_cluster::NodeName;
 use phalanx_dataplane::command::TargetEntry;
 use phalanx_steering::{Listeners, LoadWeight, Policy};
-use phalanx_wire::{TargetId, VipId};
+use phalanx_wire::{TargetId, VipId, protocol};
 
 use super::brain::Brain;
 use super::lookout::Seen;
@@ -128,8 +128,12 @@ impl Brain {
     /// On which ports of its VIPs a target listens, as `web: 80,443,8000-8999`.
     pub(super) fn listening_in_words(&self, target: TargetId, vips: impl Iterator<Item = VipId>) -> Vec<String> {
         let Some(router) = &self.router else { return Vec::new() };
-        let listened =
-            |vip| Some(format!("{}: {}", self.vip_name(vip), in_words(&router.listened(target, vip).ok()?.tcp)));
+        let listened = |vip| {
+            let (name, listened) = (self.vip_name(vip), router.listened(target, vip).ok()?);
+            let udp = self.rules(vip).iter().any(|rule| rule.protocol.has(protocol::UDP));
+            let udp = if udp { format!(" udp {}", in_words(&listened.udp)) } else { String::new() };
+            Some(format!("{name}: {}{udp}", in_words(&listened.tcp)))
+        };
         vips.filter_map(listened).collect()
     }
 }

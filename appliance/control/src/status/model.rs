@@ -274,7 +274,7 @@ pub struct VipRow {
     pub roles: Vec<String>,
     /// Those it is distributed to.
     pub targets: Vec<String>,
-    /// Which of its ports go to whom, as `80,1000-2000 -> t1,t2`; the first that names a port decides.
+    /// Which of its ports go to whom, as `80,1000-2000 -> t1,t2` or `udp 443 -> t1`; the first that names a port decides.
     pub ports: Vec<String>,
     /// Connections known here.
     pub connections: u64,
@@ -296,7 +296,7 @@ pub struct TargetRow {
     pub vips: Vec<String>,
     /// Those of them for which it gets no new connections.
     pub draining: Vec<String>,
-    /// On which TCP ports it listens, by VIP, as `web: 80,8000-8999`; a VIP of which it did not tell yet is not there.
+    /// On which TCP ports it listens, by VIP, as `web: 80,8000-8999`, and ` udp 53` if the VIP distributes UDP; a VIP of which it did not tell yet is not there.
     pub listening: Vec<String>,
     /// The load that it reported last, in permille.
     pub load: Option<u16>,

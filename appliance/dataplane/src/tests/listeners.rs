@@ -18,7 +18,8 @@ impl Bench {
     fn tell(&mut self, known: u32, pending: u32, on_80: u32) {
         let mut listeners = Listeners { known, pending, ..Listeners::default() };
         listeners.tcp.add(80, on_80);
-        let rule = PortRule { ports: vec![0..=u16::MAX], targets: vec![TargetId(1), TargetId(2)] };
+        let rule =
+            PortRule { ports: vec![0..=u16::MAX], targets: vec![TargetId(1), TargetId(2)], ..PortRule::default() };
         let set = TargetSet::new(vec![entry(1, HERE), entry(2, HERE)], Policy::RoundRobin, &[rule]).unwrap();
         self.order(Command::SetTargets(VIP, Box::new(set.with_listeners(listeners))));
     }

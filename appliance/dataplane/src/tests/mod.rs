@@ -13,6 +13,7 @@ mod natt;
 mod outbound;
 mod ports;
 mod stations;
+mod udp;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -188,6 +189,7 @@ impl Bench {
         let rule = |(ports, targets): &(RangeInclusive<u16>, &[u16])| PortRule {
             ports: vec![ports.clone()],
             targets: targets.iter().map(|&id| TargetId(id)).collect(),
+            ..PortRule::default()
         };
         let rules: Vec<PortRule> = rules.iter().map(rule).collect();
         let set = TargetSet::new(targets.iter().map(target).collect(), Policy::RoundRobin, &rules).unwrap();

@@ -90,7 +90,7 @@ fn a_port_whose_targets_take_nothing_falls_neither_to_the_next_rule_nor_to_the_r
     let (mut bench, mut client) = settled(&[(80..=80, &[3]), (ALL, &[1])]);
     assert!(bench.opens(&mut client, &[80]).is_empty());
     let (target, idle) = (entry(1, HERE), TargetEntry { eligible: false, ..entry(2, HERE) });
-    let rule = PortRule { ports: vec![80..=80], targets: vec![TargetId(2)] };
+    let rule = PortRule { ports: vec![80..=80], targets: vec![TargetId(2)], ..PortRule::default() };
     let set = TargetSet::new(vec![target, idle], Policy::LeastConnections, &[rule]).unwrap();
     bench.order(Command::SetTargets(VIP, Box::new(set)));
     assert!(bench.opens(&mut client, &[80]).is_empty());
@@ -163,7 +163,7 @@ fn the_rules_are_those_of_the_vip_that_is_connected_to_whatever_tunnel_leads_the
     bench.order(Command::Ceiling(IN, 1 << 30));
     bench.order(Command::Settled(VIP));
     for (vip, port) in [(VIP, 80), (VipId(2), 443)] {
-        let rule = PortRule { ports: vec![port..=port], targets: vec![TargetId(1)] };
+        let rule = PortRule { ports: vec![port..=port], targets: vec![TargetId(1)], ..PortRule::default() };
         let set = TargetSet::new(vec![entry(1, HERE)], Policy::RoundRobin, &[rule]).unwrap();
         bench.order(Command::SetTargets(vip, Box::new(set)));
     }

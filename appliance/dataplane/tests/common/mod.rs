@@ -22,7 +22,7 @@ pub fn addr(text: &str) -> IpAddr {
 pub fn all_ports_to(core: CoreId) -> Box<TargetSet> {
     let id = TargetId(1);
     let target = TargetEntry { id, link: LinkEnd::Ring(core), eligible: true, draining: false, weight: 1 };
-    let rule = PortRule { ports: vec![0..=u16::MAX], targets: vec![id] };
+    let rule = PortRule { ports: vec![0..=u16::MAX], targets: vec![id], ..PortRule::default() };
     Box::new(TargetSet::new(vec![target], Policy::RoundRobin, &[rule]).unwrap())
 }
 

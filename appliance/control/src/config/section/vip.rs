@@ -3,7 +3,7 @@
 use crate::config::number::{Name, NodeName};
 use crate::config::read::{At, Fields, Span};
 use crate::config::report::Problem;
-use crate::config::{FilterAt, Movable, PortRange, Select};
+use crate::config::{FilterAt, Movable, PortRange, Select, Transport};
 use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -28,6 +28,7 @@ pub(in crate::config) struct BackupDraft {
 
 pub(in crate::config) struct DistributeDraft {
     pub span: Span,
+    pub protocol: Option<At<Transport>>,
     pub ports: PortsDraft,
     pub targets: TargetsDraft,
 }
@@ -140,9 +141,11 @@ impl DistributeDraft {
                 TargetsDraft::Wrong
             }
         };
+        let protocols = [("tcp", Transport::Tcp), ("udp", Transport::Udp), ("both", Transport::Both)];
+        let protocol = f.choice("protocol", &protocols);
         let span = f.span.clone();
         f.finish();
-        DistributeDraft { span, ports, targets }
+        DistributeDraft { span, protocol, ports, targets }
     }
 }
 

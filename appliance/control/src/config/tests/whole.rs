@@ -264,6 +264,13 @@ fn ports_are_distributed_once_and_to_nodes_that_can_be_reached() {
         &[("distribute = [{ ports = [80, \"8000-8999\"], ", &format!("{twice}{{ ports = [90], "))],
         &["47: these ports are distributed already", "47: these ports are distributed already"],
     );
+    let once = "distribute = [{ ports = [80], targets = [\"t1\"], protocol = \"udp\" }, ";
+    let again = |protocol: &str| format!("{once}{{ protocol = \"{protocol}\", ports = [80, \"8000-8999\"], ");
+    let entry = "distribute = [{ ports = [80, \"8000-8999\"], ";
+    expect(ROUTER, &[(entry, &again("tcp"))], &[]);
+    expect(ROUTER, &[(entry, &again("both"))], &["47: these ports are distributed already"]);
+    let wrong = "47: `distribute`: `protocol` must be one of `tcp`, `udp` or `both` (did you mean `tcp`?)";
+    expect(ROUTER, &[(entry, &again("tpc"))], &[wrong]);
     expect(ROUTER, &[("[\"t1\", \"t2\"]", "[\"t1\", \"t1\"]")], &["47: target `t1` is named twice"]);
     expect(
         ROUTER,

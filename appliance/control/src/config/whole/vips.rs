@@ -5,7 +5,7 @@ use crate::config::build::default_vip_id;
 use crate::config::read::{At, Sink, Span};
 use crate::config::report::Problem;
 use crate::config::section::{Draft, PortsDraft, TargetsDraft, VipDraft, place, text};
-use crate::config::{PortRange, PortRole};
+use crate::config::{PortRange, PortRole, Transport};
 use ipnet::IpNet;
 use phalanx_steering::Distribution;
 use std::collections::HashSet;
@@ -71,19 +71,21 @@ fn backups(draft: &Draft, vip: &VipDraft, sink: &Sink) {
 }
 
 fn distribution(draft: &Draft, vip: &VipDraft, sink: &Sink) {
-    let mut taken: Vec<At<PortRange>> = Vec::new();
+    let mut taken: Vec<(Transport, At<PortRange>)> = Vec::new();
     for entry in &vip.distribute {
+        let protocol = entry.protocol.as_ref().map_or(Transport::Tcp, |p| p.value);
         let ranges = match &entry.ports {
             PortsDraft::Wrong => Vec::new(),
             PortsDraft::All(span) => vec![At::new(PortRange::ALL, span.clone())],
             PortsDraft::Ranges(ranges) => ranges.clone(),
         };
         for range in ranges {
-            if let Some(before) = taken.iter().find(|t| t.value.overlaps(&range.value)) {
+            let same = |(of, t): &&(Transport, At<PortRange>)| of.overlaps(protocol) && t.value.overlaps(&range.value);
+            if let Some((_, before)) = taken.iter().find(same) {
                 let problem = Problem::error("these ports are distributed already").at(range.span.clone(), "");
                 sink.push(problem.at(before.span.clone(), "here"));
             }
-            taken.push(range);
+            taken.push((protocol, range));
         }
         let TargetsDraft::Named(names) = &entry.targets else { continue };
         unique(
