@@ -136,14 +136,15 @@ impl<S: Source> Engine<S> {
         if let Some(half) = half {
             half.clamp_mss(packet.bytes_mut());
         }
-        match *Opened::packet(packet.bytes()).seen() {
-            Seen::Tcp { flow, tcp } if role == Role::Target => {
+        let opened = (role == Role::Target).then(|| Opened::packet(packet.bytes()));
+        match opened.as_ref().map(Opened::seen) {
+            Some(&Seen::Tcp { flow, tcp }) => {
                 let payload = inner.header.upper_len().saturating_sub(tcp.data_offset);
                 let key = ConnKey { peer, flow };
                 let event = self.target.tracker.inbound(&key, &tcp, payload, now.ms());
                 return self.tell_connection(facts.vip, key, event, ruled.and_then(|ruled| ruled.log), now);
             }
-            Seen::Udp { flow } if role == Role::Target => {
+            Some(&Seen::Udp { flow }) => {
                 let key = ConnKey { peer, flow };
                 let event = self.target.tracker.datagram_in(&key, now.ms());
                 self.tell_connection(facts.vip, key, event, None, now)?;
