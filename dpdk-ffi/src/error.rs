@@ -196,7 +196,7 @@ fn logged(log: &str) -> String {
 
 fn hint(error: &Errno) -> &'static str {
     match error.0 {
-        libc::ENOMEM => " (raise the memory given to DPDK, or take fewer)",
+        libc::ENOMEM | libc::ENOBUFS => " (raise the memory given to DPDK, or take fewer)",
         libc::EEXIST => " (the name is taken)",
         _ => "",
     }

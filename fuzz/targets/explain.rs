@@ -82,7 +82,7 @@ impl Bed {
         let config = DataplaneConfig { eal, ports: PORTS.map(port).into(), cores: vec![core], limits };
         let mut core = LoneCore::new(&config, &[MAC; 3]).expect("tables");
         let (id, address) = (VipId(1), VIP.into());
-        core.obey(Command::SetVip(Box::new(VipEntry { id, address, epoch: Epoch(1), router_core: Some(CoreId(0)), served: true })));
+        core.obey(Command::SetVip(Box::new(VipEntry { id, address, epoch: Epoch(1), router_core: Some(CoreId(0)), served: true, filter_at_router: false })));
         if steers {
             let link = LinkEnd::Ring(CoreId(0));
             let target = TargetEntry { id: TargetId(1), link, eligible: true, draining: false, weight: 1 };
