@@ -1,4 +1,4 @@
-//! What is durable of the numbers accepted on an inbound SA (DESIGN, "Inbound replay"; I2).
+//! What is durable of the numbers accepted on an inbound SA (ARCHITECTURE, "Inbound replay"; I2).
 //!
 //! A router may accept (open a SYN, deliver to itself) only numbers up to a *ceiling* that is durable. After a restart it
 //! refuses everything up to max(ceiling, its targets' edges), so nothing it accepted before is accepted again.

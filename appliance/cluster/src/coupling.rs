@@ -1,4 +1,4 @@
-//! The coupling facility: what must be unique or survive (DESIGN, "Rooms"; R3, R18).
+//! The coupling facility: what must be unique or survive (ARCHITECTURE, "Rooms"; R3, R18).
 //!
 //! Every answer is given only after its effect is durable. Keys of SAs never go here, only fingerprints of them (I8).
 
@@ -47,13 +47,13 @@ pub mod keys {
         named("seq/", fingerprint)
     }
 
-    /// The ceiling of what a router may have accepted itself (DESIGN, "Inbound replay").
+    /// The ceiling of what a router may have accepted itself (ARCHITECTURE, "Inbound replay").
     #[must_use]
     pub fn ceiling(fingerprint: &[u8; 16]) -> String {
         named("ceiling/", fingerprint)
     }
 
-    /// What targets may have accepted, far ahead (DESIGN, "Inbound replay").
+    /// What targets may have accepted, far ahead (ARCHITECTURE, "Inbound replay").
     #[must_use]
     pub fn reached(fingerprint: &[u8; 16]) -> String {
         named("reached/", fingerprint)

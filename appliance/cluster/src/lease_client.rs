@@ -1,4 +1,4 @@
-//! How a target gets numbers (DESIGN, "Outbound sequence numbers"; I1): one open request per core and SA, a fresh nonce
+//! How a target gets numbers (ARCHITECTURE, "Outbound sequence numbers"; I1): one open request per core and SA, a fresh nonce
 //! for every try, and only the answer to the last try is believed. What an answer says about numbers that this node
 //! already had, or about another boot or epoch, is thrown away: a number that is lost is a gap, one used twice is a leak.
 

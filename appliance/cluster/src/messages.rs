@@ -178,7 +178,7 @@ pub struct SaReport {
     pub window: Option<WindowSnapshot>,
 }
 
-/// Connections that came and went on a target. Windows are merged before the ends take effect (DESIGN, "Inbound replay").
+/// Connections that came and went on a target. Windows are merged before the ends take effect (ARCHITECTURE, "Inbound replay").
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notice {
     /// Grows; repeated until acknowledged.

@@ -1,5 +1,5 @@
 //! The router's side of the cluster: membership of its targets, distribution of VIPs and SAs with acknowledgements
-//! (R2, R6, I4), numbers (R18), lifesize (R21), windows and connections of its targets (DESIGN, "Inbound replay").
+//! (R2, R6, I4), numbers (R18), lifesize (R21), windows and connections of its targets (ARCHITECTURE, "Inbound replay").
 //!
 //! sans-IO: everything that happens is a call with the time in µs; everything to be done comes out of
 //! [`RouterCluster::poll_output`] in the order in which to do it; [`RouterCluster::tick`] at

@@ -1,4 +1,4 @@
-//! The sequencer: tier 2 of outbound sequence numbers (DESIGN, "Outbound sequence numbers"; R18, I1).
+//! The sequencer: tier 2 of outbound sequence numbers (ARCHITECTURE, "Outbound sequence numbers"; R18, I1).
 //!
 //! It takes large grants from the coupling facility and hands small blocks to *holders*: cores of targets and of the
 //! router itself. Beyond uniqueness it keeps one promise to the peer's replay window `W`: **no number is late**. A block
@@ -183,7 +183,7 @@ impl Prediction {
 /// Refill latency assumed until one was measured.
 const LATENCY_UNKNOWN_US: u32 = 2_000;
 
-/// The largest block that `holders` may have of a window (DESIGN: active senders × block ≤ W / 2).
+/// The largest block that `holders` may have of a window (ARCHITECTURE: active senders × block ≤ W / 2).
 #[must_use]
 pub fn block_size(window: u32, holders: u32) -> u32 {
     (window / 2 / holders.max(1)).max(1)

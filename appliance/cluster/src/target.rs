@@ -1,5 +1,5 @@
 //! A target's side of the cluster towards one router: what it was told to hold, acknowledged when its cores hold it
-//! (R2, R4-R6), numbers (I1), reports of use (R21), notices of connections and windows (DESIGN, "Inbound replay").
+//! (R2, R4-R6), numbers (I1), reports of use (R21), notices of connections and windows (ARCHITECTURE, "Inbound replay").
 //!
 //! sans-IO like [`crate::RouterCluster`]. When the router is lost everything stays: SAs, VIPs, connections; numbers age
 //! out. When a router comes back, it is told what is here before it installs anything.
@@ -417,7 +417,7 @@ impl TargetCluster {
         }
         let restarted = self.router_incarnation.replace(incarnation).is_some_and(|known| known != incarnation);
         if restarted {
-            // Before a number of the new one is sent (DESIGN, "Outbound sequence numbers").
+            // Before a number of the new one is sent (ARCHITECTURE, "Outbound sequence numbers").
             let outbound = self.sas.values().filter(|held| held.params.direction == Direction::Outbound);
             let sas = outbound.map(|held| held.params.id).collect();
             self.outputs.push_back(TargetOutput::DropLeases(sas));

@@ -1,4 +1,4 @@
-//! Restarts, windows and connections: nothing is accepted twice, nothing is lost (DESIGN, "Inbound replay"; I2).
+//! Restarts, windows and connections: nothing is accepted twice, nothing is lost (ARCHITECTURE, "Inbound replay"; I2).
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! What a router opens itself: copies of SYNs and of datagrams that begin a flow, before they make an entry, and what it keeps as an ordinary endpoint.
 //!
 //! Only numbers above the SA's floor and up to its durable ceiling are accepted here, so that a restarted router never
-//! accepts one twice (I2, DESIGN "Inbound replay"). What is above the ceiling waits, once it is known to be genuine.
+//! accepts one twice (I2, ARCHITECTURE "Inbound replay"). What is above the ceiling waits, once it is known to be genuine.
 
 use arrayvec::ArrayVec;
 use phalanx_aead::{OpenOp, open_burst};

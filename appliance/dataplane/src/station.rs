@@ -1,6 +1,6 @@
 //! A network or link port as a station of its Ethernet: sending to next hops, answering for our addresses, announcing.
 //!
-//! It asks with its own address as the sender, never with a VIP (DESIGN "A VIP on many hosts"). For a VIP it speaks
+//! It asks with its own address as the sender, never with a VIP (ARCHITECTURE "A VIP on many hosts"). For a VIP it speaks
 //! only where this process is the VIP's router (I9).
 
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! A lease request and its answer between two nodes: the numbers that a core waits for (DESIGN, "Outbound sequence numbers").
+//! A lease request and its answer between two nodes: the numbers that a core waits for (ARCHITECTURE, "Outbound sequence numbers").
 
 mod common;
 #[path = "common/net.rs"]

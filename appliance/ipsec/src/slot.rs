@@ -100,7 +100,7 @@ impl LeaseSlot {
     /// # Errors
     /// The lease is thrown away then, unused.
     pub fn offer(&mut self, now: u64, lease: Lease, valid_until: u64) -> Result<(), Refusal> {
-        // DESIGN, "Outbound sequence numbers": a target accepts only numbers above all it ever had.
+        // ARCHITECTURE, "Outbound sequence numbers": a target accepts only numbers above all it ever had.
         if lease.first() < self.ceiling {
             self.refused += 1;
             return Err(Refusal::Stale);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use phalanx_wire::{Endpoint, Flow, PeerId};
 
 /// A connection: who it is with, and the inner protocol, addresses and ports. Two peers that use the same inner
-/// address stay apart (DESIGN "Connection table").
+/// address stay apart (ARCHITECTURE "Who gets a new connection").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ConnKey {
     /// The peer whose SA the packets come through.

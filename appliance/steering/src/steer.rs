@@ -122,7 +122,7 @@ fn follow(arrival: &Arrival, verdict: Verdict, flow: &Flow, table: &ConnectionTa
     })
 }
 
-/// What the router would take itself it must not even answer before it knows what its targets have (DESIGN "Inbound
+/// What the router would take itself it must not even answer before it knows what its targets have (ARCHITECTURE "Inbound
 /// replay"): a reset would end a connection that a target holds, and a replay would be taken for new.
 const OPEN_IF_SETTLED: [Decision; 2] = [Decision::Drop(DropReason::Settling), Decision::OpenThenSelect];
 

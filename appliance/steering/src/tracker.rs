@@ -1,6 +1,6 @@
 //! On a target: what becomes of each TCP connection (of UDP flows: `datagrams`), seen in verified packets of both directions.
 //!
-//! Targets own the truth about connections (DESIGN "Connection table"): this is where "opened" and "closed" come from
+//! Targets own the truth about connections (ARCHITECTURE "Who gets a new connection"): this is where "opened" and "closed" come from
 //! that the router's table lives on. Every packet here has passed its integrity check and window, or comes from our own
 //! stack, so nothing is doubted that TCP itself would believe; whether a reset lies in the window is the stacks' affair.
 //!

@@ -1,5 +1,5 @@
 //! What targets tell of what they hold: windows and connections, when they come and whenever those change
-//! (DESIGN, "Inbound replay"). Windows always go first, so that no entry ends before its window is known (I2).
+//! (ARCHITECTURE, "Inbound replay"). Windows always go first, so that no entry ends before its window is known (I2).
 
 use phalanx_wire::VipId;
 
@@ -74,7 +74,7 @@ impl RouterCluster {
         mine.filter_map(known).collect()
     }
 
-    /// The windows are merged *before* an entry goes (DESIGN, "Inbound replay"): the order of the outputs.
+    /// The windows are merged *before* an entry goes (ARCHITECTURE, "Inbound replay"): the order of the outputs.
     pub(super) fn notice(&mut self, at: usize, notice: Notice) {
         let id = notice.id;
         // A repetition was acted on already; only its acknowledgement was lost.

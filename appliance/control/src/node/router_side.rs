@@ -183,7 +183,7 @@ impl Brain {
         let (command, shared) = match sa.direction {
             Direction::Inbound => {
                 let mut inbound = InboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
-                // DESIGN: who gets an SA again, with the same SPI and key, keeps its window.
+                // ARCHITECTURE: who gets an SA again, with the same SPI and key, keeps its window.
                 if let Some((window, verified)) = self.sas.accepted_before(sa.id, core) {
                     inbound.window.merge(&window);
                     inbound.verified.merge(&verified);
