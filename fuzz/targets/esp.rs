@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use phalanx_ipsec::{
-    Algorithm, Direction, Encap, InboundSa, Lease, Lifesize, Mode, Original, Origin, OutboundSa, Peeked, Prefix, Role, SaParams,
-    SecretKey, Selectors, Subject, TunnelName,
+    Algorithm, Direction, Encap, InboundSa, Lease, Lifesize, Mode, Origin, Original, OutboundSa, Peeked, Prefix, Role,
+    SaParams, SecretKey, Selectors, Subject, TunnelName,
 };
 use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, PeerId, SaId, Spi, VecBuffer, VipId, ip, natt, protocol};
 use std::net::IpAddr;

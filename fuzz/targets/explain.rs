@@ -69,20 +69,21 @@ impl Bed {
             gateways: vec![],
             host_mac: None,
         };
-        let core = CoreConfig {
-            id: CoreId(0),
-            cpu: None,
-            router: true,
-            target: true,
-            ports: vec![0, 1, 2],
-            idle: Idle::Spin,
-        };
+        let core =
+            CoreConfig { id: CoreId(0), cpu: None, router: true, target: true, ports: vec![0, 1, 2], idle: Idle::Spin };
         let limits = Limits { inbound: 2, outbound: 2, connections: 16, tracked: 16, held: 16, ..Limits::default() };
         let eal = EalConfig::default();
         let config = DataplaneConfig { eal, ports: PORTS.map(port).into(), cores: vec![core], limits };
         let mut core = LoneCore::new(&config, &[MAC; 3]).expect("tables");
         let (id, address) = (VipId(1), VIP.into());
-        core.obey(Command::SetVip(Box::new(VipEntry { id, address, epoch: Epoch(1), router_core: Some(CoreId(0)), served: true, filter_at_router: false })));
+        core.obey(Command::SetVip(Box::new(VipEntry {
+            id,
+            address,
+            epoch: Epoch(1),
+            router_core: Some(CoreId(0)),
+            served: true,
+            filter_at_router: false,
+        })));
         if steers {
             let link = LinkEnd::Ring(CoreId(0));
             let target = TargetEntry { id: TargetId(1), link, eligible: true, draining: false, weight: 1 };
@@ -91,10 +92,13 @@ impl Bed {
             core.obey(Command::SetTargets(id, Box::new(set)));
         }
         core.obey(Command::Settled(id));
-        core.obey(Command::AddInbound(Box::new(InboundSa::new(params(Direction::Inbound, VIP, CLIENT)).expect("an SA"))));
+        core.obey(Command::AddInbound(Box::new(
+            InboundSa::new(params(Direction::Inbound, VIP, CLIENT)).expect("an SA"),
+        )));
         core.obey(Command::Ceiling(SaId(1), u64::MAX));
         let outbound = params(Direction::Outbound, VIP, CLIENT);
-        let rule = Filter { vip: id, selectors: outbound.selectors, action: Action::Protect(outbound.tunnel), log: false };
+        let rule =
+            Filter { vip: id, selectors: outbound.selectors, action: Action::Protect(outbound.tunnel), log: false };
         core.obey(Command::AddOutbound(Box::new(OutboundSa::new(outbound).expect("an SA"))));
         core.obey(Command::SetFilters(Box::new(FilterTable::new(vec![rule]))));
         let expires = std::time::Instant::now() + Duration::from_secs(3600);

@@ -174,7 +174,7 @@ impl<S: Source> Engine<S> {
                 continue;
             };
             match decision {
-                Decision::Forward { target } => match self.filter_peeked(vip, sa, &seen, now) {
+                Decision::Forward { target } => match self.filter_peeked(vip, sa, &seen) {
                     Ok(filtered) => self.forward(slot, target, Opening { filtered, ..opening }, now, &mut linked),
                     Err(reason) => self.out.drop(opening.packet, reason),
                 },

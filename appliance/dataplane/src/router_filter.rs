@@ -15,13 +15,7 @@ use crate::packet::Source;
 
 impl<S: Source> Engine<S> {
     /// Tunnel check and filter of a packet that is about to be forwarded as it came, if they are done here; then true.
-    pub(crate) fn filter_peeked(
-        &mut self,
-        vip: VipId,
-        sa: InboundIndex,
-        seen: &Seen,
-        now: Now,
-    ) -> Result<bool, DropReason> {
+    pub(crate) fn filter_peeked(&mut self, vip: VipId, sa: InboundIndex, seen: &Seen) -> Result<bool, DropReason> {
         if !self.tables.filters_at_router(vip) {
             return Ok(false);
         }
@@ -29,11 +23,8 @@ impl<S: Source> Engine<S> {
         let Some(flow) = seen.flow() else { return Ok(false) };
         let (subject, sa) = (Subject::from(&flow), self.tables.cache.inbound(sa).ok_or(DropReason::UnknownSpi)?);
         sa.fits(&subject)?;
-        let ruled = self.tables.permits(vip, &sa.params().tunnel, &subject);
-        if ruled.verdict.is_err() {
-            self.log(ruled.at_first_sight(), now);
-        }
-        ruled.verdict.map(|()| true)
+        // Counted, but not logged: who writes into the log must have proved who he is (I5).
+        self.tables.permits(vip, &sa.params().tunnel, &subject).verdict.map(|()| true)
     }
 
     /// The filter of a connection's opening, which was opened here anyhow: before it makes an entry. Logs it, once.

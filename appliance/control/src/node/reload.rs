@@ -231,7 +231,7 @@ impl Brain {
 
 /// The same SAs, whatever rules lead to them.
 fn same(a: &SaPair, b: &SaPair) -> bool {
-    (&a.inbound, &a.outbound) == (&b.inbound, &b.outbound)
+    (&a.inbound, &a.outbound, a.keepalive_us) == (&b.inbound, &b.outbound, b.keepalive_us)
 }
 
 /// Why the new configuration cannot even be begun: a VIP's number is what packets and nodes know it by.

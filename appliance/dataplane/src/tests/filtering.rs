@@ -86,10 +86,16 @@ fn a_router_that_filters_looks_at_every_packet_of_a_connection_it_forwards() {
     links::carry(&mut router, &mut target);
     // The operator denies the port of a connection that is there.
     let through = Action::Protect(TunnelName::new("client").unwrap());
-    let rules = vec![rule(&TUNNEL, Some(443), Action::Deny, false), rule(&TUNNEL, None, through, false)];
+    let rules = vec![rule(&TUNNEL, Some(443), Action::Deny, true), rule(&TUNNEL, None, through, false)];
     router.order(Command::SetFilters(Box::new(FilterTable::new(rules))));
+    router.events();
+    let mut forged = client.tcp_to(443, 4000, ACK);
+    *forged.last_mut().unwrap() ^= 1;
+    router.receive(NETWORK, &forged);
     router.receive(NETWORK, &client.tcp_to(443, 4000, ACK));
-    router.only_dropped(&[(DropReason::FilterDeny, 1)]);
+    router.only_dropped(&[(DropReason::FilterDeny, 2)]);
+    // Nothing was opened, so nothing is known of who sent it: the log has no word of it (I5).
+    assert!(router.logged().is_empty());
     links::carry(&mut router, &mut target);
     assert_eq!(target.delivered().len(), 1);
 }
