@@ -1,0 +1,24 @@
+//! IKEv2 (RFC 7296) as a state machine: datagrams, commands and time in; datagrams, SAs and events out.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod api;
+mod config;
+mod endpoint;
+mod event;
+mod row;
+
+pub mod crypto;
+
+pub use api::{
+    Answer, Begun, ChildId, ChildMode, ChildSa, Command, CommandError, IkeId, KeyLine, Keyed, Millis, Output, Path,
+    Which,
+};
+pub use config::{
+    ChildConfig, Config, Credential, EspProposal, IkeProposal, Lifetime, Limits, PeerConfig, Proof, Remote,
+    Retransmission,
+};
+pub use endpoint::Endpoint;
+pub use event::{Ending, Event, Reason, What};
+pub use row::{ChildRow, Counters, IkeRow};
