@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::crypto::{Cipher, Group, Identity, Prf, Secret};
+use crate::auth::Identity;
+use crate::crypto::{Cipher, Group, Prf, Secret};
 use crate::{ChildMode, Millis};
 
 /// Everything. Cheap to clone.

@@ -9,6 +9,7 @@ mod endpoint;
 mod event;
 mod row;
 
+pub mod auth;
 pub mod crypto;
 
 pub use api::{

@@ -1,0 +1,5 @@
+//! Who a peer is and how it proves it (RFC 7296 §2.15, §3.5, §3.8).
+
+mod identity;
+
+pub use identity::Identity;

@@ -1,0 +1,1 @@
+//! Project Wycheproof's vectors, at our own use of each primitive.
