@@ -29,7 +29,7 @@ pub use messages::{
 };
 pub use outputs::{
     Connection, Missing, ReportPolicy, RouterConfig, RouterOutput, RouterTimes, SaPair, TargetConfig, TargetOutput,
-    TargetPlan, VipPlan,
+    TargetPlan, Turn, VipPlan,
 };
 pub use router::{Listened, MemberState, MemberStatus, PairPhase, PairStatus, RouterCluster};
 pub use sequencer::{GrantWanted, Prediction, SequenceStatus, Sequencer, SequencerConfig};

@@ -7,7 +7,7 @@ use phalanx_ipsec::{Filter, SaParams, WindowSnapshot};
 use phalanx_wire::{CoreId, Epoch, Flow, PeerId, SaId, VipId};
 
 /// The version of these messages. Both sides must speak the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A node's name: the DNS name in its certificate.
 pub type NodeName = Arc<str>;
@@ -318,6 +318,8 @@ pub enum ToTarget {
         sa: Arc<SaParams>,
         /// The dynamic rules that come with it (R2); only with the outbound one of a pair.
         filters: Vec<RankedFilter>,
+        /// An outbound SA whose turn has not come: its tunnel's packets take another one as long as there is one.
+        waits: bool,
     },
     /// Forget this SA and its rules (R6).
     RemoveSa {

@@ -88,6 +88,11 @@ pub struct SaPair {
     pub reached: u64,
     /// Encapsulated: after so long without a packet to the peer a keepalive goes there, in µs; 0: never (RFC 3948 §4).
     pub keepalive_us: u64,
+    /// The peer may use the inbound SA before all targets hold it: what comes by then waits at the router (I4).
+    pub early: bool,
+    /// The outbound SA takes the tunnel's packets only once [`crate::RouterCluster::use_outbound`] says so, or if there is
+    /// no other.
+    pub waits: bool,
 }
 
 /// A target that does not hold something in time.
@@ -124,7 +129,13 @@ pub enum RouterOutput {
         sa: Arc<SaParams>,
         /// Its dynamic rules.
         filters: Vec<RankedFilter>,
+        /// See [`SaPair::early`] and [`SaPair::waits`]; what concerns its direction.
+        early: bool,
+        /// See `early`.
+        waits: bool,
     },
+    /// The tunnel's packets take this outbound SA from now on, on the router's own cores.
+    UseLocal(SaId),
     /// Replace the dynamic rules of an SA that is installed there.
     LocalRules {
         /// The SA.
@@ -303,6 +314,17 @@ pub struct Connection {
     pub established: bool,
 }
 
+/// When the packets of a tunnel take an outbound SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// From its installation on.
+    AtOnce,
+    /// As long as there is another: later.
+    Later,
+    /// It is there already, and its turn has come.
+    Now,
+}
+
 /// A target, as one router's counterpart.
 #[derive(Debug, Clone)]
 pub struct TargetConfig {
@@ -375,6 +397,8 @@ pub enum TargetOutput {
         sa: Arc<SaParams>,
         /// The rules that come with it.
         filters: Vec<RankedFilter>,
+        /// Outbound: when its tunnel's packets take it.
+        turn: Turn,
     },
     /// Make them forget it and its rules.
     RemoveSa {

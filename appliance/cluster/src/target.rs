@@ -45,6 +45,8 @@ struct HeldSa {
     filters: Vec<RankedFilter>,
     confirmed: bool,
     reported: Reported,
+    /// Outbound: its turn has not come.
+    waits: bool,
     /// Its path MTU fell.
     lowered: bool,
 }
@@ -164,7 +166,7 @@ impl TargetCluster {
             }
             ToTarget::InstallVip { request, vip } => self.install_vip(request, vip),
             ToTarget::RemoveVip { request, vip } => self.remove_vip(request, vip),
-            ToTarget::InstallSa { request, sa, filters } => self.install_sa(request, sa, filters),
+            ToTarget::InstallSa { request, sa, filters, waits } => self.install_sa(request, sa, filters, waits),
             ToTarget::RemoveSa { request, sa } => self.remove_sa(request, sa),
             ToTarget::LeaseReply(reply) => self.lease_reply(&reply, now),
             ToTarget::PathMtu { sa, mtu } => self.path_mtu(sa, mtu),

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use phalanx_cluster::{
-    ClusterError, Hello, MemberState, PairPhase, RouterOutput, TargetOutput, ToRouter, ToTarget, VERSION,
+    ClusterError, Hello, MemberState, PairPhase, RouterOutput, TargetOutput, ToRouter, ToTarget, Turn, VERSION,
 };
 use phalanx_ipsec::Direction;
 use phalanx_wire::{Epoch, SaId, TargetId, VipId};
@@ -326,4 +326,32 @@ fn status_tells_where_everything_stands() {
     assert!(members.iter().all(|member| member.state == MemberState::Ready && member.outstanding == 0));
     let pairs: Vec<_> = world.router.pairs().collect();
     assert_eq!((pairs.len(), pairs[0].phase), (1, PairPhase::Ready));
+}
+
+#[test]
+fn a_successor_waits_for_its_turn_everywhere_and_who_joins_later_gets_the_same_turn() {
+    let mut world = World::new(router_config(77, 2, vec![vip(VIP, &[1, 2])]), 2);
+    world.connect(1);
+    world.add(pair(1, VIP));
+    world.add(phalanx_cluster::SaPair { waits: true, early: true, ..pair(5, VIP) });
+    let turns = |world: &World, n: u16, sa: u64| {
+        let of = |(node, o): &(phalanx_cluster::NodeName, TargetOutput)| match o {
+            TargetOutput::InstallSa { sa: params, turn, .. } if **node == *name(n) && params.id.0 == sa => Some(*turn),
+            _ => None,
+        };
+        world.target_log.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!((turns(&world, 1, 3), turns(&world, 1, 11)), (vec![Turn::AtOnce], vec![Turn::Later]));
+    let early = |o: &RouterOutput| matches!(o, RouterOutput::InstallLocal { sa, early: true, .. } if sa.id == SaId(10));
+    assert!(world.log_position(early).is_some());
+    world.router.use_outbound(SaId(10), Some(SaId(2)), world.now).unwrap();
+    world.settle();
+    assert!(world.log_position(|o| matches!(o, RouterOutput::UseLocal(SaId(11)))).is_some());
+    assert_eq!(turns(&world, 1, 11), [Turn::Later, Turn::Now]);
+    world.router.use_outbound(SaId(10), Some(SaId(2)), world.now).unwrap();
+    world.settle();
+    assert_eq!(turns(&world, 1, 11).len(), 2, "once is enough");
+    world.connect(2);
+    assert_eq!((turns(&world, 2, 3), turns(&world, 2, 11)), (vec![Turn::Later], vec![Turn::AtOnce]));
+    assert_eq!(world.router.use_outbound(SaId(99), None, 0), Err(ClusterError::UnknownSa(SaId(99))));
 }

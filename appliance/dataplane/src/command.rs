@@ -12,6 +12,7 @@ use phalanx_steering::{Candidate, ConnKey, Cursor, Distribution, Listeners, Poli
 use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
 
 use crate::capture::Tap;
+use crate::ike::{IkeDatagram, MailSlot};
 use crate::watcher::Watch;
 
 /// A command with the number its [`Event::Done`] answers to.
@@ -35,10 +36,19 @@ pub enum Command {
     /// One that is there already (same id, hence same SPI and key) stays with
     /// its windows and the new one comes back as trash: [`Outcome::Kept`].
     AddInbound(Box<InboundSa>),
+    /// Adds an inbound SA that not all targets have yet: what comes on it and is genuine waits, bounded, for
+    /// [`Command::Spread`] (I4).
+    AddEarly(Box<InboundSa>),
+    /// All targets that will be given packets of this inbound SA have it.
+    Spread(SaId),
     /// What an outbound SA's packets may measure from now on; at most what was configured.
     PathMtu(SaId, u16),
     /// Adds an outbound SA; of two with one tunnel name the later is used.
     AddOutbound(Box<OutboundSa>),
+    /// Adds an outbound SA that waits for its turn: its tunnel's packets go on taking the one they take, if there is one.
+    AddSuccessor(Box<OutboundSa>),
+    /// From now on the packets of this outbound SA's tunnel take it.
+    UseOutbound(SaId),
     /// Removes an SA of either direction; packets that wait for it are dropped.
     RemoveSa(SaId),
     /// Replaces all filters.
@@ -87,6 +97,10 @@ pub enum Command {
     MovePeer(SaId, SocketAddr),
     /// Sends a NAT keepalive from a VIP to a peer (RFC 3948 §2.3). No [`Event::Done`].
     Keepalive(VipId, SocketAddr),
+    /// What comes to the IKE ports of VIPs that are routed here goes there from now on.
+    HearIke(MailSlot),
+    /// Sends an IKE message from a VIP that is routed here. No [`Event::Done`].
+    SendIke(Box<IkeDatagram>),
     /// Fills a [`DumpRequest`], which comes back in [`Event::Dumped`] instead of a `Done`.
     Dump(Box<DumpRequest>),
     /// Watches packets from now on, instead of those before; or none any more.
@@ -327,6 +341,8 @@ pub enum Trash {
     Targets(Box<TargetSet>),
     Window(Box<WindowSnapshot>),
     Tap(Tap),
+    Ike(Box<IkeDatagram>),
+    MailSlot(MailSlot),
 }
 
 /// A piece of a core's tables, filled by the core into memory of control. Until it is [`complete`](Self::complete),

@@ -13,6 +13,7 @@ use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::config::{CoreConfig, PortRole};
 use crate::fragments::Fragments;
+use crate::ike::IkeSide;
 use crate::inbound_router::{Arrived, RouterSide};
 use crate::inbound_target::{Linked, TargetSide};
 use crate::inner_fragments::InnerFragments;
@@ -40,6 +41,7 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) outbound: OutboundSide<S::Packet>,
     pub(crate) fragments: Fragments<S::Packet>,
     pub(crate) inner: InnerFragments,
+    pub(crate) ike: IkeSide,
     /// By port index: this core's network and link ports.
     pub(crate) stations: Box<[Option<Station<S::Packet>>]>,
     /// The port that inner packets are delivered by.
@@ -85,6 +87,7 @@ impl<S: Source> Engine<S> {
             outbound: OutboundSide::new(limits),
             fragments: Fragments::new(me, limits),
             inner: InnerFragments::new(limits, seeds[0])?,
+            ike: IkeSide::new(),
             stations: world.ports.iter().enumerate().map(station).collect(),
             application: world.application(me),
             out,

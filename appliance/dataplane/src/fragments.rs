@@ -48,7 +48,7 @@ impl<P: Buffer> Fragments<P> {
     }
 
     /// A name for a packet that this core cuts, unlike those of the last 4,096 and of 15 other cores.
-    fn next_id(&mut self) -> u32 {
+    pub(crate) fn next_id(&mut self) -> u32 {
         let core = self.id & !0xfff;
         self.id = core | (self.id + 1) & 0xfff;
         self.id
@@ -161,14 +161,19 @@ impl<S: Source> Engine<S> {
     }
 
     fn piece_of(&mut self, packet: &S::Packet, cut: &Cut, n: usize) -> Result<S::Packet, DropReason> {
-        let len = cut.len_of(n);
-        let ordinary = self.fragments.ordinary;
-        let fresh = if len <= ordinary { self.source.fresh() } else { self.source.fresh_large() };
-        let mut piece = fresh.ok_or(DropReason::NoRoom)?;
-        piece.grow_back(len)?;
+        let mut piece = self.room_for(cut.len_of(n))?;
         cut.write(packet.bytes(), n, piece.bytes_mut())?;
         piece.set_mark(packet.mark());
         Ok(piece)
+    }
+
+    /// A packet of our own with so many bytes to be written.
+    pub(crate) fn room_for(&mut self, len: usize) -> Result<S::Packet, DropReason> {
+        let ordinary = self.fragments.ordinary;
+        let fresh = if len <= ordinary { self.source.fresh() } else { self.source.fresh_large() };
+        let mut packet = fresh.ok_or(DropReason::NoRoom)?;
+        packet.grow_back(len)?;
+        Ok(packet)
     }
 
     /// Gives up what waited too long.

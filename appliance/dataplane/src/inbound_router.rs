@@ -77,6 +77,8 @@ pub(crate) struct RouterSa {
     /// When a higher ceiling was asked for.
     pub(crate) asked_us: Option<u64>,
     pub(crate) held: Held,
+    /// Not all targets have the SA: what comes waits (I4).
+    pub(crate) early: bool,
 }
 
 /// An IP packet to a VIP whose router this core is.
@@ -163,13 +165,17 @@ impl<S: Source> Engine<S> {
         let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
         let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
         self.routes_ahead(&seen, |at| Some(self.tables.cache.inbound(burst.get(at)?.sa)?.peer()));
-        let mut fragments = FragmentBatches::default();
+        let (mut fragments, mut early) = (FragmentBatches::default(), Batch::new());
         for (at, (one, mut seen)) in burst.into_iter().zip(seen).enumerate() {
             let piece = self.piece(&one, &mut seen, at);
             let decision = self.decide(&one, &seen, now);
             let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
             let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, .. } = one;
             let opening = Opening { packet, ip, vip, sa, seq, filtered: false };
+            if self.router.sas[sa.0 as usize].early {
+                early.push((slot, opening));
+                continue;
+            }
             let Some((slot, opening)) = self.sort_fragment(piece, &decision, (slot, opening), &mut fragments) else {
                 continue;
             };
@@ -186,6 +192,7 @@ impl<S: Source> Engine<S> {
             }
         }
         self.out.lap(Step::Decide, peeked);
+        self.keep_early(early, now);
         self.prove_syns(syns, now, &mut linked);
         self.prove_firsts(&mut fragments, now, &mut linked);
         self.take_own(own, now);

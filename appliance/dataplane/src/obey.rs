@@ -22,9 +22,13 @@ impl<S: Source> Engine<S> {
         let answer = match command {
             Command::SetVip(entry) => Some(self.set_vip(entry, now)),
             Command::RemoveVip(id) => self.remove_vip(token, id),
-            Command::AddInbound(sa) => Some(self.add_inbound(sa)),
+            Command::AddInbound(sa) => Some(self.add_inbound(sa, false)),
+            Command::AddEarly(sa) => Some(self.add_inbound(sa, true)),
+            Command::Spread(id) => Some(self.spread(id, now)),
             Command::PathMtu(id, mtu) => Some(self.set_path_mtu(id, mtu)),
-            Command::AddOutbound(sa) => Some(self.add_outbound(sa)),
+            Command::AddOutbound(sa) => Some(self.add_outbound(sa, true)),
+            Command::AddSuccessor(sa) => Some(self.add_outbound(sa, false)),
+            Command::UseOutbound(id) => Some(self.use_outbound(id)),
             Command::RemoveSa(id) => Some(self.remove_sa(id)),
             Command::SetFilters(filters) => Some(self.set_filters(filters)),
             Command::SetTargets(id, set) => Some(self.set_targets(id, set)),
@@ -69,6 +73,13 @@ impl<S: Source> Engine<S> {
             Command::Ceiling(id, upto) => return self.take_ceiling(id, upto, now),
             Command::MovePeer(id, to) => return self.move_peer(id, to),
             Command::Keepalive(vip, to) => return self.send_keepalive(vip, to, now),
+            Command::HearIke(slot) => {
+                if let Some(old) = self.ike.slot.replace(slot) {
+                    self.trash(Trash::MailSlot(old));
+                }
+                Some(Ok(Outcome::Applied))
+            }
+            Command::SendIke(message) => return self.send_ike(message, now),
             Command::Dump(dump) => return self.dump(token, dump, now),
             // The loop looks for this one itself.
             Command::Stop => return,
@@ -124,14 +135,14 @@ impl<S: Source> Engine<S> {
         self.purge(token, id, address, Whose::All).err().map(Err)
     }
 
-    fn add_inbound(&mut self, sa: Box<InboundSa>) -> Answer {
+    fn add_inbound(&mut self, sa: Box<InboundSa>, early: bool) -> Answer {
         if self.tables.cache.find_inbound(sa.id()).is_some() {
             self.trash(Trash::Inbound(sa));
             return Ok(Outcome::Kept);
         }
         match self.tables.cache.add_inbound(sa) {
             Ok(at) => {
-                self.router.sas[at.0 as usize] = RouterSa::default();
+                self.router.sas[at.0 as usize] = RouterSa { early, ..RouterSa::default() };
                 Ok(Outcome::Applied)
             }
             Err((error, sa)) => {
@@ -141,18 +152,34 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    fn add_outbound(&mut self, sa: Box<OutboundSa>) -> Answer {
+    /// The targets have it: what came before goes its way.
+    fn spread(&mut self, id: SaId, now: Now) -> Answer {
+        let at = self.tables.cache.find_inbound(id).ok_or(Refused::NoSuchSa)?;
+        self.router.sas[at.0 as usize].early = false;
+        self.route_held(at, now);
+        Ok(Outcome::Applied)
+    }
+
+    fn add_outbound(&mut self, sa: Box<OutboundSa>, at_once: bool) -> Answer {
         if self.tables.cache.find_outbound(sa.id()).is_some() {
             self.trash(Trash::Outbound(sa));
             return Ok(Outcome::Kept);
         }
-        match self.tables.cache.add_outbound(sa) {
+        let added = if at_once { self.tables.cache.add_outbound(sa) } else { self.tables.cache.add_successor(sa) };
+        match added {
             Ok(_) => Ok(Outcome::Applied),
             Err((error, sa)) => {
                 self.trash(Trash::Outbound(sa));
                 Err(refused(&error))
             }
         }
+    }
+
+    /// The packets that wait for numbers of the one before keep waiting for those.
+    fn use_outbound(&mut self, id: SaId) -> Answer {
+        let at = self.tables.cache.find_outbound(id).ok_or(Refused::NoSuchSa)?;
+        self.tables.cache.take_over(at);
+        Ok(Outcome::Applied)
     }
 
     fn remove_sa(&mut self, id: SaId) -> Answer {

@@ -55,7 +55,7 @@ impl<S: Source> Engine<S> {
             Ok(Content::Esp(_)) => return Some(arrived),
             // RFC 3948 §2.3: it is ignored.
             Ok(Content::Keepalive) => self.out.passed(Stage::NatKeepaliveEaten, 1),
-            Ok(Content::Ike(_)) => self.out.drop(arrived.packet, DropReason::Ike),
+            Ok(Content::Ike(_)) => self.hear_ike(arrived, now),
             Ok(Content::Other) => self.take_clear(arrived, now),
             Err(error) => self.out.drop(arrived.packet, error.into()),
         }

@@ -182,8 +182,24 @@ impl<S: Source> Engine<S> {
         }
     }
 
+    /// I4: the peer may use an SA before all targets have it. What is genuine waits for them.
+    pub(crate) fn keep_early(&mut self, early: Batch<Slotted<S::Packet>>, now: Now) {
+        if early.is_empty() {
+            return;
+        }
+        for genuine in self.open_copies(early) {
+            self.keep(genuine.opening, Stage::HeldForSa, DropReason::SaWait, now);
+        }
+    }
+
     pub(crate) fn wait_for_ceiling(&mut self, opening: Opening<S::Packet>, now: Now) {
         let (at, seq) = (opening.sa, opening.seq);
+        self.keep(opening, Stage::HeldForCeiling, DropReason::CeilingWait, now);
+        self.want_ceiling(at, seq, now);
+    }
+
+    fn keep(&mut self, opening: Opening<S::Packet>, stage: Stage, full: DropReason, now: Now) {
+        let at = opening.sa;
         let RouterSideParts { sa, held, above } = parts(&mut self.router, at);
         let known = above.waiting.iter().any(|(other, _)| *other == at);
         let listed = known || above.waiting.try_push((at, now.ms())).is_ok();
@@ -191,12 +207,11 @@ impl<S: Source> Engine<S> {
         let kept = if listed { held.push(&mut sa.held, opening.packet, now.us()) } else { Err(opening.packet) };
         match kept {
             Ok(()) => {
-                self.out.passed(Stage::HeldForCeiling, 1);
+                self.out.passed(stage, 1);
                 self.out.notes.note(mark, || Fact::Held(For::Ceiling));
             }
-            Err(packet) => self.out.drop(packet, DropReason::CeilingWait),
+            Err(packet) => self.out.drop(packet, full),
         }
-        self.want_ceiling(at, seq, now);
     }
 
     fn want_ceiling(&mut self, at: InboundIndex, accepted: u64, now: Now) {
@@ -215,7 +230,11 @@ impl<S: Source> Engine<S> {
         sa.ceiling = sa.ceiling.max(upto);
         sa.room = sa.ceiling.saturating_sub(sa.wanted.max(sa.floor));
         sa.asked_us = None;
-        // As many as there were: those still above wait once more.
+        self.route_held(at, now);
+    }
+
+    /// Routes once more what waited for an SA: as many as there were, since some may have to wait again.
+    pub(crate) fn route_held(&mut self, at: InboundIndex, now: Now) {
         let mut left = self.router.sas[at.0 as usize].held.len();
         while left > 0 {
             let mut again = Batch::new();
@@ -241,8 +260,11 @@ impl<S: Source> Engine<S> {
     pub(crate) fn tend_ceilings(&mut self, now: Now) {
         let mut at = 0;
         while let Some(&(sa, since)) = self.router.above.waiting.get(at) {
+            let early = self.router.sas[sa.0 as usize].early;
             if now.ms() >= since + WAIT_MS {
-                self.drop_above(sa, DropReason::CeilingWait);
+                self.drop_above(sa, if early { DropReason::SaWait } else { DropReason::CeilingWait });
+            } else if early {
+                at += 1;
             } else {
                 self.want_ceiling(sa, 0, now);
                 at += 1;

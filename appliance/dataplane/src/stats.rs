@@ -96,6 +96,12 @@ pub enum Stage {
     LogsSuppressed,
     /// Connection openings refused because no target listens on the port.
     Refused,
+    /// IKE messages handed to control.
+    IkeHeard,
+    /// IKE messages sent.
+    IkeSent,
+    /// Packets put aside until all targets have their SA.
+    HeldForSa,
 }
 
 impl Stage {
@@ -132,6 +138,9 @@ impl Stage {
         Stage::Logged,
         Stage::LogsSuppressed,
         Stage::Refused,
+        Stage::IkeHeard,
+        Stage::IkeSent,
+        Stage::HeldForSa,
     ];
     /// How many there are.
     pub const COUNT: usize = Stage::ALL.len();
@@ -170,6 +179,9 @@ impl Stage {
             Stage::NatKeepaliveSent => "nat-keepalive-sent",
             Stage::PeerSeen => "peer-seen",
             Stage::Refused => "refused",
+            Stage::IkeHeard => "ike-heard",
+            Stage::IkeSent => "ike-sent",
+            Stage::HeldForSa => "held-for-sa",
         }
     }
 }

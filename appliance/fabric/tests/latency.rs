@@ -125,7 +125,7 @@ async fn leases_go_on_while_a_thousand_sas_a_second_are_installed() {
     let sa: Arc<SaParams> = Arc::new(common::sa().new_tree(&mut TestRunner::deterministic()).unwrap().current());
     let installing = tokio::spawn(async move {
         for request in 0.. {
-            router.send("t1", ToTarget::InstallSa { request, sa: sa.clone(), filters: vec![] });
+            router.send("t1", ToTarget::InstallSa { request, sa: sa.clone(), filters: vec![], waits: false });
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });

@@ -113,19 +113,47 @@ impl ShadowCache {
     /// [`IpsecError::TableFull`], [`IpsecError::Duplicate`]; the SA comes back with them.
     #[allow(clippy::result_large_err)] // the error is a box and a cold one
     pub fn add_outbound(&mut self, sa: Box<OutboundSa>) -> Result<OutboundIndex, (IpsecError, Box<OutboundSa>)> {
+        let at = self.insert_outbound(sa)?;
+        self.take_over(at);
+        Ok(at)
+    }
+
+    /// Adds an outbound SA that waits for its turn: its tunnel's packets take it from [`Self::take_over`] on, or at once if
+    /// there is no other.
+    ///
+    /// # Errors
+    /// Those of [`Self::add_outbound`].
+    #[allow(clippy::result_large_err)] // the error is a box and a cold one
+    pub fn add_successor(&mut self, sa: Box<OutboundSa>) -> Result<OutboundIndex, (IpsecError, Box<OutboundSa>)> {
+        let (vip, tunnel) = (sa.params().vip, sa.params().tunnel);
+        let at = self.insert_outbound(sa)?;
+        if self.current_of(vip, tunnel).is_none() {
+            self.take_over(at);
+        }
+        Ok(at)
+    }
+
+    /// From now on the tunnel of this outbound SA is its.
+    pub fn take_over(&mut self, at: OutboundIndex) {
+        let Some(sa) = self.outbound.get(at.0) else { return };
+        if let Ok(place) = self.place(sa.params().vip, sa.params().tunnel) {
+            self.tunnels[self.by_name[place] as usize].current = Some(at);
+        }
+    }
+
+    #[allow(clippy::result_large_err)] // the error is a box and a cold one
+    fn insert_outbound(&mut self, sa: Box<OutboundSa>) -> Result<OutboundIndex, (IpsecError, Box<OutboundSa>)> {
         let id = sa.id();
         if self.outbound_by_id.find(id.0).is_some() {
             return Err((IpsecError::Duplicate("identity"), sa));
         }
-        let tunnel = match self.intern(sa.params().vip, sa.params().tunnel) {
-            Ok(tunnel) => tunnel,
-            Err(full) => return Err((full, sa)),
-        };
+        if let Err(full) = self.intern(sa.params().vip, sa.params().tunnel) {
+            return Err((full, sa));
+        }
         let full = IpsecError::TableFull { what: "outbound SAs", limit: self.limits.outbound };
         let at = self.outbound.insert(sa).map_err(|sa| (full, sa))?;
         self.outbound_by_id.insert(id.0, at);
         self.index_peer(at);
-        self.tunnels[tunnel.0 as usize].current = Some(OutboundIndex(at));
         Ok(OutboundIndex(at))
     }
 

@@ -52,7 +52,9 @@ reasons! {
     TinyFragment "tiny-fragment" "A fragment that cuts a TCP header apart.";
     UnsupportedProtocol "unsupported-protocol" "A protocol that nobody here speaks.";
     ClearToVip "clear-to-vip" "A packet in clear to an address that only takes protected ones.";
-    Ike "ike" "An IKE message to a VIP: there is no IKE here yet.";
+    Ike "ike" "An IKE message to a VIP whose router has no peer that would speak it.";
+    IkeRate "ike-rate" "More IKE messages in a second than are looked at.";
+    IkeFull "ike-full" "An IKE message while as many wait for the control core as may wait.";
     UnknownSpi "unknown-spi" "No inbound SA has this SPI.";
     WrongPeer "wrong-peer" "The outer source is not the SA's peer.";
     TooOld "too-old" "The sequence number is left of the replay window.";
@@ -73,6 +75,7 @@ reasons! {
     CeilingWait "ceiling-wait" "The number is above the durable ceiling, which did not move in time.";
     TableFull "table-full" "The connection table is full.";
     HalfOpenLimit "half-open-limit" "The peer has too many half-open connections.";
+    SaWait "sa-wait" "A packet of a new SA that the targets did not have in time.";
     NoTarget "no-target" "No target can be selected.";
     NoListener "no-listener" "No target listens on the port; the peer was refused as by any host, within a rate.";
     Settling "settling" "The router is still gathering connections and windows after a restart.";

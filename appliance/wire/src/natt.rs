@@ -1,4 +1,5 @@
-//! ESP in UDP (RFC 3948): what stands behind a UDP header of port 4500, and the header that we put in front of ESP.
+//! ESP in UDP (RFC 3948): what stands behind a UDP header of port 4500, and the header that we put in front of ESP. IKE has
+//! port 500 to itself, where it stands without a marker.
 //!
 //! ```text
 //! ESP         | UDP | SPI, never 0 | sequence number | ...
@@ -11,6 +12,8 @@ use std::net::IpAddr;
 
 /// The port of IKE and ESP behind NATs (RFC 3948 §2.1, RFC 7296 §2.23); ours always.
 pub const PORT: u16 = 4500;
+/// The port of IKE where no NAT was found (RFC 7296 §2).
+pub const IKE_PORT: u16 = 500;
 /// What the encapsulation adds to an ESP packet.
 pub const LEN: usize = udp::LEN;
 /// Stands where an SPI would in front of IKE messages (RFC 3948 §2.2).
@@ -23,12 +26,23 @@ pub const KEEPALIVE: u8 = 0xff;
 pub enum Content<'a> {
     /// ESP, bare or in UDP.
     Esp(Carried<'a>),
-    /// An IKE message, without its marker.
-    Ike(&'a [u8]),
+    /// An IKE message.
+    Ike(Ike<'a>),
     /// It keeps a NAT's mapping alive and says nothing.
     Keepalive,
-    /// Neither ESP nor to port 4500.
+    /// Neither ESP nor to one of the two ports.
     Other,
+}
+
+/// An IKE message in a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ike<'a> {
+    /// Without the marker.
+    pub message: &'a [u8],
+    /// The sender's port.
+    pub from: u16,
+    /// [`IKE_PORT`] or [`PORT`].
+    pub to: u16,
 }
 
 /// An ESP packet in an IP packet.
@@ -49,7 +63,7 @@ impl<'a> Content<'a> {
     /// it. Over IPv6 none is as good (RFC 6935 §5: it is a tunnel's).
     ///
     /// # Errors
-    /// [`WireError::Short`] and [`WireError::Upper`]: a datagram to port 4500 that is cut short or holds nothing of these.
+    /// [`WireError::Short`] and [`WireError::Upper`]: a datagram to port 4500 or 500 that is cut short or holds nothing of these.
     pub fn of(ip: &IpHeader, packet: &'a [u8]) -> Result<Content<'a>, WireError> {
         let upper = ip.upper_of(packet);
         match ip.upper {
@@ -74,15 +88,19 @@ pub fn esp_of<'a>(ip: &IpHeader, packet: &'a [u8]) -> Result<Carried<'a>, WireEr
 fn of_datagram(datagram: &[u8], at: usize) -> Result<Content<'_>, WireError> {
     // Someone else's port may have any header behind it.
     let Ok(udp) = udp::UdpHeader::parse_prefix(datagram) else { return Ok(Content::Other) };
-    if udp.dst_port != PORT {
+    let ike = |message| Content::Ike(Ike { message, from: udp.src_port, to: udp.dst_port });
+    if !matches!(udp.dst_port, PORT | IKE_PORT) {
         return Ok(Content::Other);
     }
     let payload = datagram.get(udp::LEN..usize::from(udp.len)).ok_or(WireError::Short)?;
+    if udp.dst_port == IKE_PORT {
+        return Ok(ike(payload));
+    }
     if payload == [KEEPALIVE] {
         return Ok(Content::Keepalive);
     }
     match payload.split_first_chunk::<4>().ok_or(WireError::Upper)? {
-        (&NON_ESP_MARKER, message) => Ok(Content::Ike(message)),
+        (&NON_ESP_MARKER, message) => Ok(ike(message)),
         _ => Ok(Content::Esp(Carried { esp: payload, offset: at + LEN, port: Some(udp.src_port) })),
     }
 }

@@ -1,6 +1,6 @@
 //! UDP-encapsulated ESP, judged by RFC 3948's pictures.
 
-use phalanx_wire::natt::{Content, esp_of, set_checksum, write_header, write_keepalive};
+use phalanx_wire::natt::{Content, Ike, esp_of, set_checksum, write_header, write_keepalive};
 use phalanx_wire::{IpHeader, WireError, ip, udp};
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -38,15 +38,17 @@ fn content(packet: &[u8]) -> Result<Content<'_>, WireError> {
 
 #[test]
 fn the_first_bytes_behind_port_4500_say_what_it_is() {
+    let ike = |message, to| Content::Ike(Ike { message, from: 20001, to });
     for ends in [V4, V6] {
         let esp = datagram(ends, 4500, &[0, 0, 0x10, 1, 0, 0, 0, 7, 1, 2]);
         let Ok(Content::Esp(carried)) = content(&esp) else { panic!("ESP") };
         assert_eq!((carried.esp, carried.port), (&esp[esp.len() - 10..], Some(20001)));
         assert_eq!(carried.offset, esp.len() - 10);
-        assert_eq!(content(&datagram(ends, 4500, &[0, 0, 0, 0, 9])), Ok(Content::Ike(&[9])));
+        assert_eq!(content(&datagram(ends, 4500, &[0, 0, 0, 0, 9])), Ok(ike(&[9], 4500)));
         assert_eq!(content(&datagram(ends, 4500, &[0xff])), Ok(Content::Keepalive));
         assert_eq!(content(&datagram(ends, 4501, &[0xff])), Ok(Content::Other));
-        assert_eq!(content(&datagram(ends, 500, &[0; 28])), Ok(Content::Other));
+        assert_eq!(content(&datagram(ends, 500, &[0; 28])), Ok(ike(&[0; 28], 500)), "port 500 is IKE's alone");
+        assert_eq!(content(&datagram(ends, 501, &[0; 28])), Ok(Content::Other));
     }
 }
 

@@ -216,6 +216,33 @@ impl RouterCluster {
         Ok(())
     }
 
+    /// The turn of a pair's outbound SA has come: from now on its tunnel's packets take it, here and on all targets, instead
+    /// of the one it replaces, if there is one.
+    ///
+    /// # Errors
+    /// [`ClusterError::UnknownSa`].
+    pub fn use_outbound(&mut self, sa: SaId, instead_of: Option<SaId>, now: u64) -> Result<(), ClusterError> {
+        let id = self.pair_of(sa).ok_or(ClusterError::UnknownSa(sa))?;
+        let pair = self.pairs.get_mut(&id).filter(|pair| pair.phase != PairPhase::Removing);
+        let pair = pair.ok_or(ClusterError::UnknownSa(sa))?;
+        if !std::mem::take(&mut pair.spec.waits) {
+            return Ok(());
+        }
+        let (vip, outbound, phase, spreads) = (pair.vip(), pair.spec.outbound.id, pair.phase, pair.spreads());
+        // Who joins from now on gets the old one as one whose turn is not.
+        let old = instead_of.and_then(|old| self.pair_of(old)).filter(|old| *old != id);
+        old.and_then(|old| self.pairs.get_mut(&old)).into_iter().for_each(|old| old.spec.waits = true);
+        if phase > PairPhase::Placing {
+            self.outputs.push_back(RouterOutput::UseLocal(outbound));
+        }
+        for at in 0..self.members.len() {
+            if spreads && self.members[at].live() && self.serves(at, vip) {
+                self.ask(at, What::InstallSa(outbound), now);
+            }
+        }
+        Ok(())
+    }
+
     /// The router's own cores did what `InstallLocal` or `RemoveLocal` asked, or why not.
     pub fn local_done(&mut self, request: u64, result: Result<(), String>, now: u64) {
         let Some(id) = self.local.remove(&request) else {
@@ -276,10 +303,10 @@ impl RouterCluster {
         };
         (pair.phase, pair.began) = (PairPhase::Local, now);
         let (inbound, outbound) = (Arc::clone(&pair.spec.inbound), Arc::clone(&pair.spec.outbound));
-        let filters = pair.spec.filters.clone();
-        for (sa, filters) in [(inbound, Vec::new()), (outbound, filters)] {
+        let (filters, early, waits) = (pair.spec.filters.clone(), pair.spec.early, pair.spec.waits);
+        for (sa, filters, early, waits) in [(inbound, Vec::new(), early, false), (outbound, filters, false, waits)] {
             let request = self.local_request(id);
-            self.outputs.push_back(RouterOutput::InstallLocal { request, sa, filters });
+            self.outputs.push_back(RouterOutput::InstallLocal { request, sa, filters, early, waits });
         }
     }
 

@@ -90,7 +90,8 @@ impl RouterCluster {
             What::InstallSa(sa) => {
                 let pair = self.pairs.get(&self.pair_of(sa)?)?;
                 let filters = if sa == pair.spec.outbound.id { pair.spec.filters.clone() } else { Vec::new() };
-                ToTarget::InstallSa { request, sa: Arc::clone(pair.params(sa)), filters }
+                let waits = pair.spec.waits && sa == pair.spec.outbound.id;
+                ToTarget::InstallSa { request, sa: Arc::clone(pair.params(sa)), filters, waits }
             }
         })
     }

@@ -7,7 +7,7 @@ use phalanx_wire::{Epoch, SaId, VipId};
 
 use super::{HeldSa, HeldVip, Job, Reported, TargetCluster};
 use crate::messages::{ConnRecord, Gathered, RankedFilter, ToRouter, VipDef, WindowRecord};
-use crate::outputs::TargetOutput;
+use crate::outputs::{TargetOutput, Turn};
 
 /// Connections in one part of what is told to a router.
 const PART_CONNECTIONS: usize = 4096;
@@ -107,7 +107,7 @@ impl TargetCluster {
         self.outputs.push_back(TargetOutput::RemoveVip { request, vip, sas: gone });
     }
 
-    pub(super) fn install_sa(&mut self, request: u64, params: Arc<SaParams>, filters: Vec<RankedFilter>) {
+    pub(super) fn install_sa(&mut self, request: u64, params: Arc<SaParams>, filters: Vec<RankedFilter>, waits: bool) {
         let sa = params.id;
         if !self.vips.contains_key(&params.vip) {
             return self.ack(request, Some(format!("SA {sa}: VIP {} is not served here", params.vip)));
@@ -116,7 +116,8 @@ impl TargetCluster {
             return self.ack(request, Some(format!("SA {sa}: the limit of {} SAs is reached", self.config.sas_max)));
         }
         // What is held as it is keeps its window and costs nothing.
-        let same = |held: &HeldSa| held.confirmed && held.params == params && held.filters == filters;
+        let same =
+            |held: &HeldSa| held.confirmed && held.params == params && held.filters == filters && held.waits == waits;
         let lowered = self.sas.get(&sa).is_some_and(|held| held.lowered);
         if self.sas.get(&sa).is_some_and(same) {
             // The router may be another boot, or the path have risen meanwhile: if it is low still, that is said next.
@@ -128,12 +129,18 @@ impl TargetCluster {
         if params.direction == Direction::Outbound {
             self.leases.add(sa);
         }
+        let turn = match self.sas.get(&sa) {
+            _ if waits => Turn::Later,
+            Some(held) if held.waits => Turn::Now,
+            _ => Turn::AtOnce,
+        };
         let (reported, confirmed) = (Reported::default(), false);
-        self.sas
-            .insert(sa, HeldSa { params: Arc::clone(&params), filters: filters.clone(), confirmed, reported, lowered });
+        let held =
+            HeldSa { params: Arc::clone(&params), filters: filters.clone(), confirmed, reported, waits, lowered };
+        self.sas.insert(sa, held);
         let request = self.job(Job::InstallSa(sa), request);
         let mtu = params.path_mtu;
-        self.outputs.push_back(TargetOutput::InstallSa { request, sa: params, filters });
+        self.outputs.push_back(TargetOutput::InstallSa { request, sa: params, filters, turn });
         if lowered {
             self.path_mtu(sa, mtu);
         }

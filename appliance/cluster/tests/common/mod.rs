@@ -57,6 +57,8 @@ pub fn pair(n: u64, vip: VipId) -> SaPair {
         ceiling: 0,
         reached: 0,
         keepalive_us: 0,
+        early: false,
+        waits: false,
     }
 }
 

@@ -271,6 +271,8 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
         ceiling: 0,
         reached: 0,
         keepalive_us: sa.encap.map_or(0, |udp| u64::from(udp.nat_keepalive) * 1_000_000),
+        early: false,
+        waits: false,
     })
 }
 

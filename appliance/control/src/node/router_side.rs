@@ -17,6 +17,17 @@ use super::brain::{Absent, Brain, GRACE, Input, VipState};
 use super::cores::Purpose;
 use super::plan;
 
+/// How an SA is put on a core.
+#[derive(Clone, Copy)]
+pub(super) struct Placing {
+    /// Held as router; else as target.
+    pub router: bool,
+    /// Inbound, and not all targets have it (I4).
+    pub early: bool,
+    /// Outbound, and another one has its tunnel's packets.
+    pub waits: bool,
+}
+
 impl Brain {
     /// Puts this router's VIPs on the cores and their addresses on the TAP.
     pub fn open_vips(&mut self) {
@@ -77,7 +88,10 @@ impl Brain {
                     targets.disconnect(&node, &reason);
                 }
             }
-            RouterOutput::InstallLocal { request, sa, filters } => self.install_local(request, &sa, filters),
+            RouterOutput::InstallLocal { request, sa, filters, early, waits } => {
+                self.install_local(request, &sa, filters, Placing { router: true, early, waits });
+            }
+            RouterOutput::UseLocal(sa) => self.tell_router(Command::UseOutbound(sa)),
             RouterOutput::LocalRules { sa, filters } => self.set_rules(RuleSource::Sa(sa), filters),
             RouterOutput::RemoveLocal { request, sa } => self.remove_local(request, sa),
             RouterOutput::TargetUp { target } => self.target_up(target),
@@ -98,6 +112,7 @@ impl Brain {
                     self.warn(format!("SA {sa} is ready, but {} does not hold it: {}", one.node, one.why));
                 }
                 tracing::info!(%sa, "the SA is in place");
+                self.tell_router(Command::Spread(sa));
             }
             RouterOutput::SaGone { sa, missing } => {
                 for one in &missing {
@@ -162,10 +177,10 @@ impl Brain {
         }
     }
 
-    fn install_local(&mut self, request: u64, sa: &Arc<SaParams>, filters: Vec<RankedFilter>) {
+    fn install_local(&mut self, request: u64, sa: &Arc<SaParams>, filters: Vec<RankedFilter>, how: Placing) {
         let Some(core) = self.cores.router() else { return };
         self.set_rules(RuleSource::Sa(sa.id), filters);
-        let commands = match self.sa_command(core, sa, true) {
+        let commands = match self.sa_command(core, sa, how) {
             Ok(command) => vec![(core, command)],
             Err(error) => {
                 let now = self.now();
@@ -179,7 +194,7 @@ impl Brain {
     }
 
     /// An SA for a core, with its counters noted here.
-    pub(super) fn sa_command(&mut self, core: CoreId, sa: &Arc<SaParams>, router: bool) -> Result<Command, String> {
+    pub(super) fn sa_command(&mut self, core: CoreId, sa: &Arc<SaParams>, how: Placing) -> Result<Command, String> {
         let (command, shared) = match sa.direction {
             Direction::Inbound => {
                 let mut inbound = InboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
@@ -189,17 +204,19 @@ impl Brain {
                     inbound.verified.merge(&verified);
                 }
                 let shared = inbound.shared().clone();
-                (Command::AddInbound(Box::new(inbound)), shared)
+                let inbound = Box::new(inbound);
+                (if how.early { Command::AddEarly(inbound) } else { Command::AddInbound(inbound) }, shared)
             }
             Direction::Outbound => {
                 let mut outbound = OutboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
                 // Other cores of this node may know already that its path fell.
                 self.sas.find(sa.id).inspect(|entry| outbound.set_path_mtu(entry.path_mtu));
                 let shared = outbound.shared().clone();
-                (Command::AddOutbound(Box::new(outbound)), shared)
+                let outbound = Box::new(outbound);
+                (if how.waits { Command::AddSuccessor(outbound) } else { Command::AddOutbound(outbound) }, shared)
             }
         };
-        let entry = self.sas.hold(sa, router);
+        let entry = self.sas.hold(sa, how.router);
         // The core keeps the SA it has; its counters go on.
         if !entry.shared.iter().any(|(on, _)| *on == core) {
             entry.shared.push((core, shared));

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use phalanx_cluster::TargetOutput;
 use phalanx_cluster::messages::{ConnRecord, NodeName, RankedFilter, ToRouter, VipDef, WindowRecord};
+use phalanx_cluster::{TargetOutput, Turn};
 use phalanx_dataplane::Command;
 use phalanx_dataplane::command::{DumpWhat, VipEntry};
 use phalanx_ipsec::SaParams;
@@ -13,6 +13,7 @@ use super::books::RuleSource;
 use super::brain::{Brain, DumpFor, VipState};
 use super::cores::Purpose;
 use super::dumps::Rows;
+use super::router_side::Placing;
 
 impl Brain {
     pub(super) fn target_output(&mut self, router: &NodeName, output: TargetOutput) {
@@ -21,7 +22,9 @@ impl Brain {
             TargetOutput::Gather { token } => self.gather(router, token),
             TargetOutput::InstallVip { request, vip } => self.install_vip(router, request, vip),
             TargetOutput::RemoveVip { request, vip, sas } => self.remove_vip(router, request, vip, &sas),
-            TargetOutput::InstallSa { request, sa, filters } => self.install_sa(router, request, &sa, filters),
+            TargetOutput::InstallSa { request, sa, filters, turn } => {
+                self.install_sa(router, request, &sa, (filters, turn))
+            }
             TargetOutput::RemoveSa { request, sa } => self.remove_sa(router, request, sa),
             TargetOutput::EpochSeen { vip, epoch } => {
                 for (name, other) in &mut self.routers {
@@ -165,10 +168,11 @@ impl Brain {
         self.submit(Purpose::Target(router.clone(), request), commands);
     }
 
-    fn install_sa(&mut self, router: &NodeName, request: u64, sa: &Arc<SaParams>, filters: Vec<RankedFilter>) {
-        let mut commands = Vec::new();
+    fn install_sa(&mut self, router: &NodeName, request: u64, sa: &Arc<SaParams>, how: (Vec<RankedFilter>, Turn)) {
+        let ((filters, turn), mut commands) = (how, Vec::new());
+        let placing = Placing { router: false, early: false, waits: turn == Turn::Later };
         for core in self.cores.targets() {
-            match self.sa_command(core, sa, false) {
+            match self.sa_command(core, sa, placing) {
                 Ok(command) => commands.push((core, command)),
                 Err(error) => {
                     if let Some(target) = self.routers.get_mut(router) {
@@ -177,6 +181,9 @@ impl Brain {
                     return;
                 }
             }
+        }
+        if turn == Turn::Now {
+            commands.extend(self.cores.targets().into_iter().map(|core| (core, Command::UseOutbound(sa.id))));
         }
         // A rule may lead to the SA only once it is there.
         self.set_rules(RuleSource::Sa(sa.id), filters);

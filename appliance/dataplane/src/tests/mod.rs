@@ -3,6 +3,7 @@
 mod capturing;
 mod filtering;
 mod fragments;
+mod ike;
 mod inbound;
 mod links;
 mod listeners;

@@ -236,12 +236,13 @@ fn keepalives_are_eaten_ike_has_a_counter_and_what_is_neither_is_a_runt() {
     bench.only_dropped(&[]);
     assert_eq!(bench.stats.stage(Stage::NatKeepaliveEaten), 1);
     bench.receive(NETWORK, &to_vip(4500, &[0; 32]));
+    bench.receive(NETWORK, &to_vip(500, &[0; 28]));
     bench.receive(NETWORK, &to_vip(4500, &[]));
     bench.receive(NETWORK, &to_vip(4500, &[1, 2, 3, 4, 5]));
     bench.receive(NETWORK, &to_vip(4500, &[1; 40]));
     bench.receive(NETWORK, &to_vip(4501, &[0xff]));
     let reasons =
-        [(DropReason::Runt, 2), (DropReason::ClearToVip, 1), (DropReason::Ike, 1), (DropReason::UnknownSpi, 1)];
+        [(DropReason::Runt, 2), (DropReason::ClearToVip, 1), (DropReason::Ike, 2), (DropReason::UnknownSpi, 1)];
     bench.only_dropped(&reasons);
 }
 

@@ -102,7 +102,7 @@ fn vip_def(m: proto::Vip) -> Part<VipDef> {
 fn install_sa(m: proto::InstallSa) -> Part<ToTarget> {
     let sa = security_association(needed(m.sa, "sa")?)?;
     let filters = list(m.filters, FILTERS_MAX, "filters", |f| ranked_filter(f, sa.vip))?;
-    Ok(ToTarget::InstallSa { request: m.request, sa: Arc::new(sa), filters })
+    Ok(ToTarget::InstallSa { request: m.request, sa: Arc::new(sa), filters, waits: m.waits })
 }
 
 fn lease_reply(m: proto::LeaseReply) -> Part<LeaseReply> {
@@ -168,10 +168,11 @@ fn build(message: &ToTarget) -> Part<Kind> {
         ToTarget::RemoveVip { request, vip: VipId(vip) } => {
             Kind::RemoveVip(proto::RemoveVip { request: *request, vip: u32::from(*vip) })
         }
-        ToTarget::InstallSa { request, sa, filters } => Kind::InstallSa(proto::InstallSa {
+        ToTarget::InstallSa { request, sa, filters, waits } => Kind::InstallSa(proto::InstallSa {
             request: *request,
             sa: Some(from_security_association(sa)?),
             filters: list(filters.iter().collect(), FILTERS_MAX, "filters", |f| from_ranked_filter(f, sa.vip))?,
+            waits: *waits,
         }),
         ToTarget::RemoveSa { request, sa } => Kind::RemoveSa(proto::RemoveSa { request: *request, sa: sa.0 }),
         ToTarget::LeaseReply(m) => Kind::LeaseReply(from_lease_reply(m)),

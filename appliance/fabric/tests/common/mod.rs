@@ -50,8 +50,8 @@ pub fn to_target() -> impl Strategy<Value = ToTarget> {
             .prop_map(|(version, node, incarnation, epochs)| ToTarget::Welcome { version, node, incarnation, epochs }),
         (any::<u64>(), vip_def()).prop_map(|(request, vip)| ToTarget::InstallVip { request, vip }),
         (any::<u64>(), vip()).prop_map(|(request, vip)| ToTarget::RemoveVip { request, vip }),
-        (any::<u64>(), sa()).prop_flat_map(|(request, sa)| filters(sa.vip)
-            .prop_map(move |filters| { ToTarget::InstallSa { request, sa: Arc::new(sa.clone()), filters } })),
+        (any::<u64>(), sa(), any::<bool>()).prop_flat_map(|(request, sa, waits)| filters(sa.vip)
+            .prop_map(move |filters| { ToTarget::InstallSa { request, sa: Arc::new(sa.clone()), filters, waits } })),
         (any::<u64>(), any::<u64>()).prop_map(|(request, sa)| ToTarget::RemoveSa { request, sa: SaId(sa) }),
         lease_reply().prop_map(ToTarget::LeaseReply),
         any::<u64>().prop_map(|id| ToTarget::NoticeAck { id }),

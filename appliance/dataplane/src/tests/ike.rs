@@ -1,0 +1,148 @@
+//! IKE between the network and control, and SAs that are not everywhere yet.
+
+use super::*;
+use crate::ike::{IkeDatagram, Mailbox};
+use phalanx_wire::{natt, udp};
+use std::net::SocketAddr;
+
+fn place(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn message(len: usize) -> Vec<u8> {
+    (0..len).map(|at| at as u8 | 1).collect()
+}
+
+/// A datagram of the client's to a port of the VIP.
+fn datagram(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+    let (client, vip) = (addr("10.77.0.10"), addr("10.77.0.100"));
+    let mut bytes = vec![0; udp::LEN];
+    bytes.extend(payload);
+    let header = udp::UdpHeader { src_port: from, dst_port: to, len: bytes.len() as u16, checksum: 0 };
+    header.write(&mut bytes).unwrap();
+    udp::set_checksum(client, vip, &mut bytes).unwrap();
+    inner("10.77.0.10", "10.77.0.100", protocol::UDP, &bytes)
+}
+
+fn heard(mailbox: &Mailbox) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+    std::iter::from_fn(|| mailbox.next(|m| (m.local, m.remote, m.bytes.clone()))).collect()
+}
+
+#[test]
+fn messages_to_both_ports_come_to_control_without_marker_and_a_damaged_one_does_not() {
+    let mut bench = Bench::new(1);
+    bench.route_vip(&[]);
+    let mailbox = Mailbox::new(4, 9216);
+    bench.order(Command::HearIke(mailbox.slot()));
+    bench.receive(NETWORK, &datagram(500, 500, &message(28)));
+    bench.receive(NETWORK, &datagram(20001, 4500, &[&[0; 4][..], &message(30)].concat()));
+    let mut damaged = datagram(500, 500, &message(28));
+    *damaged.last_mut().unwrap() ^= 4;
+    bench.receive(NETWORK, &damaged);
+    let told = [
+        (place("10.77.0.100:500"), place("10.77.0.10:500"), message(28)),
+        (place("10.77.0.100:4500"), place("10.77.0.10:20001"), message(30)),
+    ];
+    assert_eq!(heard(&mailbox), told);
+    bench.only_dropped(&[(DropReason::BadChecksum, 1)]);
+}
+
+#[test]
+fn more_messages_than_control_reads_or_than_are_looked_at_are_counted() {
+    let mut bench = Bench::new(1);
+    bench.route_vip(&[]);
+    let mailbox = Mailbox::new(3, 9216);
+    bench.order(Command::HearIke(mailbox.slot()));
+    let all = crate::ike::AT_ONCE + 10;
+    (0..all).for_each(|_| bench.receive(NETWORK, &datagram(500, 500, &message(28))));
+    assert_eq!(heard(&mailbox).len(), 3);
+    bench.only_dropped(&[(DropReason::IkeRate, 10), (DropReason::IkeFull, all - 10 - 3)]);
+}
+
+#[test]
+fn controls_messages_leave_from_the_vip_with_their_marker_and_in_pieces_where_they_are_large() {
+    let mut bench = Bench::new(1);
+    bench.route_vip(&[]);
+    let send = |port, bytes: Vec<u8>| {
+        let (local, remote) = (SocketAddr::new(addr("10.77.0.100"), port), place("10.77.0.10:20001"));
+        Command::SendIke(Box::new(IkeDatagram { vip: VIP, local, remote, bytes }))
+    };
+    bench.order(send(4500, message(40)));
+    let packet = bench.client_receives().remove(0);
+    let ip = IpHeader::parse(&packet).unwrap();
+    assert!(udp::checksum_ok(ip.src, ip.dst, ip.upper_of(&packet)));
+    let Ok(natt::Content::Other) = natt::Content::of(&ip, &packet) else { panic!("to the client's own port") };
+    assert_eq!(ip.upper_of(&packet)[..4], [0x11, 0x94, 0x4e, 0x21]);
+    assert_eq!(ip.upper_of(&packet)[8..], [&[0; 4][..], &message(40)].concat());
+    bench.order(send(500, message(4000)));
+    let pieces = bench.client_receives();
+    assert_eq!(pieces.len(), 3);
+    assert!(pieces.iter().all(|piece| piece.len() <= 1500));
+    // From an address that is not the VIP's, nothing leaves.
+    let local = place("10.77.0.1:500");
+    let bytes = message(28);
+    bench.order(Command::SendIke(Box::new(IkeDatagram { vip: VIP, local, remote: place("10.77.0.10:500"), bytes })));
+    assert!(bench.client_receives().is_empty());
+    bench.only_dropped(&[(DropReason::SpoofedVip, 1)]);
+}
+
+#[test]
+fn packets_of_an_sa_that_is_not_everywhere_wait_and_forged_ones_do_not() {
+    let (mut bench, mut client) = (Bench::new(1), Client::new());
+    bench.set_vip(Some(CoreId(0)));
+    bench.set_targets(&[(1, LinkEnd::Ring(CoreId(0)))], &[(0..=u16::MAX, &[1])]);
+    bench.order(Command::Settled(VIP));
+    bench.order(Command::AddEarly(Box::new(InboundSa::new(sa(IN, Direction::Inbound)).unwrap())));
+    bench.order(Command::Ceiling(IN, 1 << 30));
+    bench.add_sas();
+    bench.receive(NETWORK, &client.tcp(1000, TcpFlags::SYN));
+    let mut forged = client.tcp(1001, TcpFlags::SYN);
+    *forged.last_mut().unwrap() ^= 1;
+    bench.receive(NETWORK, &forged);
+    assert_eq!((bench.delivered().len(), bench.stats.stage(Stage::HeldForSa)), (0, 1));
+    bench.order(Command::Spread(IN));
+    assert_eq!((bench.delivered().len(), bench.engine.router.table.len()), (1, 1));
+    bench.receive(NETWORK, &client.tcp(1002, TcpFlags::SYN));
+    assert_eq!(bench.delivered().len(), 1);
+    bench.only_dropped(&[(DropReason::BadIcv, 1)]);
+}
+
+#[test]
+fn what_waits_for_an_sa_in_vain_is_given_up_under_a_name_of_its_own() {
+    let (mut bench, mut client) = (Bench::new(1), Client::new());
+    bench.set_vip(Some(CoreId(0)));
+    bench.order(Command::Settled(VIP));
+    bench.order(Command::AddEarly(Box::new(InboundSa::new(sa(IN, Direction::Inbound)).unwrap())));
+    (0..70).for_each(|port| bench.receive(NETWORK, &client.tcp(1000 + port, TcpFlags::SYN)));
+    bench.only_dropped(&[(DropReason::SaWait, 6)]);
+    (0..1100).for_each(|_| bench.pass(1));
+    bench.only_dropped(&[(DropReason::SaWait, 70)]);
+    assert!(bench.events().is_empty(), "no ceiling was asked for");
+}
+
+#[test]
+fn a_successor_takes_its_tunnels_packets_when_it_is_told_and_not_before() {
+    let mut bench = Bench::new(1);
+    bench.route_vip(&[]);
+    let next = SaId(9);
+    let expires = bench.start + Duration::from_secs(60);
+    let outbound = |id| Box::new(OutboundSa::new(sa(id, Direction::Outbound)).unwrap());
+    bench.order(Command::AddSuccessor(outbound(next)));
+    for (id, first) in [(OUT, 1), (next, 1)] {
+        bench.order(Command::Lease { sa: id, lease: Lease::from_wire(first, 64), expires });
+    }
+    let spi = |bench: &mut Bench| {
+        bench.receive(APPLICATION, &answer(1000, TcpFlags::ACK));
+        let packet = bench.client_receives().remove(0);
+        u32::from_be_bytes(packet[20..24].try_into().unwrap())
+    };
+    assert_eq!(spi(&mut bench), 0xc0de + OUT.0 as u32);
+    bench.order(Command::UseOutbound(next));
+    assert_eq!(spi(&mut bench), 0xc0de + next.0 as u32);
+    bench.order(Command::RemoveSa(next));
+    assert_eq!(spi(&mut bench), 0xc0de + OUT.0 as u32, "what is left is used");
+    bench.order(Command::RemoveSa(OUT));
+    bench.order(Command::AddSuccessor(outbound(next)));
+    bench.order(Command::Lease { sa: next, lease: Lease::from_wire(100, 64), expires });
+    assert_eq!(spi(&mut bench), 0xc0de + next.0 as u32, "nobody is there to wait for");
+}
