@@ -15,6 +15,8 @@ mod identity;
 mod pattern;
 mod signature;
 mod signer;
+#[cfg(test)]
+mod wycheproof;
 
 pub use certificate::{MAX_CHAIN, Trust};
 pub use credentials::{Credentials, CredentialsError};
