@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::auth::Identity;
+use crate::auth::{Credentials, Identity, IdentityPattern, Trust};
 use crate::crypto::{Cipher, Group, Prf, Secret};
-use crate::{ChildMode, Millis};
+use crate::{ChildMode, Millis, Path};
 
 /// Everything. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,22 @@ pub struct Config {
     pub taken_spis: BTreeSet<u32>,
     /// Writes every IKE SA's keys for Wireshark. Whoever has them reads everything.
     pub key_log: bool,
+}
+
+impl Config {
+    /// The peer of that name.
+    #[must_use]
+    pub fn peer(&self, name: &str) -> Option<&Arc<PeerConfig>> {
+        self.peers.iter().find(|p| &*p.name == name)
+    }
+
+    /// Peers that may be at the other end of a path, those first whose address is given most closely.
+    pub(crate) fn candidates(&self, path: &Path) -> Vec<Arc<PeerConfig>> {
+        let fits = |p: &&Arc<PeerConfig>| p.local == path.local.ip() && p.remote.fits(path.remote.ip()) > 0;
+        let mut found: Vec<_> = self.peers.iter().filter(fits).cloned().collect();
+        found.sort_by_key(|p| std::cmp::Reverse(p.remote.fits(path.remote.ip())));
+        found
+    }
 }
 
 /// Bounds. What is beyond is refused and counted.
@@ -114,6 +130,8 @@ impl Remote {
 pub enum Credential {
     /// By a secret that both know.
     Psk(Secret),
+    /// By a signature with the key of our certificate.
+    Certificate(Arc<Credentials>),
 }
 
 /// How the peer is to prove who it is.
@@ -121,6 +139,8 @@ pub enum Credential {
 pub enum Proof {
     /// By a secret that both know.
     Psk(Secret),
+    /// By a signature with the key of a certificate.
+    Certificate(Arc<Trust>),
 }
 
 /// One peer, or several that are treated alike.
@@ -134,8 +154,8 @@ pub struct PeerConfig {
     pub remote: Remote,
     /// Who we are.
     pub local_id: Identity,
-    /// Who the peer has to be: a pattern.
-    pub remote_id: Identity,
+    /// Who the peer has to be.
+    pub remote_id: IdentityPattern,
     /// How we prove it.
     pub credential: Credential,
     /// How the peer proves it.

@@ -4,10 +4,17 @@
 #![deny(missing_docs)]
 
 mod api;
+mod codec;
 mod config;
+mod cookie;
 mod endpoint;
 mod event;
+mod narrow;
+mod prove;
 mod row;
+mod sa;
+mod shield;
+mod suite;
 
 pub mod auth;
 pub mod crypto;
@@ -20,6 +27,6 @@ pub use config::{
     ChildConfig, Config, Credential, EspProposal, IkeProposal, Lifetime, Limits, PeerConfig, Proof, Remote,
     Retransmission,
 };
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, ExchangeState};
 pub use event::{Ending, Event, Reason, What};
 pub use row::{ChildRow, Counters, IkeRow};

@@ -1,0 +1,219 @@
+//! Payloads and their chain (RFC 7296 §3.2).
+
+use phalanx_wire::Spi;
+
+use super::{CodecError, HEADER_LEN, Notify, Protocol};
+
+/// More payloads than any message of ours or of others has.
+const MOST: usize = 64;
+
+/// Kinds of payload (IANA, "IKEv2 Payload Types").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PayloadKind {
+    Sa = 33,
+    KeyExchange = 34,
+    IdInitiator = 35,
+    IdResponder = 36,
+    Certificate = 37,
+    CertificateRequest = 38,
+    Auth = 39,
+    Nonce = 40,
+    Notify = 41,
+    Delete = 42,
+    VendorId = 43,
+    SelectorsInitiator = 44,
+    SelectorsResponder = 45,
+    Encrypted = 46,
+    Configuration = 47,
+    Eap = 48,
+    Fragment = 53,
+}
+
+impl PayloadKind {
+    fn from_id(id: u8) -> Option<PayloadKind> {
+        use PayloadKind::*;
+        const KNOWN: [PayloadKind; 17] = [
+            Sa,
+            KeyExchange,
+            IdInitiator,
+            IdResponder,
+            Certificate,
+            CertificateRequest,
+            Auth,
+            Nonce,
+            Notify,
+            Delete,
+            VendorId,
+            SelectorsInitiator,
+            SelectorsResponder,
+            Encrypted,
+            Configuration,
+            Eap,
+            Fragment,
+        ];
+        KNOWN.into_iter().find(|kind| *kind as u8 == id)
+    }
+}
+
+/// One payload without its generic header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload<'a> {
+    pub kind: PayloadKind,
+    pub body: &'a [u8],
+}
+
+/// An Encrypted payload, or a fragment of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed<'a> {
+    /// The kind of the first payload inside.
+    pub first: u8,
+    /// Bytes of the message that are authenticated only.
+    pub aad_len: usize,
+    /// IV, ciphertext, ICV.
+    pub body: &'a [u8],
+    /// Which fragment of how many, from 1 on (RFC 7383 §2.5).
+    pub fragment: Option<(u16, u16)>,
+}
+
+/// A chain of payloads. Unknown ones that are not critical are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payloads<'a> {
+    pub list: Vec<Payload<'a>>,
+    pub sealed: Option<Sealed<'a>>,
+}
+
+/// Parses a chain whose first payload is of kind `first`. `offset`: bytes of the message in front of `bytes`.
+///
+/// # Errors
+/// Lengths that do not fit, unknown critical payloads.
+pub fn payloads(first: u8, bytes: &[u8], offset: usize) -> Result<Payloads<'_>, CodecError> {
+    let mut found = Payloads::default();
+    let (mut next, mut at) = (first, 0);
+    while next != 0 {
+        if found.list.len() == MOST {
+            return Err(CodecError::TooMany("payloads"));
+        }
+        let head: &[u8; 4] = bytes.get(at..).and_then(|b| b.first_chunk()).ok_or(CodecError::Length)?;
+        let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let body = bytes.get(at + 4..at + len).ok_or(CodecError::Length)?;
+        let (kind, critical) = (next, head[1] & 0x80 != 0);
+        at += len;
+        next = head[0];
+        match PayloadKind::from_id(kind) {
+            Some(PayloadKind::Encrypted | PayloadKind::Fragment) => {
+                // It is the last one; its next payload is the first one inside (RFC 7296 §3.14).
+                if at != bytes.len() {
+                    return Err(CodecError::Field("something behind the encrypted payload"));
+                }
+                found.sealed = Some(sealed(kind, next, offset + at - body.len(), body)?);
+                return Ok(found);
+            }
+            Some(kind) => found.list.push(Payload { kind, body }),
+            // RFC 7296 §2.5
+            None if critical => return Err(CodecError::UnknownCritical(kind)),
+            None => {}
+        }
+    }
+    // RFC 7296 §3.2: what the lengths leave over belongs to nothing.
+    if at == bytes.len() { Ok(found) } else { Err(CodecError::Length) }
+}
+
+fn sealed(kind: u8, first: u8, body_at: usize, body: &[u8]) -> Result<Sealed<'_>, CodecError> {
+    if kind != PayloadKind::Fragment as u8 {
+        return Ok(Sealed { first, aad_len: body_at, body, fragment: None });
+    }
+    let (head, body) = body.split_first_chunk::<4>().ok_or(CodecError::Length)?;
+    let (number, total) = (u16::from_be_bytes([head[0], head[1]]), u16::from_be_bytes([head[2], head[3]]));
+    // RFC 7383 §2.5: both count from 1; only the first fragment names the first payload inside.
+    if number == 0 || number > total || (number != 1 && first != 0) {
+        return Err(CodecError::Field("fragment numbers"));
+    }
+    Ok(Sealed { first, aad_len: body_at + 4, body, fragment: Some((number, total)) })
+}
+
+impl<'a> Payloads<'a> {
+    /// Those of a whole message in clear, header included.
+    pub fn of_message(first: u8, message: &'a [u8]) -> Result<Payloads<'a>, CodecError> {
+        payloads(first, message.get(HEADER_LEN..).ok_or(CodecError::Length)?, HEADER_LEN)
+    }
+
+    /// The body of the first payload of a kind.
+    pub fn find(&self, kind: PayloadKind) -> Option<&'a [u8]> {
+        self.all(kind).next()
+    }
+
+    /// The bodies of every payload of a kind.
+    pub fn all(&self, kind: PayloadKind) -> impl Iterator<Item = &'a [u8]> {
+        self.list.iter().filter(move |p| p.kind == kind).map(|p| p.body)
+    }
+
+    /// The first payload of a kind, which has to be there.
+    pub fn need(&self, kind: PayloadKind, what: &'static str) -> Result<&'a [u8], CodecError> {
+        self.find(kind).ok_or(CodecError::Field(what))
+    }
+
+    /// Every Notify payload that can be read.
+    pub fn notifies(&self) -> impl Iterator<Item = Notify<'a>> {
+        self.all(PayloadKind::Notify).filter_map(|body| Notify::parse(body).ok())
+    }
+
+    /// The nonce: 16 to 256 bytes (RFC 7296 §3.9).
+    pub fn nonce(&self) -> Result<&'a [u8], CodecError> {
+        let nonce = self.need(PayloadKind::Nonce, "no nonce")?;
+        if (16..=256).contains(&nonce.len()) { Ok(nonce) } else { Err(CodecError::Field("a nonce of a wrong length")) }
+    }
+
+    /// Group and public value of the Key Exchange payload, where there is one (RFC 7296 §3.4).
+    pub fn key_exchange(&self) -> Result<Option<(u16, &'a [u8])>, CodecError> {
+        let Some(body) = self.find(PayloadKind::KeyExchange) else { return Ok(None) };
+        let (head, value) = body.split_first_chunk::<4>().ok_or(CodecError::Length)?;
+        Ok(Some((u16::from_be_bytes([head[0], head[1]]), value)))
+    }
+
+    /// Method and data of the Authentication payload, where there is one (RFC 7296 §3.8).
+    pub fn auth(&self) -> Result<Option<(u8, &'a [u8])>, CodecError> {
+        let Some(body) = self.find(PayloadKind::Auth) else { return Ok(None) };
+        let (head, data) = body.split_first_chunk::<4>().ok_or(CodecError::Length)?;
+        Ok(Some((head[0], data)))
+    }
+
+    /// X.509 certificates, DER (RFC 7296 §3.6, encoding 4); other encodings are left out.
+    pub fn certificates(&self) -> Vec<&'a [u8]> {
+        self.all(PayloadKind::Certificate).filter_map(|body| body.strip_prefix(&[4])).collect()
+    }
+
+    /// Every Delete payload.
+    pub fn deletes(&self) -> Result<Vec<Delete>, CodecError> {
+        self.all(PayloadKind::Delete).map(Delete::parse).collect()
+    }
+}
+
+/// A Delete payload (RFC 7296 §3.11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delete {
+    /// The IKE SA that the message belongs to.
+    Ike,
+    /// ESP SAs, by the sender's inbound SPIs.
+    Esp(Vec<Spi>),
+    /// Of a protocol that we do not have.
+    Other,
+}
+
+impl Delete {
+    fn parse(body: &[u8]) -> Result<Delete, CodecError> {
+        let (head, spis) = body.split_first_chunk::<4>().ok_or(CodecError::Length)?;
+        let count = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        if spis.len() != count * usize::from(head[1]) {
+            return Err(CodecError::Length);
+        }
+        match (Protocol::from_id(head[0]), head[1]) {
+            (Some(Protocol::Ike), 0) => Ok(Delete::Ike),
+            (Some(Protocol::Esp), 4) => {
+                Ok(Delete::Esp(spis.as_chunks::<4>().0.iter().map(|spi| Spi(u32::from_be_bytes(*spi))).collect()))
+            }
+            (Some(_), _) => Err(CodecError::Field("an SPI of a wrong length")),
+            (None, _) => Ok(Delete::Other),
+        }
+    }
+}

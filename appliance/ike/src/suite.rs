@@ -1,0 +1,255 @@
+//! Which algorithms: what we offer, what we choose from what a peer offers, what a peer chose (RFC 7296 §2.7, §3.3).
+
+use phalanx_ipsec::Algorithm;
+
+use crate::codec::{Proposal, Protocol, Transform, TransformKind};
+use crate::crypto::{Cipher, Group, Prf};
+use crate::{EspProposal, IkeProposal};
+
+/// What protects an IKE SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IkeSuite {
+    pub cipher: Cipher,
+    pub prf: Prf,
+    pub group: Group,
+}
+
+impl IkeSuite {
+    /// For tables and events: `aes256-gcm16/prf-sha256/x25519`.
+    pub fn name(&self) -> String {
+        format!("{}/{}/{}", self.cipher.name(), self.prf.name(), self.group.name())
+    }
+
+    /// The configuration has all of it.
+    pub fn is_in(&self, ours: &IkeProposal) -> bool {
+        ours.ciphers.contains(&self.cipher) && ours.prfs.contains(&self.prf) && ours.groups.contains(&self.group)
+    }
+}
+
+/// What protects a CHILD_SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EspSuite {
+    pub algorithm: Algorithm,
+    /// A key exchange of its own.
+    pub group: Option<Group>,
+    pub esn: bool,
+}
+
+impl EspSuite {
+    pub fn name(&self) -> String {
+        let group = self.group.map_or(String::new(), |group| format!("/{}", group.name()));
+        format!("{}{group}{}", self.algorithm.name(), if self.esn { "/esn" } else { "" })
+    }
+}
+
+/// ESP ciphers: transform ID and key length attribute (RFC 4106 §8.2). The one table to extend.
+const ESP: [(Algorithm, u16, Option<u16>); 2] =
+    [(Algorithm::Aes128Gcm16, 20, Some(128)), (Algorithm::Aes256Gcm16, 20, Some(256))];
+
+fn esp_transform(algorithm: Algorithm) -> Option<Transform> {
+    let row = ESP.iter().find(|row| row.0 == algorithm)?;
+    Some(Transform::new(TransformKind::Encryption, row.1, row.2))
+}
+
+/// Bytes of key and salt that one direction takes from the keying material (RFC 4106 §8.1).
+pub fn esp_key_len(algorithm: Algorithm) -> usize {
+    algorithm.key_len() + 4
+}
+
+fn group(group: Group) -> Transform {
+    Transform::new(TransformKind::KeyExchange, group.id(), None)
+}
+
+fn cipher(cipher: Cipher) -> Transform {
+    Transform::new(TransformKind::Encryption, cipher.id(), cipher.key_bits())
+}
+
+/// Our offer. AEADs and others are proposals apart (RFC 7296 §3.3: no integrity beside an AEAD). `spi`: of a new IKE SA in place
+/// of another.
+pub fn offer_ike(ours: &IkeProposal, spi: Option<u64>) -> Vec<Proposal> {
+    let mut proposals: Vec<Proposal> = Vec::new();
+    let mut kinds: Vec<_> = ours.ciphers.iter().map(|c| c.integrity()).collect();
+    let mut seen = Vec::new();
+    kinds.retain(|kind| {
+        let new = !seen.contains(kind);
+        seen.push(*kind);
+        new
+    });
+    for integrity in kinds {
+        let ciphers = ours.ciphers.iter().filter(|c| c.integrity() == integrity);
+        let mut transforms: Vec<_> = ciphers.map(|c| cipher(*c)).collect();
+        transforms.extend(integrity.map(|i| Transform::new(TransformKind::Integrity, i.id(), None)));
+        transforms.extend(ours.prfs.iter().map(|prf| Transform::new(TransformKind::Prf, prf.id(), None)));
+        transforms.extend(ours.groups.iter().map(|g| group(*g)));
+        proposals.push(Proposal {
+            number: proposals.len() as u8 + 1,
+            protocol: Some(Protocol::Ike),
+            spi: spi.map_or(Vec::new(), |spi| spi.to_be_bytes().to_vec()),
+            transforms,
+        });
+    }
+    proposals
+}
+
+/// What we take of a peer's offer, by our preference, and how to say so.
+pub fn choose_ike(ours: &IkeProposal, theirs: &[Proposal]) -> Option<(IkeSuite, Proposal)> {
+    use TransformKind::{Encryption, Integrity, KeyExchange, Prf};
+    for c in &ours.ciphers {
+        for p in theirs.iter().filter(|p| p.protocol == Some(Protocol::Ike)) {
+            let integrity = c.integrity().map(|i| Transform::new(Integrity, i.id(), None));
+            let fits = offers(p, cipher(*c)) && integrity.map_or(without(p, Integrity), |i| offers(p, i));
+            let prf = ours.prfs.iter().find(|f| offers(p, Transform::new(Prf, f.id(), None)));
+            let exchange = ours.groups.iter().find(|g| offers(p, group(**g)));
+            let (true, Some(prf), Some(exchange)) = (fits, prf, exchange) else { continue };
+            let Some(others) = others(p, &[Encryption, Integrity, Prf, KeyExchange]) else { continue };
+            let mut transforms = vec![cipher(*c)];
+            transforms.extend(integrity);
+            transforms.extend([Transform::new(Prf, prf.id(), None), group(*exchange)]);
+            transforms.extend(others);
+            let suite = IkeSuite { cipher: *c, prf: *prf, group: *exchange };
+            return Some((suite, Proposal { transforms, ..p.clone() }));
+        }
+    }
+    None
+}
+
+/// Our offer for a CHILD_SA. `exchange`: it may have a key exchange of its own, as all but the one in IKE_AUTH may.
+pub fn offer_esp(ours: &EspProposal, spi: u32, exchange: bool) -> Vec<Proposal> {
+    let mut transforms: Vec<_> = ours.algorithms.iter().filter_map(|a| esp_transform(*a)).collect();
+    if exchange {
+        transforms.extend(ours.groups.iter().map(|g| group(*g)));
+    }
+    transforms.extend(ours.esn.iter().map(|esn| Transform::new(TransformKind::Esn, u16::from(*esn), None)));
+    vec![Proposal { number: 1, protocol: Some(Protocol::Esp), spi: spi.to_be_bytes().to_vec(), transforms }]
+}
+
+/// What we take of a peer's offer for a CHILD_SA, and how to say so; the SPI in it is still the peer's.
+pub fn choose_esp(ours: &EspProposal, theirs: &[Proposal], exchange: bool) -> Option<(EspSuite, Proposal)> {
+    use TransformKind::{Encryption, Esn, Integrity, KeyExchange};
+    for algorithm in &ours.algorithms {
+        let encryption = esp_transform(*algorithm)?;
+        for p in theirs.iter().filter(|p| p.protocol == Some(Protocol::Esp) && p.spi.len() == 4) {
+            if !offers(p, encryption) || !without(p, Integrity) {
+                continue;
+            }
+            // None at all means 32 bits (before RFC 4304 nobody offered it).
+            let silent = !p.transforms.iter().any(|t| t.kind == Esn);
+            let esn = |esn: &&bool| (silent && !**esn) || offers(p, Transform::new(Esn, u16::from(**esn), None));
+            let Some(esn) = ours.esn.iter().find(esn) else { continue };
+            let exchange = match exchange && !ours.groups.is_empty() {
+                true => match ours.groups.iter().find(|g| offers(p, group(**g))) {
+                    Some(group) => Some(*group),
+                    None => continue,
+                },
+                // RFC 7296 §1.2: no key exchange with IKE_AUTH, whatever is in its proposals.
+                false if exchange && !without(p, KeyExchange) => continue,
+                false => None,
+            };
+            let Some(others) = others(p, &[Encryption, Integrity, KeyExchange, Esn]) else { continue };
+            let mut transforms = vec![encryption];
+            transforms.extend(exchange.map(group));
+            transforms.extend((!silent).then(|| Transform::new(Esn, u16::from(*esn), None)));
+            transforms.extend(others);
+            let suite = EspSuite { algorithm: *algorithm, group: exchange, esn: *esn };
+            return Some((suite, Proposal { transforms, ..p.clone() }));
+        }
+    }
+    None
+}
+
+/// A peer's choice from our offer is one proposal, with one transform of each kind.
+pub fn is_choice(answer: &[Proposal], offered: &[Proposal]) -> bool {
+    let [answer] = answer else { return false };
+    let mut kinds: Vec<_> = answer.transforms.iter().map(|t| t.kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    let Some(offer) = offered.iter().find(|p| p.number == answer.number && p.protocol == answer.protocol) else {
+        return false;
+    };
+    // What says NONE need not have been offered in so many words (RFC 7296 §3.3.3).
+    let was_offered = |t: &Transform| offer.transforms.contains(t) || t.id == 0;
+    kinds.len() == answer.transforms.len() && answer.transforms.iter().all(was_offered)
+}
+
+fn offers(p: &Proposal, wanted: Transform) -> bool {
+    p.transforms.contains(&wanted)
+}
+
+/// There is none of this kind, or "none" is a choice.
+fn without(p: &Proposal, kind: TransformKind) -> bool {
+    !p.transforms.iter().any(|t| t.kind == kind) || offers(p, Transform::new(kind, 0, None))
+}
+
+/// What to say about transforms of other kinds than these. Further key exchanges (RFC 9370) are declined where the peer lets us; with
+/// anything else the proposal is not acceptable (RFC 7296 §3.3.6).
+fn others(p: &Proposal, known: &[TransformKind]) -> Option<Vec<Transform>> {
+    let mut declined: Vec<Transform> = Vec::new();
+    for t in p.transforms.iter().filter(|t| !known.contains(&t.kind)) {
+        let none = Transform::new(t.kind, 0, None);
+        let further = matches!(t.kind, TransformKind::Other(6..=12));
+        if !further || !offers(p, none) {
+            return None;
+        }
+        if !declined.contains(&none) {
+            declined.push(none);
+        }
+    }
+    Some(declined)
+}
+
+/// In words: `aes256-gcm16 prf-sha256 x25519 modp2048, aes128-cbc sha1 modp1024`.
+pub fn describe(proposals: &[Proposal]) -> String {
+    let texts = proposals.iter().map(|p| {
+        let protocol = if p.protocol == Some(Protocol::Ah) { "AH " } else { "" };
+        let names: Vec<_> =
+            p.transforms.iter().filter(|t| t.kind != TransformKind::Esn || t.id == 1).map(name).collect();
+        format!("{protocol}{}", names.join(" "))
+    });
+    texts.collect::<Vec<_>>().join(", ")
+}
+
+fn name(t: &Transform) -> String {
+    let bits = t.key_bits.map_or(String::new(), |bits| bits.to_string());
+    let known = match (t.kind, t.id) {
+        (TransformKind::Encryption, 2) => "des",
+        (TransformKind::Encryption, 3) => "3des",
+        (TransformKind::Encryption, 11) => "null",
+        (TransformKind::Encryption, 12) => return format!("aes{bits}-cbc"),
+        (TransformKind::Encryption, 13) => return format!("aes{bits}-ctr"),
+        (TransformKind::Encryption, 16) => return format!("aes{bits}-ccm16"),
+        (TransformKind::Encryption, 18) => return format!("aes{bits}-gcm8"),
+        (TransformKind::Encryption, 19) => return format!("aes{bits}-gcm12"),
+        (TransformKind::Encryption, 20) => return format!("aes{bits}-gcm16"),
+        (TransformKind::Encryption, 28) => "chacha20-poly1305",
+        (TransformKind::Prf, 1) => "prf-md5",
+        (TransformKind::Prf, 2) => "prf-sha1",
+        (TransformKind::Prf, 4) => "prf-aes-xcbc",
+        (TransformKind::Prf, 5) => "prf-sha256",
+        (TransformKind::Prf, 6) => "prf-sha384",
+        (TransformKind::Prf, 7) => "prf-sha512",
+        (TransformKind::Prf, 8) => "prf-aes-cmac",
+        (TransformKind::Integrity, 1) => "md5",
+        (TransformKind::Integrity, 2) => "sha1",
+        (TransformKind::Integrity, 5) => "aes-xcbc",
+        (TransformKind::Integrity, 12) => "sha256",
+        (TransformKind::Integrity, 13) => "sha384",
+        (TransformKind::Integrity, 14) => "sha512",
+        (TransformKind::KeyExchange, 0) => "no-key-exchange",
+        (TransformKind::KeyExchange, 1) => "modp768",
+        (TransformKind::KeyExchange, 2) => "modp1024",
+        (TransformKind::KeyExchange, 5) => "modp1536",
+        (TransformKind::KeyExchange, 14) => "modp2048",
+        (TransformKind::KeyExchange, 15) => "modp3072",
+        (TransformKind::KeyExchange, 16) => "modp4096",
+        (TransformKind::KeyExchange, 17) => "modp6144",
+        (TransformKind::KeyExchange, 18) => "modp8192",
+        (TransformKind::KeyExchange, 19) => "ecp256",
+        (TransformKind::KeyExchange, 20) => "ecp384",
+        (TransformKind::KeyExchange, 21) => "ecp521",
+        (TransformKind::KeyExchange, 31) => "x25519",
+        (TransformKind::KeyExchange, 32) => "x448",
+        (TransformKind::Esn, 1) => "esn",
+        (kind, id) => return format!("transform-{}-{id}", kind.id()),
+    };
+    known.to_owned()
+}
