@@ -264,12 +264,13 @@ impl Endpoint {
         for effect in effects {
             match effect {
                 Effect::Born(sa) => self.settle(sa),
-                Effect::Inherit { from, to, children, tasks } => {
-                    for child in &children {
-                        self.names.owners.insert(child.id, to);
+                Effect::Inherit(left) if self.sas.contains_key(&left.to) => {
+                    for child in &left.children {
+                        self.names.owners.insert(child.id, left.to);
                     }
-                    self.with(now, to, |sa, cx| sa.inherit(cx, from, children, tasks));
+                    self.with(now, left.to, |sa, cx| sa.inherit(cx, *left));
                 }
+                Effect::Inherit(left) => left.lapse(&mut self.cx(now, &mut Vec::new())),
                 Effect::Contact { by, initial } => self.contact(now, by, initial),
                 Effect::Reauthenticated { old } => self.reauthenticated(now, old),
                 Effect::Reauthenticate => self.reauthenticate(now, id),

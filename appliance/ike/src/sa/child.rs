@@ -373,14 +373,18 @@ impl IkeSa {
                 self.event(cx, What::ChildDown { child: child.id, name: child.config.name.clone(), ending });
             }
         }
-        let asked = self.asked.take().map(|asked| asked.what);
-        if let Some(Asking::RekeyIke(ask)) = &asked {
+        self.forget_asked(cx);
+        let first = if let Stage::Auth(setup) = &self.stage { setup.child_spi } else { None };
+        first.map(|spi| cx.names.spis.remove(&spi.0));
+    }
+
+    /// What we asked for is of no interest any more.
+    pub(super) fn forget_asked(&mut self, cx: &mut Cx) {
+        let Some(asked) = self.asked.take().map(|asked| asked.what) else { return };
+        if let Asking::RekeyIke(ask) = &asked {
             cx.names.ikes.remove(&ask.id.0);
         }
-        let first = if let Stage::Auth(setup) = &self.stage { setup.child_spi } else { None };
-        for spi in asked.and_then(|asked| asked.reserved()).into_iter().chain(first) {
-            cx.names.spis.remove(&spi.0);
-        }
+        asked.reserved().map(|spi| cx.names.spis.remove(&spi.0));
     }
 
     /// What it has carried: soft limits ask for a successor, hard ones end it.

@@ -29,6 +29,10 @@ pub struct ChildAsk {
     pub private: Option<PrivateKey>,
     /// The peer replaced the same one meanwhile: its child, and the lower one of that exchange's nonces.
     pub rival: Option<(ChildId, Vec<u8>)>,
+    /// SPIs that the peer deleted meanwhile and we did not know: one may be that of its answer, which comes later.
+    pub gone: Vec<Spi>,
+    /// The peer asked for the same meanwhile and got it: one is enough.
+    spare: bool,
     /// It came with IKE_AUTH.
     first: bool,
     attempts: u32,
@@ -38,7 +42,19 @@ impl ChildAsk {
     /// What came with IKE_AUTH.
     pub fn first(config: Arc<ChildConfig>, replaces: Option<ChildId>, spi: Spi, nonce: Vec<u8>) -> ChildAsk {
         let (rekeys, private, rival) = (None, None, None);
-        ChildAsk { config, rekeys, replaces, spi, nonce, private, rival, first: true, attempts: 0 }
+        ChildAsk {
+            config,
+            rekeys,
+            replaces,
+            spi,
+            nonce,
+            private,
+            rival,
+            gone: Vec::new(),
+            spare: false,
+            first: true,
+            attempts: 0,
+        }
     }
 }
 
@@ -99,7 +115,20 @@ impl IkeSa {
         }
         let (local, remote) = narrow::as_pair(&self.offered(&config, old_selectors));
         body.selectors(&[local], &[remote]);
-        let ask = ChildAsk { config, rekeys, replaces, spi, nonce, private, rival: None, first: false, attempts };
+        let (rival, gone) = (None, Vec::new());
+        let ask = ChildAsk {
+            config,
+            rekeys,
+            replaces,
+            spi,
+            nonce,
+            private,
+            rival,
+            gone,
+            spare: false,
+            first: false,
+            attempts,
+        };
         self.ask(cx, Exchange::CreateChild, &body, Asking::Child(Box::new(ask)));
     }
 
@@ -264,6 +293,13 @@ impl IkeSa {
 
     /// Both have it. If both replaced the same one, one of the two new ones is too many.
     fn finish_child(&mut self, cx: &mut Cx, ask: ChildAsk, new: NewChild, peer_nonce: &[u8]) {
+        if ask.gone.contains(&new.spi_out) {
+            cx.names.spis.remove(&ask.spi.0);
+            return self.child_failed(cx, &ask, Reason::Unknown);
+        }
+        if ask.spare && self.children.iter().any(|c| c.config.name == ask.config.name && c.is_current()) {
+            return self.later(cx.now, Todo::Disclaim(ask.spi));
+        }
         if let Some((rival, low)) = &ask.rival {
             if ask.nonce.as_slice().min(peer_nonce) < low.as_slice() {
                 // §2.8.1: the one with the lowest nonce goes, deleted by who asked for it. The peer deletes the old one.
@@ -294,6 +330,9 @@ impl IkeSa {
             sa.refuse(cx, Exchange::CreateChild, id, NotifyKind::TEMPORARY_FAILURE, &[]);
             Ok(())
         };
+        if self.undecided {
+            return self.not_yet(id);
+        }
         // §2.25.2: we are about to close it, or it is replaced.
         if !matches!(self.stage, Stage::Up) {
             return busy(self, cx);
@@ -313,6 +352,10 @@ impl IkeSa {
                 Some((old, Life::Up, None)) => replaces = Some(old),
                 // §2.25.1: being deleted, or replaced already.
                 Some((_, Life::Up | Life::Deleting | Life::Installing, _)) => return busy(self, cx),
+                // It may be what we asked for: the peer has it, and its answer is still on its way.
+                None if matches!(self.asked.as_deref(), Some(Asked { what: Asking::Child(_), .. })) => {
+                    return busy(self, cx);
+                }
                 Some((_, Life::Removing, _)) | None => {
                     let mut body = Body::new();
                     body.notify_esp(NotifyKind::CHILD_SA_NOT_FOUND, rekey.spi.unwrap_or(Spi(0)));
@@ -322,12 +365,27 @@ impl IkeSa {
             }
         }
         match self.agree_child(cx, payloads, replaces, false)? {
-            Ok(agreed) => self.grant_child(cx, id, payloads, nonce, agreed),
+            // Both want the same at once: the initiator of the IKE SA gets its way, else there would be two.
+            Ok(agreed) if replaces.is_none() && self.initiator && self.is_asking_for(&agreed.config.name) => {
+                busy(self, cx)
+            }
+            Ok(agreed) => {
+                let name = agreed.config.name.clone();
+                if let Some(Asked { what: Asking::Child(ask), .. }) = self.asked.as_deref_mut() {
+                    ask.spare |= replaces.is_none() && ask.rekeys.is_none() && ask.config.name == name;
+                }
+                self.grant_child(cx, id, payloads, nonce, agreed)
+            }
             Err(denied) => {
                 self.deny_child(cx, id, denied);
                 Ok(())
             }
         }
+    }
+
+    fn is_asking_for(&self, name: &str) -> bool {
+        let ask = self.asked.as_deref().map(|asked| &asked.what);
+        matches!(ask, Some(Asking::Child(ask)) if ask.rekeys.is_none() && &*ask.config.name == name)
     }
 
     fn deny_child(&mut self, cx: &mut Cx, id: u32, denied: Denied) {

@@ -97,9 +97,15 @@ impl IkeSa {
         let Some(mut asked) = self.asked.take() else { return };
         if asked.tries > cx.config.retransmission.tries {
             let ms = cx.now.saturating_sub(asked.began);
+            let rival = IkeSa::rival(&asked.what);
             match asked.what {
                 // Told often enough that it is over.
                 Asking::DeleteIke(ending) => self.close(cx, ending),
+                // The peer has another one in its place, which it made itself.
+                _ if rival.is_some() => {
+                    self.bequeath(cx, rival);
+                    self.close(cx, Ending::Replaced);
+                }
                 _ => self.fail(cx, Reason::NoAnswer { tries: asked.tries, ms }),
             }
             return;
@@ -222,7 +228,6 @@ impl IkeSa {
 
     fn request(&mut self, cx: &mut Cx, header: &Header, first: u8, plain: &[u8]) {
         self.expected = self.expected.saturating_add(1);
-        self.answered = Vec::new();
         let (exchange, id) = (header.exchange, header.id);
         let done = payloads(first, plain, 0).and_then(|inner| match (&self.stage, exchange) {
             (Stage::Auth(_), Exchange::Auth) if !self.initiator => self.auth_request(cx, id, &inner),
@@ -246,6 +251,12 @@ impl IkeSa {
         if self.is_half_open() {
             self.fail(cx, syntax(error));
         }
+    }
+
+    /// What the children are asked for cannot be answered before they are here: as if it had not come, it comes again.
+    pub(super) fn not_yet(&mut self, id: u32) -> Result<(), CodecError> {
+        self.expected = id;
+        Ok(())
     }
 
     fn answer(&mut self, cx: &mut Cx, first: u8, plain: &[u8]) {
@@ -281,7 +292,7 @@ impl IkeSa {
     /// Begins what is due, if nothing is in the way.
     pub fn next_task(&mut self, cx: &mut Cx) {
         // The answer to IKE_AUTH is the first thing that the peer may hear of this IKE SA.
-        if self.working.as_ref().is_some_and(|w| w.exchange == Exchange::Auth) {
+        if self.undecided || self.working.as_ref().is_some_and(|w| w.exchange == Exchange::Auth) {
             return;
         }
         while self.asked.is_none() && matches!(self.stage, Stage::Up | Stage::Replaced) {

@@ -9,6 +9,9 @@ use crate::{ChildId, Ending, Millis, Reason};
 /// When a child that should be there is made again after the peer deleted it.
 const AGAIN_MS: Millis = 1_000;
 
+/// More unknown SPIs in deletes than there can be answers on their way.
+const MOST_GONE: usize = 16;
+
 impl IkeSa {
     pub(super) fn inform_request(&mut self, cx: &mut Cx, id: u32, payloads: &Payloads) -> Result<(), CodecError> {
         let deletes = payloads.deletes()?;
@@ -23,10 +26,20 @@ impl IkeSa {
             self.delete_all(cx, id);
             return Ok(());
         }
+        if self.undecided && !deletes.is_empty() {
+            return self.not_yet(id);
+        }
         let mut spis = Vec::new();
         let mut gone: Vec<ChildId> = Vec::new();
         for spi in deletes.iter().flat_map(|d| if let Delete::Esp(spis) = d { &spis[..] } else { &[] }) {
-            let Some(child) = self.children.iter().find(|c| c.spi_out == *spi && c.is_installed()) else { continue };
+            let Some(child) = self.children.iter().find(|c| c.spi_out == *spi && c.is_installed()) else {
+                if let Some(Asking::Child(ask)) = self.asked.as_deref_mut().map(|asked| &mut asked.what)
+                    && ask.gone.len() < MOST_GONE
+                {
+                    ask.gone.push(*spi);
+                }
+                continue;
+            };
             let (child, spi_in, told) = (child.id, child.spi_in, child.life == Life::Deleting);
             // §1.4.1: where both delete at once neither answers with a delete.
             if !told {
@@ -76,10 +89,8 @@ impl IkeSa {
     /// The peer ends the IKE SA.
     fn delete_all(&mut self, cx: &mut Cx, id: u32) {
         // §2.25.2: our own request to replace it is forgotten; the one that the peer made inherits.
-        if let Some(rival) = self.rival() {
-            self.bequeath(cx, rival);
-        }
-        self.asked = None;
+        self.bequeath(cx, self.asked.as_ref().and_then(|asked| IkeSa::rival(&asked.what)));
+        self.forget_asked(cx);
         let replaced = matches!(self.stage, Stage::Replaced);
         let children: Vec<_> = self.children.iter().map(|c| c.id).collect();
         for child in &children {

@@ -94,7 +94,7 @@ pub enum Effect {
     /// A new one, in place of this one.
     Born(Box<IkeSa>),
     /// Children and what is left to do go to another one.
-    Inherit { from: IkeId, to: IkeId, children: Vec<Child>, tasks: VecDeque<Task> },
+    Inherit(Box<Inheritance>),
     /// Its peer is authenticated: what else is there of the same one may be over.
     Contact { by: IkeId, initial: bool },
     /// It was made to take this one's place, and did.
@@ -105,6 +105,25 @@ pub enum Effect {
     Up(Millis),
     /// It failed, or the peer ended it: begin again if the configuration says so.
     Lost { peer: Arc<str> },
+}
+
+/// What an IKE SA leaves to the one that takes its place.
+pub struct Inheritance {
+    pub from: IkeId,
+    pub to: IkeId,
+    pub peer: Option<Arc<PeerConfig>>,
+    pub path: Path,
+    pub children: Vec<Child>,
+    pub tasks: VecDeque<Task>,
+}
+
+impl Inheritance {
+    /// The heir ended first: with it ends what it would have had.
+    pub fn lapse(self, cx: &mut Cx) {
+        let mut last = IkeSa::new(self.to, true, self.path, Stage::Gone, cx.now);
+        (last.peer, last.children) = (self.peer, self.children);
+        last.drop_children(cx, Ending::WithIke);
+    }
 }
 
 /// Where it is in its life.
@@ -186,6 +205,8 @@ pub struct IkeSa {
     pub began: Millis,
     pub heard_at: Millis,
     pub sent_at: Millis,
+    /// The peer made it while we asked for another: who inherits the children is not known yet.
+    pub undecided: bool,
     /// When it gets new keys; the greatest number: never.
     pub rekey_at: Millis,
     /// When it ends, whatever happens.
@@ -225,6 +246,7 @@ impl IkeSa {
             began: now,
             heard_at: now,
             sent_at: now,
+            undecided: false,
             rekey_at: Millis::MAX,
             end_at: Millis::MAX,
             listed: None,
@@ -291,20 +313,23 @@ impl IkeSa {
     }
 
     pub fn is_up(&self) -> bool {
-        matches!(self.stage, Stage::Up)
+        matches!(self.stage, Stage::Up) && !self.undecided
     }
 
     /// It is up or on its way, and will not end soon.
     pub fn is_live(&self) -> bool {
         let ends = self.tasks.iter().any(|t| matches!(t.what, Todo::DeleteIke(_)));
-        matches!(self.stage, Stage::Init(_) | Stage::Auth(_) | Stage::Up) && !ends
+        matches!(self.stage, Stage::Init(_) | Stage::Auth(_) | Stage::Up) && !ends && !self.undecided
     }
 
     /// Takes what another one had, whose place it takes.
-    pub fn inherit(&mut self, cx: &mut Cx, from: IkeId, children: Vec<Child>, tasks: VecDeque<Task>) {
-        self.children.extend(children);
-        self.tasks.extend(tasks);
-        self.event(cx, What::Rekeyed { old: from });
+    pub fn inherit(&mut self, cx: &mut Cx, left: Inheritance) {
+        if std::mem::take(&mut self.undecided) {
+            self.lives(cx);
+        }
+        self.children.extend(left.children);
+        self.tasks.extend(left.tasks);
+        self.event(cx, What::Rekeyed { old: left.from });
         self.next_task(cx);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::exchange::{Asked, Asking};
-use super::{Cx, Effect, IkeSa, Stage, Todo};
+use super::{Cx, Effect, IkeSa, Inheritance, Stage, Todo};
 use crate::codec::{
     Body, CodecError, Exchange, NONCE_LEN, NotifyKind, PayloadKind, Payloads, Proposal, parse_proposals,
 };
@@ -21,7 +21,7 @@ pub struct IkeAsk {
     private: PrivateKey,
     nonce: Vec<u8>,
     /// The peer asked at the same time: its new IKE SA, and the lower one of that exchange's nonces.
-    rival: Option<(IkeId, Vec<u8>)>,
+    pub rival: Option<(IkeId, Vec<u8>)>,
     attempts: u32,
 }
 
@@ -64,6 +64,11 @@ impl IkeSa {
     pub(super) fn rekey_answer(&mut self, cx: &mut Cx, ask: IkeAsk, payloads: &Payloads) -> Result<(), CodecError> {
         if let Some(error) = payloads.notifies().find(|n| n.kind.is_error()) {
             cx.names.ikes.remove(&ask.id.0);
+            if let Some((rival, _)) = ask.rival {
+                // Ours came to nothing, the peer's did not.
+                self.bequeath(cx, Some(rival));
+                return Ok(());
+            }
             let wanted = error.data.try_into().ok().and_then(|id| Group::from_id(u16::from_be_bytes(id)));
             let may = |g: &Group| self.peer.as_ref().is_some_and(|p| p.proposal.groups.contains(g)) && ask.attempts < 3;
             match (error.kind, wanted.filter(may)) {
@@ -103,12 +108,12 @@ impl IkeSa {
                 let mut new = new;
                 new.later(cx.now, Todo::DeleteIke(Ending::Replaced));
                 cx.effects.push(Effect::Born(new));
-                self.bequeath(cx, rival);
+                self.bequeath(cx, Some(rival));
             }
             _ => {
                 let id = new.id;
                 cx.effects.push(Effect::Born(new));
-                self.bequeath(cx, id);
+                self.bequeath(cx, Some(id));
                 self.later(cx.now, Todo::DeleteIke(Ending::Replaced));
             }
         }
@@ -151,7 +156,7 @@ impl IkeSa {
         let peer_spi = answer.spi.first_chunk::<8>().map_or(0, |spi| u64::from_be_bytes(*spi));
         answer.spi = new_id.0.to_be_bytes().to_vec();
         let parts = Parts { id: new_id, peer_spi, initiator: false, nonce_i: peer_nonce, nonce_r: &nonce, shared };
-        let Some(new) = self.successor(cx, suite, parts) else {
+        let Some(mut new) = self.successor(cx, suite, parts) else {
             return Err(CodecError::Field("an SPI that cannot be one"));
         };
         let mut body = Body::new();
@@ -159,13 +164,18 @@ impl IkeSa {
         body.nonce(&nonce);
         body.key_exchange(group, private.public());
         self.reply(cx, Exchange::CreateChild, id, &body);
+        if self.is_rekeying() {
+            new.undecided = true;
+            // Long enough for the decision.
+            (new.rekey_at, new.end_at) = (u64::MAX, cx.now + 2 * cx.config.limits.replaced_ms);
+        }
         cx.effects.push(Effect::Born(new));
         match self.asked.as_deref_mut() {
             // Both asked: the nonces will tell who inherits.
             Some(Asked { what: Asking::RekeyIke(ask), .. }) => {
                 ask.rival = Some((new_id, peer_nonce.min(&nonce).to_vec()));
             }
-            _ => self.bequeath(cx, new_id),
+            _ => self.bequeath(cx, Some(new_id)),
         }
         Ok(())
     }
@@ -200,24 +210,26 @@ impl IkeSa {
     }
 
     /// Children, and what is to be done for them, belong to another one from now on.
-    pub(super) fn bequeath(&mut self, cx: &mut Cx, to: IkeId) {
+    pub(super) fn bequeath(&mut self, cx: &mut Cx, to: Option<IkeId>) {
+        let Some(to) = to else { return };
         let children = std::mem::take(&mut self.children);
         let (stays, tasks): (VecDeque<_>, _) =
             std::mem::take(&mut self.tasks).into_iter().partition(|t| matches!(t.what, Todo::RekeyIke));
         drop(stays);
         self.stage = Stage::Replaced;
         (self.rekey_at, self.end_at) = (u64::MAX, cx.now + cx.config.limits.replaced_ms);
-        cx.effects.push(Effect::Inherit { from: self.id, to, children, tasks });
+        let (from, peer, path) = (self.id, self.peer.clone(), self.path);
+        cx.effects.push(Effect::Inherit(Box::new(Inheritance { from, to, peer, path, children, tasks })));
     }
 
     pub(super) fn is_rekeying(&self) -> bool {
         matches!(self.asked.as_deref(), Some(Asked { what: Asking::RekeyIke(_), .. }))
     }
 
-    /// The IKE SA that the peer made while we asked for one: ours came to nothing.
-    pub(super) fn rival(&self) -> Option<IkeId> {
-        match self.asked.as_deref() {
-            Some(Asked { what: Asking::RekeyIke(ask), .. }) => ask.rival.as_ref().map(|r| r.0),
+    /// The IKE SA that the peer made while we asked for one.
+    pub(super) fn rival(what: &Asking) -> Option<IkeId> {
+        match what {
+            Asking::RekeyIke(ask) => ask.rival.as_ref().map(|r| r.0),
             _ => None,
         }
     }

@@ -11,7 +11,8 @@ use crate::{ChildRow, IkeRow, Millis, Output};
 impl IkeSa {
     /// Its row in a table.
     pub fn row(&self, now: Millis) -> IkeRow {
-        let rekeying = self.tasks.iter().any(|t| matches!(t.what, Todo::RekeyIke)) || self.is_rekeying();
+        let rekeying =
+            self.undecided || self.tasks.iter().any(|t| matches!(t.what, Todo::RekeyIke)) || self.is_rekeying();
         let state = match self.stage {
             Stage::Init(_) | Stage::Auth(_) => "connecting",
             Stage::Up if rekeying => "rekeying",

@@ -11,7 +11,7 @@ impl IkeSa {
         let mut at = self.end_at;
         if let Some(asked) = &self.asked {
             at = at.min(asked.next);
-        } else if matches!(self.stage, Stage::Up | Stage::Replaced) {
+        } else if matches!(self.stage, Stage::Up | Stage::Replaced) && !self.undecided {
             at = self.tasks.iter().map(|t| t.at).fold(at, Millis::min);
         }
         if let Some(working) = &self.working {
@@ -75,6 +75,7 @@ impl IkeSa {
         match self.stage {
             Stage::Init(_) | Stage::Auth(_) => self.fail(cx, Reason::HalfOpen(cx.config.limits.half_open_ms)),
             Stage::Replaced => self.close(cx, Ending::Replaced),
+            Stage::Up if self.undecided => self.close(cx, Ending::Replaced),
             Stage::Up if self.asked.is_none() => {
                 // A hard limit ends it at once; one datagram says so.
                 self.delete_ike(cx, Ending::HardLimit);
