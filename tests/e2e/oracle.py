@@ -2,14 +2,13 @@
 
     oracle.py PHALANX SEED
 
-The replay window is modelled here anew from RFC 4303, section 3.4.3 and appendix A. Says what was compared; ends with 1 at the first
+The replay window is modelled anew from RFC 4303, section 3.4.3 and appendix A (`oracle_packets.py`). Says what was compared; ends with 1 at the first
 difference. Needs Debian's python3-scapy and python3-cryptography.
 """
 
 import collections
 import json
 import os
-import random
 import struct
 import subprocess
 import sys
@@ -22,18 +21,21 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.utils import RawPcapReader, RawPcapWriter
 
+from oracle_packets import RANDOM, Window, inner, outer, parsed, readdressed, summed, sums_up, trailer
+
 conf.verb = 0
 RAW, ETHERNET = 101, 1
 VIP = {4: "10.77.0.100", 6: "fd77::100"}
 PHALANX = sys.argv[1]
-RANDOM = random.Random(int(sys.argv[2]))
 
 
 class Sa:
     """A tunnel of the configuration, from the client's side."""
 
-    def __init__(self, at, outer, inner, transport, esn, bits, window):
+    def __init__(self, at, outer, inner, transport, udp, esn, bits, window):
         self.at, self.outer, self.inner, self.transport, self.esn, self.window = at, outer, inner, transport, esn, window
+        # ESP in UDP: the peer is behind a NAT, whose address `peer` is.
+        self.udp = udp
         self.spi_in, self.spi_out = 0x1000 + at, 0x2000 + at
         self.bits = bits
         self.key_in, self.key_out = (RANDOM.randbytes(bits // 8 + 4) for _ in range(2))
@@ -41,9 +43,16 @@ class Sa:
         inside = f"10.99.{at}." if inner == 4 else f"fd99:0:0:{at:x}::"
         self.remote = self.peer if transport else inside + ("0/24" if inner == 4 else "/64")
         self.client = self.peer if transport else inside + "9"
+        if udp and transport:
+            self.client, self.behind = f"10.97.0.{at + 1}", f"10.88.0.{at + 1}"
+            self.remote = self.client
         self.local = VIP[inner]
         self.model = Window(window, esn)
         self.sent = 0
+
+    def encapsulation(self):
+        original = f'original = {{ remote = "{self.behind}" }}' if self.transport and self.udp else ""
+        return f'encapsulation = "udp"\n{original}' if self.udp else ""
 
     def toml(self):
         half = lambda spi, key: f'{{ spi = {spi}, key = "{key.hex()}", window = {self.window} }}'
@@ -58,6 +67,7 @@ esn = {str(self.esn).lower()}
 local = "{self.local}"
 remote = "{self.remote}"
 path_mtu = 1600
+{self.encapsulation()}
 inbound = {half(self.spi_in, self.key_in)}
 outbound = {half(self.spi_out, self.key_out)}
 """
@@ -73,13 +83,21 @@ outbound = {half(self.spi_out, self.key_out)}
             crypt_algo="AES-GCM",
             crypt_key=self.key_in if inbound else self.key_out,
             tunnel_header=header,
+            # The NAT may choose another port of its own now and then: who comes from there is believed for its ICV.
+            nat_t_header=UDP(sport=RANDOM.choice([4500, 4500, 4500, RANDOM.randrange(1024, 65536)]), dport=4500) if self.udp else None,
             esn_en=self.esn,
         )
 
     def seal(self, packet, number):
         """What the client sends: `packet` with this 64-bit number."""
+        if self.udp and self.transport:
+            packet = readdressed(summed(packet, self.behind, self.local), self.peer, self.local)
         sealed = self.scapy(True).encrypt(parsed(packet), seq_num=number & 0xFFFFFFFF, iv=RANDOM.randbytes(8), esn=number >> 32)
-        return bytes(sealed)
+        sealed = bytes(sealed)
+        if self.udp and self.outer == 4:
+            # scapy fills it in before there is a payload.
+            sealed = sealed[:24] + struct.pack("!H", len(sealed) - 20) + sealed[26:]
+        return sealed
 
     def forge(self, number, text, spi=None):
         """An ESP packet with a valid ICV around any text, padding and trailer included."""
@@ -90,104 +108,12 @@ outbound = {half(self.spi_out, self.key_out)}
         return outer(self.outer, self.peer, VIP[self.outer], 50, struct.pack("!LL", spi, low) + iv + sealed, ident=7)
 
 
-class Window:
-    """RFC 4303: section 3.4.3, and appendix A2 for what a 32-bit number stands for."""
-
-    def __init__(self, size, esn):
-        self.size, self.esn, self.top, self.seen = size, esn, 0, set()
-
-    def infer(self, low):
-        if not self.esn:
-            return low
-        th, tl = divmod(self.top, 1 << 32)
-        if tl >= self.size - 1:
-            return (th if low >= tl - self.size + 1 else th + 1) << 32 | low
-        return (th - 1 if low >= (tl - self.size + 1) % (1 << 32) else th) * (1 << 32) + low
-
-    def judge(self, number):
-        """What becomes of an authentic packet: reason and the number it is taken for."""
-        taken = self.infer(number & 0xFFFFFFFF)
-        if taken < 0:
-            return "sequence-wrap", None
-        if taken == 0:
-            return "sequence-wrap", 0
-        if taken <= self.top - self.size:
-            return "too-old", taken
-        if taken in self.seen:
-            return "replay", taken
-        if taken != number:
-            return "bad-icv", taken
-        self.seen.add(taken)
-        self.top = max(self.top, taken)
-        return None, taken
-
-    def next(self):
-        """A number that a sender, a bad network or an attacker could come with."""
-        kind, size = RANDOM.random(), self.size
-        if kind < 0.55:
-            return self.top + 1 + (RANDOM.randrange(3) if kind < 0.2 else 0)
-        if kind < 0.65:
-            return self.top + RANDOM.randrange(1, 3 * size)
-        if kind < 0.85:
-            return max(1, self.top - RANDOM.randrange(size))
-        if kind < 0.95:
-            return max(1, self.top - size - RANDOM.randrange(2 * size))
-        return max(1, self.top - size + RANDOM.randrange(-1, 2))
-
-
-def parsed(packet):
-    return (IP if packet[0] >> 4 == 4 else IPv6)(packet)
-
-
-def checksum(data):
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def address(text):
-    import ipaddress
-
-    return ipaddress.ip_address(text).packed
-
-
-def outer(version, src, dst, protocol, payload, ttl=64, tos=0, options=b"", flags=0, offset=0, ident=None):
-    """An IP packet around a payload, made without scapy's help."""
-    if version == 6:
-        return struct.pack("!LHBB", 6 << 28 | tos << 20, len(payload), protocol, ttl) + address(src) + address(dst) + payload
-    ident = RANDOM.randrange(1 << 16) if ident is None else ident
-    length = 20 + len(options)
-    head = struct.pack("!BBHHHBB", 4 << 4 | length // 4, tos, length + len(payload), ident, flags << 13 | offset, ttl, protocol)
-    rest = address(src) + address(dst) + options
-    return head + struct.pack("!H", checksum(head + b"\0\0" + rest)) + rest + payload
-
-
-def inner(version, src, dst, size, transport):
-    """A random packet with `size` bytes behind its transport header."""
-    protocol = RANDOM.choice([6, 6, 17, 17, 1 if version == 4 else 58, 132, 253])
-    data = RANDOM.randbytes(size)
-    ports = RANDOM.randrange(1, 65536), RANDOM.randrange(1, 65536)
-    head = b""
-    if protocol == 6:
-        head = struct.pack("!HHLLBBHHH", *ports, RANDOM.randrange(1 << 32), 0, 5 << 4, 0x10, 512, 0, 0)
-    elif protocol == 17:
-        head = struct.pack("!HHHH", *ports, 8 + size, 0)
-    elif protocol in (1, 58):
-        head = struct.pack("!BBHHH", 8 if protocol == 1 else 128, 0, 0, 7, 7)
-    options = b"\1\1\1\0" if version == 4 and not transport and RANDOM.random() < 0.1 else b""
-    tos = RANDOM.randrange(64) << 2
-    packet = outer(version, src, dst, protocol, head + data, RANDOM.randrange(2, 256), tos, options, RANDOM.choice([0, 2]))
-    ends = None
-    if protocol in (6, 17):
-        name = lambda host, port: f"{host}:{port}" if version == 4 else f"[{host}]:{port}"
-        ends = {"protocol": "tcp" if protocol == 6 else "udp"}, name(src, ports[0]), name(dst, ports[1])
-    return packet, ends
-
-
 def some_sas(windows):
-    """Every mode and family, both key lengths, both kinds of numbers."""
-    shapes = [(o, i, False) for o in (4, 6) for i in (4, 6)] + [(4, 4, True), (6, 6, True)]
+    """Every mode and family, bare and in UDP, both key lengths, both kinds of numbers."""
+    tunnels = [(o, i, False) for o in (4, 6) for i in (4, 6)]
+    # scapy does not open transport mode in UDP over IPv6.
+    shapes = [(*shape, False) for shape in tunnels + [(4, 4, True), (6, 6, True)]]
+    shapes += [(*shape, True) for shape in tunnels + [(4, 4, True)]]
     rows = [(*shape, esn, bits) for shape in shapes for esn in (False, True) for bits in (128, 256)]
     return [Sa(at, *row, RANDOM.choice(windows)) for at, row in enumerate(rows)]
 
@@ -278,6 +204,8 @@ def opened(folder, link, each):
         for number, (reason, taken) in zip(numbers, judged):
             size = RANDOM.choice([RANDOM.randrange(0, 1401), RANDOM.randrange(0, 64)])
             packet, ends = inner(sa.inner, sa.client, sa.local, size, sa.transport)
+            if sa.udp and sa.transport:
+                packet = summed(packet, sa.client, sa.local)
             packets.append((sa.seal(packet, number), sa, packet, ends, reason, taken))
     # The tunnels' packets among each other, each tunnel's in order.
     queues = collections.defaultdict(collections.deque)
@@ -299,7 +227,8 @@ def opened(folder, link, each):
         if ends and not reason:
             same("connection", line["connection"], {**ends[0], "local": ends[2], "remote": ends[1]}, line)
         counts[reason or "open"] += 1
-    print(f"sealed by scapy, {'raw' if link == RAW else 'Ethernet'}: {len(mixed)} packets:", dict(sorted(counts.items())))
+    in_udp = sum(one[1].udp for one in mixed)
+    print(f"sealed by scapy, {'raw' if link == RAW else 'Ethernet'}: {len(mixed)} packets, {in_udp} in UDP:", dict(sorted(counts.items())))
     assert counts["open"] > len(mixed) // 2 and counts["replay"] and counts["too-old"] and counts["bad-icv"]
 
 
@@ -322,25 +251,24 @@ def sealed(folder, link, each, first=1):
             same("connection", line["connection"], {**ends[0], "local": ends[1], "remote": ends[2]}, line)
         wire = parsed(outs[0])
         same("outer addresses", (wire.src, wire.dst), (VIP[sa.outer], sa.peer), line)
+        if sa.udp:
+            ports, valid = (wire[UDP].sport, wire[UDP].dport), wire[UDP].chksum == 0 if sa.outer == 4 else sums_up(outs[0])
+            same("UDP", (ports, wire[UDP].len, valid), ((4500, 4500), len(outs[0]) - (20 if sa.outer == 4 else 40), True), line)
         same("number on the wire", wire[ESP].seq, number & 0xFFFFFFFF, line)
         same("IV", wire[ESP].data[:8], struct.pack("!Q", number), line)
         back = bytes(sa.scapy(False).decrypt(wire, esn=number >> 32))
+        if sa.udp and sa.transport:
+            packet = readdressed(packet, sa.local, sa.peer)
         same("what scapy opened", back, packet, line)
-    print(f"sealed by us from {first} on, {'raw' if link == RAW else 'Ethernet'}: {len(sent)} packets")
-
-
-def trailer(payload, next_header, pad=None):
-    """RFC 4303 section 2.4: padding 1, 2, 3, ..., its length, next header."""
-    pad = -(len(payload) + 2) % 4 if pad is None else pad
-    return payload + bytes(range(1, pad + 1)) + bytes([pad, next_header])
+    print(f"sealed by us from {first} on, {'raw' if link == RAW else 'Ethernet'}: {len(sent)} packets, {sum(one[0].udp for one in sent)} in UDP")
 
 
 def hostile(folder, link):
     """Each bad packet has its reason, and none of them changes what the next good one meets."""
     tunnel, six, transport = sas = [
-        Sa(0, 4, 4, False, False, 128, 64),
-        Sa(1, 6, 6, False, True, 256, 64),
-        Sa(2, 4, 4, True, False, 128, 64),
+        Sa(0, 4, 4, False, False, False, 128, 64),
+        Sa(1, 6, 6, False, False, True, 256, 64),
+        Sa(2, 4, 4, True, False, False, 128, 64),
     ]
     cases = []
     case = lambda packet, reason, back=None: cases.append((packet, reason, back))
@@ -450,7 +378,7 @@ def pieces(sa, packet, cuts, ident, last=True):
 
 def fragments(folder, link):
     """Outer fragments are put together whatever their order; hostile ones have their reasons and open nothing."""
-    sas = [Sa(0, 4, 4, False, False, 128, 64), Sa(1, 6, 6, False, True, 256, 64)]
+    sas = [Sa(0, 4, 4, False, False, False, 128, 64), Sa(1, 6, 6, False, False, True, 256, 64)]
     sent, wanted = [], []
 
     def case(frames, reason, back=None):
