@@ -162,7 +162,10 @@ impl FromStr for Identity {
             "fqdn" => Ok(Self::Fqdn(name()?)),
             "mail" if !rest.contains('@') => Err(no("a mail address has an @")),
             "mail" => Ok(Self::Rfc822(name()?)),
-            "dn" => Ok(Self::DerDn(dn::encode(rest).map_err(no)?)),
+            "dn" => match dn::encode(rest).map_err(no)? {
+                name if name.len() > MAX_IDENTITY => Err(IdentityError::Long(name.len())),
+                name => Ok(Self::DerDn(name)),
+            },
             _ => match rest.strip_prefix("0x") {
                 _ if rest.is_empty() => Err(no("it is empty")),
                 Some(digits) => hex(digits).map(Self::KeyId).ok_or(no("hexadecimal digits come in pairs")),
@@ -236,6 +239,10 @@ mod tests {
         assert!(why("key:").contains("empty"));
         assert!(why("X=carol").contains("attribute"));
         assert!(why(&"a".repeat(3000)).contains("too long"));
+        assert!(
+            why(&format!("O={}", "a".repeat(MAX_IDENTITY - 8))).contains("too long"),
+            "in DER it is longer than as text"
+        );
     }
 
     #[test]

@@ -106,7 +106,10 @@ const MODP4096: &str = "\
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{sha1, testing::hex},
+        *,
+    };
 
     fn with(group: Group, low: u8, high: u8) -> Option<Secret> {
         let mut peer = vec![high; group.public_len()];
@@ -117,7 +120,7 @@ mod tests {
     #[test]
     fn values_of_small_order_and_above_the_prime_are_refused() {
         for (group, prime) in [(Group::Modp2048, MODP2048), (Group::Modp3072, MODP3072), (Group::Modp4096, MODP4096)] {
-            let prime = super::super::testing::hex(prime);
+            let prime = hex(prime);
             let minus = |n: u8| {
                 let mut value = prime.clone();
                 *value.last_mut().expect("not empty") -= n; // ends in ff
@@ -141,6 +144,21 @@ mod tests {
             two[group.public_len() - 1] = 2;
             assert_eq!(public(group, &exponent), two);
             assert_eq!(agree(group, &exponent, &two).expect("valid").as_bytes(), two);
+        }
+    }
+
+    #[test]
+    fn powers_are_those_that_another_library_computes() {
+        // Python's pow, of primes made by RFC 3526's formula: SHA-1 of 2^x mod p and of 2^xy mod p.
+        let [x, y] = [1, 101].map(|first| std::array::from_fn::<u8, EXPONENT_LEN, _>(|n| first + n as u8));
+        for (group, one, both) in [
+            (Group::Modp2048, "e106a1e5f7c06ac73c123a9bc5f6301279e8cd88", "6c7afefc58b0073c36211b206c599cdcf8f871d1"),
+            (Group::Modp3072, "ab47f07064c5007024b15612a55dddb981fee633", "50d9cbec3d8764d1c1ad245f00f53dd09cf9c0f2"),
+            (Group::Modp4096, "c43e3df133db40a7408df17b9ae4e46446874731", "2d04c284d3638a29cf87a0de8407a4f32bf17d47"),
+        ] {
+            assert_eq!(sha1(&[&public(group, &x)]).to_vec(), hex(one));
+            let shared = agree(group, &x, &public(group, &y)).expect("valid");
+            assert_eq!(sha1(&[shared.as_bytes()]).to_vec(), hex(both));
         }
     }
 }

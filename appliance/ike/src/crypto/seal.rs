@@ -257,7 +257,10 @@ impl Cbc {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::Seeded, *};
+    use super::{
+        super::testing::{Seeded, hex},
+        *,
+    };
 
     const HEADERS: &[u8] = b"the IKE header and that of the payload";
 
@@ -341,6 +344,21 @@ mod tests {
             }
             assert_eq!(opener.open(HEADERS, &body), Ok(vec![0xaa; 3]), "{}", cipher.name());
         }
+    }
+
+    #[test]
+    fn a_message_is_that_of_rfc_7634() {
+        // RFC 7634 appendix B: a Notify payload in an INFORMATIONAL request.
+        let key = Secret::new((0x80..0xa4).collect());
+        let aad = hex("c0c1c2c3c4c5c6c7d0d1d2d3d4d5d6d72e20250000000009000000452900 0029");
+        let body = hex("1011121314151617 610394701f8d017f7c12924889 6b71bfe25236efd7cdc67066906315b2");
+        let plain = hex("0000000c000040010000000a");
+        let cipher = Cipher::ChaCha20Poly1305;
+        let opener = Opener::new(cipher, &key, &Secret::default()).expect("lengths fit");
+        assert_eq!(opener.open(&aad, &body), Ok(plain.clone()));
+        let mut sealer = Sealer::new(cipher, &key, &Secret::default(), 0x1011_1213).expect("lengths fit");
+        sealer.next = 0x1415_1617;
+        assert_eq!(sealer.seal(&aad, &plain, &mut Seeded(0)), Ok(body));
     }
 
     #[test]
