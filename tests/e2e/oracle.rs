@@ -10,7 +10,8 @@ fn scapy_opens_what_we_seal_and_we_open_what_scapy_seals_and_hostile_packets_hav
     let seed = std::env::var("PX_SEED").unwrap_or_else(|_| SEED.into());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/oracle.py");
     // Debian's own: scapy is one of its packages.
-    let run = Command::new("/usr/bin/python3").args(["-B", script, env!("CARGO_BIN_EXE_phalanx"), &seed]).output().unwrap();
+    let run =
+        Command::new("/usr/bin/python3").args(["-B", script, env!("CARGO_BIN_EXE_phalanx"), &seed]).output().unwrap();
     let (said, why) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     println!("seed {seed}\n{said}");
     assert!(run.status.success(), "seed {seed}: {why}");

@@ -62,8 +62,9 @@ impl Trust {
             return Err(CertificateError::Pem("CA certificate"));
         }
         for crl in crls {
-            let crl = OwnedCertRevocationList::from_der(crl);
-            trust.crls.push(crl.map_err(|why| CertificateError::Unreadable(format!("a CRL ({why})")))?.into());
+            trust.crls.push(
+                OwnedCertRevocationList::from_der(crl).map_err(|why| CertificateError::of_crl(&why, crl))?.into(),
+            );
         }
         Ok(trust)
     }

@@ -1,7 +1,9 @@
 //! Why a certificate is not accepted, in words that an administrator can act on.
 
 use webpki::Error;
-use x509_parser::time::ASN1Time;
+use x509_parser::{der_parser::asn1_rs::Any, prelude::FromDer, time::ASN1Time};
+
+const SEQUENCE: u8 = 0x30;
 
 /// Why a certificate is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +115,9 @@ pub enum CertificateError {
         /// In words.
         what: String,
     },
+    /// A CRL that cannot be used.
+    #[error("a CRL cannot be used: {0}")]
+    Crl(String),
     /// A configured CA that is none.
     #[error("\"{0}\" is not a CA: its certificate lacks basicConstraints CA, or keyCertSign in its keyUsage")]
     NotCa(String),
@@ -128,6 +133,23 @@ pub(super) fn date(unix: u64) -> String {
 }
 
 impl CertificateError {
+    /// What a library's error says about a CRL.
+    pub(super) fn of_crl(error: &Error, der: &[u8]) -> Self {
+        // The library does not tell version 1 from garbage: where others have a number, it goes on with the algorithm
+        // (RFC 5280 §5.1).
+        let inside = |der| Any::from_der(der).map_or(&[][..], |(_, any)| any.data);
+        let version1 = inside(inside(der)).first() == Some(&SEQUENCE);
+        Self::Crl(match error {
+            _ if version1 => "it is of version 1; version 2 is needed (openssl ca: crl_extensions)".to_owned(),
+            Error::UnsupportedDeltaCrl => "it is a delta CRL; a whole one is needed".to_owned(),
+            Error::UnsupportedIndirectCrl => {
+                "it is about certificates of other CAs, too; one for each CA is needed".to_owned()
+            }
+            Error::BadDer | Error::TrailingData(_) => "it cannot be read".to_owned(),
+            other => other.to_string(),
+        })
+    }
+
     /// What a library's error says about a subject's chain. [`Error::UnknownIssuer`] needs more and is not for here.
     pub(super) fn of_chain(error: &Error, subject: &str) -> Self {
         let subject = subject.to_owned();
@@ -157,7 +179,7 @@ impl CertificateError {
 /// The library leaves the frame out.
 fn sequence(content: &[u8]) -> Vec<u8> {
     match u8::try_from(content.len()) {
-        Ok(len) if len < 128 => [&[0x30, len], content].concat(),
+        Ok(len) if len < 128 => [&[SEQUENCE, len], content].concat(),
         _ => Vec::new(),
     }
 }
