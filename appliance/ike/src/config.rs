@@ -31,11 +31,11 @@ impl Config {
         self.peers.iter().find(|p| &*p.name == name)
     }
 
-    /// Peers that may be at the other end of a path, those first whose address is given most closely.
+    /// Peers that may be at the other end of a path, those first whose address, then whose identity, is given most closely.
     pub(crate) fn candidates(&self, path: &Path) -> Vec<Arc<PeerConfig>> {
         let fits = |p: &&Arc<PeerConfig>| p.local == path.local.ip() && p.remote.fits(path.remote.ip()) > 0;
         let mut found: Vec<_> = self.peers.iter().filter(fits).cloned().collect();
-        found.sort_by_key(|p| std::cmp::Reverse(p.remote.fits(path.remote.ip())));
+        found.sort_by_key(|p| std::cmp::Reverse((p.remote.fits(path.remote.ip()), p.remote_id.precision())));
         found
     }
 }

@@ -127,6 +127,22 @@ fn of_several_peers_at_one_address_the_identity_tells_which() {
 }
 
 #[test]
+fn who_is_named_exactly_goes_before_who_is_one_of_many() {
+    let (mut a, b) = (peer(A, B), peer(B, A));
+    a.local_id = Identity::Fqdn("two.example".to_owned());
+    let named = |name: &str, pattern: &str| {
+        let (name, remote_id) = (name.into(), pattern.parse().unwrap());
+        Arc::new(PeerConfig { name, remote_id, ..b.clone() })
+    };
+    let peers = vec![named("any", "*"), named("many", "*.example"), named("two", "two.example")];
+    let mut bed = Bed::new(config(a), Config { peers, ..Config::default() });
+    bed.initiate(0);
+    bed.run(1000);
+    bed.is_up(1);
+    assert_eq!(bed.nodes[1].ikes(bed.now)[0].peer.as_deref(), Some("two"));
+}
+
+#[test]
 fn without_common_traffic_the_ike_sa_is_up_alone() {
     let (mut a, b) = (peer(A, B), peer(B, A));
     change(&mut a, |c| c.remote = Some("10.3.0.0/16".parse().unwrap()));

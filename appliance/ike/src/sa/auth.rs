@@ -12,6 +12,9 @@ use crate::codec::{Body, CodecError, Exchange, NotifyKind, PayloadKind, Payloads
 use crate::suite::offer_esp;
 use crate::{ChildMode, Millis, PeerConfig, Proof, Reason, What, narrow, prove};
 
+/// Nothing is ever compared with a proof over nothing.
+const EARLY: CodecError = CodecError::Field("a proof before there are keys");
+
 impl Setup {
     /// What the AUTH payload of an end covers: its IKE_SA_INIT, the other's nonce, its identity.
     fn octets(&self, ours: bool, we_initiate: bool, prf: crate::crypto::Prf, id: &[u8]) -> Option<Vec<u8>> {
@@ -46,7 +49,8 @@ impl IkeSa {
         if let Some(wanted) = peer.remote_id.exactly() {
             body.add(PayloadKind::IdResponder, |out| out.extend(wanted.encode()));
         }
-        let octets = setup.octets(true, true, suite.prf, &id).unwrap_or_default();
+        let octets = setup.octets(true, true, suite.prf, &id);
+        let octets = octets.ok_or_else(|| Reason::Syntax("out of order".to_owned()))?;
         let (method, data) =
             prove::prove(&peer.credential, suite.prf, &octets, &setup.hashes).map_err(Reason::Credential)?;
         body.auth(method, &data);
@@ -83,7 +87,7 @@ impl IkeSa {
         };
         let id = payloads.need(PayloadKind::IdResponder, "no identity")?;
         let identity = Identity::decode(id).map_err(|_| CodecError::Field("an identity that cannot be read"))?;
-        let octets = setup.octets(false, true, suite.prf, id).unwrap_or_default();
+        let octets = setup.octets(false, true, suite.prf, id).ok_or(EARLY)?;
         let chain = payloads.certificates();
         let checked = if peer.remote_id.matches(&identity) {
             prove::check(&peer.proof, suite.prf, &octets, (method, data), &chain, &identity, cx.unix)
@@ -186,7 +190,7 @@ impl IkeSa {
             let wanted = wanted.map_or(String::new(), ToString::to_string);
             return Ok(Err(Reason::OtherIdentity { wanted, we: any.local_id.to_string() }));
         };
-        let octets = setup.octets(false, false, suite.prf, claimed).unwrap_or_default();
+        let octets = setup.octets(false, false, suite.prf, claimed).ok_or(EARLY)?;
         let chain = payloads.certificates();
         if let Err(why) = prove::check(&peer.proof, suite.prf, &octets, (method, data), &chain, identity, cx.unix) {
             return Ok(Err(Reason::NotAuthenticated { identity: identity.to_string(), why }));
@@ -195,7 +199,7 @@ impl IkeSa {
         let id = peer.local_id.encode();
         body.add(PayloadKind::IdResponder, |out| out.extend(&id));
         prove::chain(&peer.credential).iter().for_each(|der| body.certificate(der));
-        let octets = setup.octets(true, false, suite.prf, &id).unwrap_or_default();
+        let octets = setup.octets(true, false, suite.prf, &id).ok_or(EARLY)?;
         Ok(prove::prove(&peer.credential, suite.prf, &octets, &setup.hashes)
             .map(|(method, data)| {
                 body.auth(method, &data);
