@@ -69,6 +69,18 @@ impl Device {
         u16::try_from(slot.saturating_sub(66 + 18)).unwrap_or(u16::MAX)
     }
 
+    /// memif: packets are copied to buffers that the client made, and larger ones would go over several of them.
+    pub(crate) fn memif_mtu_limit(&self) -> Option<u16> {
+        let buffer = || self.argument("bsize").and_then(|size| size.parse::<u16>().ok()).unwrap_or(2048);
+        (self.driver() == "net_memif").then(|| buffer().saturating_sub(18))
+    }
+
+    /// memif: whether it is the client, and the file of the socket that both ends name.
+    pub(crate) fn memif(&self) -> Option<(bool, &str)> {
+        let client = !matches!(self.argument("role"), Some("server" | "master"));
+        self.argument("socket").filter(|_| self.driver() == "net_memif").map(|socket| (client, socket))
+    }
+
     pub(crate) fn argument(&self, key: &str) -> Option<&str> {
         self.args.split(',').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == key).map(|(_, value)| value)
     }
@@ -91,6 +103,10 @@ impl Device {
                 self.check_tap_name()?;
                 self.argument("remote")
             }
+            "net_memif" => match self.argument("socket") {
+                Some(file) if file.starts_with('/') && self.argument("socket-abstract") != Some("yes") => None,
+                _ => return bad("does not say where the two ends meet: add socket=/PATH"),
+            },
             _ => None,
         };
         match needed {

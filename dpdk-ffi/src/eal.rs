@@ -15,6 +15,7 @@ use dpdk_sys::rte_mempool;
 
 use crate::device::Device;
 use crate::error::{DpdkError, Errno};
+use crate::memif;
 use crate::thread::Registration;
 
 /// Whether DPDK's memory is in huge pages.
@@ -207,7 +208,9 @@ fn eal_thread(
     // A packet that somebody still holds keeps the memory mapped until the process ends.
     // SAFETY: all pools live until the clean-up below; counting reads them.
     let held = pools.iter().any(|pool| unsafe { dpdk_sys::rte_mempool_in_use_count(pool.0.as_ptr()) } != 0);
-    if !held {
+    // memif's server leaves behind in DPDK's memory what the interrupt thread looks at whenever its descriptors change, and it may
+    // still have to notice that they did.
+    if !held && !memif::was_opened() {
         // SAFETY: the last handle is gone, so there is no port, ring, pool handle or registered
         // thread; and no packet is out, so nobody can touch DPDK's memory again.
         unsafe { dpdk_sys::rte_eal_cleanup() };

@@ -95,3 +95,17 @@ pub(crate) fn packet_socket_drops(socket: &OwnedFd) -> u64 {
 fn last() -> Errno {
     Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
+
+/// Removes the file of a socket at which nobody listens any more: its process was killed, and nobody could bind there again.
+pub(crate) fn remove_dead_socket(file: &std::path::Path) {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(file).is_ok_and(|facts| facts.file_type().is_socket());
+    // A living listener is of another type of socket (SEQPACKET) and not disturbed by this.
+    let refused = || {
+        let error = std::os::unix::net::UnixStream::connect(file).err();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
+    if is_socket && refused() {
+        let _ = std::fs::remove_file(file); // if not, the driver says what is in its way
+    }
+}

@@ -41,19 +41,24 @@
 //!   of it is still held somewhere: an [`Mbuf`] may outlive everything else.
 //! - A packet handed out is never shared: receive refuses (frees and counts) chained packets and those
 //!   with a second reference, and nothing here makes either.
-//! - Queues exist only while their port runs, and a port stops only when no queue is left.
+//! - Queues exist only while their port runs, and a port stops only when no queue is left. A memif port, whose other end
+//!   comes and goes, lets no burst into the driver meanwhile.
 #![deny(missing_docs)]
 
 mod burst;
 mod device;
 mod eal;
 mod error;
+mod gate;
 mod host;
+mod interrupts;
 mod mbuf;
+mod memif;
 mod mempool;
 mod port;
 mod queue;
 pub mod ring;
+mod seqpacket;
 mod setup;
 mod thread;
 mod tsc;

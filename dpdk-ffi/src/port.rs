@@ -10,7 +10,9 @@ use dpdk_sys::{rte_eth_dev_info, rte_eth_link, rte_eth_stats, rte_ether_addr};
 use crate::device::{Bus, Device};
 use crate::eal::{Eal, take_log};
 use crate::error::{DpdkError, Errno};
+use crate::gate::Inside;
 use crate::host;
+use crate::memif::{Keeper, Memif};
 use crate::mempool::Mempool;
 use crate::queue::{RxQueue, TxQueue};
 use crate::setup::{self, PortConfig};
@@ -64,6 +66,8 @@ const _: () = assert!(dpdk_sys::RTE_MAX_ETHPORTS <= u32::BITS);
 /// and, if it is a software device, removed.
 #[derive(Debug)]
 pub struct Port {
+    /// Before the rest: it ends the link as long as the port is there.
+    keeper: Option<Keeper>,
     inner: Arc<PortInner>,
     queues: Option<(u16, u16)>,
     /// AF_PACKET's stop closes its sockets, and its start does not open new ones.
@@ -81,12 +85,34 @@ pub(crate) struct PortInner {
     /// AF_PACKET's sockets, which alone know what they dropped; and the sum of their answers.
     sockets: Vec<OwnedFd>,
     dropped: AtomicU64,
+    pub(crate) memif: Option<Memif>,
     _eal: Eal,
 }
 
 impl PortInner {
     pub(crate) fn id(&self) -> u16 {
         self.id
+    }
+
+    pub(crate) fn set_started(&self, started: bool) {
+        self.started.store(started, Ordering::Release);
+    }
+
+    /// Whether the device says that its link is up.
+    pub(crate) fn link_up(&self) -> bool {
+        let mut link = rte_eth_link::default();
+        // SAFETY: the port is attached; the structure is ours.
+        let code = unsafe { dpdk_sys::rte_eth_link_get_nowait(self.id, &mut link) };
+        code == 0 && link.link_status() != 0
+    }
+
+    /// A burst's way into the driver; `None` if that must not be now.
+    #[inline]
+    pub(crate) fn enter(&self) -> Option<Option<Inside<'_>>> {
+        match &self.memif {
+            None => Some(None),
+            Some(memif) => memif.gate.enter().map(Some),
+        }
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -143,7 +169,9 @@ impl Port {
         let c = |text: &str| {
             CString::new(text).map_err(|_| DpdkError::BadName { name: device.text.clone(), why: "holds a zero byte" })
         };
-        let (name, args) = (c(&device.name)?, c(&device.args)?);
+        let memif = Memif::open(&device)?;
+        let args = memif.as_ref().map_or_else(|| device.args.clone(), |memif| memif.arguments(&device));
+        let (name, args) = (c(&device.name)?, c(&args)?);
         take_log();
         if find(&name).is_none() {
             if device.bus == Bus::Pci && !eal.allows_pci(&device.name) {
@@ -174,9 +202,10 @@ impl Port {
             rx_queues: AtomicU16::new(0),
             sockets,
             dropped: AtomicU64::new(0),
+            memif,
             _eal: eal.clone(),
         };
-        Ok(Port { inner: Arc::new(inner), queues: None, spent: false })
+        Ok(Port { keeper: None, inner: Arc::new(inner), queues: None, spent: false })
     }
 
     /// Sets up queues and MTU. Packets are received into `pool`.
@@ -186,7 +215,7 @@ impl Port {
     /// [`DpdkError::Port`].
     pub fn configure(&mut self, config: &PortConfig, pool: &Mempool) -> Result<(), DpdkError> {
         let port = &*self.inner;
-        if port.started.load(Ordering::Acquire) {
+        if port.started.load(Ordering::Acquire) || self.keeper.is_some() {
             return Err(DpdkError::WrongState {
                 device: port.device.text.clone(),
                 why: "stop it before it is configured",
@@ -220,16 +249,24 @@ impl Port {
         let port = &self.inner;
         let wrong = |why| DpdkError::WrongState { device: port.device.text.clone(), why };
         let (rx, tx) = self.queues.ok_or(wrong("configure it before it is started"))?;
-        if port.started.load(Ordering::Acquire) {
+        if port.started.load(Ordering::Acquire) || self.keeper.is_some() {
             return Err(wrong("it is started already"));
         }
         if self.spent {
             return Err(wrong("its driver cannot start again; drop the port and open it anew"));
         }
         take_log();
-        // SAFETY: the port is configured and stopped.
-        port.check("be started", unsafe { dpdk_sys::rte_eth_dev_start(port.id) })?;
-        port.started.store(true, Ordering::Release);
+        // A memif client is started whenever its server is there.
+        if !port.memif.as_ref().is_some_and(Memif::is_client) {
+            // SAFETY: the port is configured and stopped.
+            port.check("be started", unsafe { dpdk_sys::rte_eth_dev_start(port.id) })?;
+            port.set_started(true);
+        }
+        if port.memif.is_some() {
+            let thread = Keeper::start(port);
+            self.keeper = Some(thread.map_err(|error| DpdkError::Host { what: "cannot start memif's thread", error })?);
+        }
+        let port = &self.inner;
         port.rx_queues.store(rx, Ordering::Relaxed);
         Ok(Queues {
             rx: (0..rx).map(|queue| RxQueue::new(port, queue)).collect(),
@@ -243,6 +280,9 @@ impl Port {
     /// # Errors
     /// [`DpdkError::QueuesInUse`] while one of its queues exists, [`DpdkError::Port`].
     pub fn stop(&mut self) -> Result<(), DpdkError> {
+        if Arc::strong_count(&self.inner) == 1 + usize::from(self.keeper.is_some()) {
+            self.keeper = None;
+        }
         // Queues hold the port: if this is the only holder, no loop can be inside the driver.
         let Some(port) = Arc::get_mut(&mut self.inner) else {
             return Err(DpdkError::QueuesInUse { device: self.inner.device.text.clone() });
@@ -265,6 +305,9 @@ impl Port {
         take_log();
         if let Some(interface) = port.device.packet_interface() {
             return setup::set_packet_mtu(port, interface, mtu);
+        }
+        if port.device.memif_mtu_limit().is_some() {
+            return Ok(()); // it has none but its buffers
         }
         // SAFETY: the port is attached.
         match unsafe { dpdk_sys::rte_eth_dev_set_mtu(port.id, mtu) } {

@@ -79,7 +79,8 @@ impl RxQueue {
     #[inline]
     pub fn rx_burst<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
         let (before, room) = (burst.len(), burst.room());
-        // SAFETY: while this queue exists the port is started and the queue is set up, so the table
+        let Some(inside) = self.port.enter() else { return 0 };
+        // SAFETY: while this queue exists and `inside` does, the port is started and the queue is set up, so the table
         // entry holds the driver's function and an array with this queue's data; `&mut self` makes
         // this thread the only one in it. The array behind `len` has room for `room` pointers.
         let received = unsafe {
@@ -90,6 +91,7 @@ impl RxQueue {
             let data = *(*ops).rxq.data.add(usize::from(self.queue));
             usize::from(function(data, burst.raw().add(before), room as u16)) // room <= 512
         };
+        drop(inside);
         if received == 0 {
             return 0;
         }
@@ -149,6 +151,7 @@ impl TxQueue {
         if count == 0 {
             return 0;
         }
+        let Some(_inside) = self.port.enter() else { return 0 };
         // SAFETY: as in `RxQueue::rx_burst`. The first `count` pointers are packets that the burst
         // owns; the driver takes over the first `sent` of them, which the burst then forgets.
         unsafe {
@@ -161,6 +164,11 @@ impl TxQueue {
             burst.forget_front(sent);
             sent
         }
+    }
+
+    /// Whether the device says that its link is up: asks the driver, but waits for nothing.
+    pub fn link_is_up(&self) -> bool {
+        self.port.link_up()
     }
 
     /// The queue's number on its port.

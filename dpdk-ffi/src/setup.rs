@@ -58,6 +58,10 @@ pub(crate) fn check_mtu(port: &PortInner, mtu: u16, pool: &Mempool, info: &rte_e
     if mtu > most {
         return Err(too_large(most, "for this packet pool (its data room less 18)"));
     }
+    // Neither is memif's statement of 1500.
+    if let Some(most) = port.device().memif_mtu_limit() {
+        return if mtu > most { Err(too_large(most, "for its buffers")) } else { Ok(()) };
+    }
     // AF_PACKET states a limit that is not its own; `set_packet_mtu` knows better.
     if port.device().packet_interface().is_none() {
         let frame = info.max_rx_pktlen.saturating_sub(u32::from(FRAME_OVERHEAD));

@@ -9,7 +9,7 @@ const INSTALL: &str = "apt-get install libdpdk-dev dpdk libclang-dev clang pkg-c
 /// The libraries whose symbols are bound; drivers are plugins that EAL loads itself.
 const LIBRARIES: &[&str] = &["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring"];
 
-const FUNCTIONS: &str = "px_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_remove)|rte_dev_remove\
+const FUNCTIONS: &str = "px_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_remove|alarm_set)|rte_dev_remove\
 |rte_thread_(register|unregister)|rte_lcore_id_.*|rte_log_set_(global_level|level|level_pattern)|rte_strerror|rte_version\
 |rte_pktmbuf_(pool_create_by_ops|free_bulk)|rte_mempool_(avail_count|in_use_count|free|lookup)\
 |rte_ring_(create|free|lookup)\

@@ -1,4 +1,5 @@
 /* What bindgen reads. Everything dpdk-ffi calls is exported by libdpdk or by shim.h. */
+#include <rte_alarm.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_log.h>

@@ -15,6 +15,7 @@
 #   SA                       further lines of the router's [[sa]]
 #   SELECT                   round-robin | least-connections
 #   NETWORK_DRIVER           the nodes' network ports; default net_af_packet, before which the kernel puts IPv4 fragments together; net_af_xdp does not
+#   LINK                     gre | memif: the nodes' links; default gre, over the link ports
 #   ENCAP KEEPALIVE          none | udp: ESP in UDP; NAT keepalives after so many seconds of silence, default 20
 #   GATEWAY GATEWAY_MTU      what is between the client and the network (bed.sh); the client is then 10.88.0.10 and fd88::10, and the nodes
 #                            reach it through 10.77.0.20 and fd77::20
@@ -26,7 +27,7 @@ set -euo pipefail
 ROOT=$(cd "$LIB/../.." && pwd)
 PHALANX=${PHALANX:-${CARGO_TARGET_DIR:-$ROOT/target}/release/phalanx}
 : "${OUTER:=4}" "${MODE:=tunnel}" "${ESN:=0}" "${WINDOW:=64}" "${SELECT:=round-robin}" "${NETWORK_DRIVER:=net_af_packet}"
-: "${ENCAP:=none}" "${KEEPALIVE:=20}"
+: "${ENCAP:=none}" "${KEEPALIVE:=20}" "${LINK:=gre}"
 : "${INNER:=$OUTER}"
 [ "$MODE" = tunnel ] || INNER=$OUTER
 SPI_TO_VIP=4097 SPI_TO_CLIENT=8193
@@ -42,6 +43,41 @@ inner_client() {
 url_host() { [ "$INNER" = 4 ] && vip_of 4 || echo "[$(vip_of 6)]"; }
 
 # ---- configuration ----------------------------------------------------------------------------------------------------------------
+
+# Where the node is, as another one sees it: its address, or that one's memif port that leads there.
+link_of() { # NODE NODE_SEEN NUMBER
+  [ "$LINK" = gre ] && { echo "link = [\"10.78.0.$3\"]"; return; }
+  case $1$2 in rt1 | rt2) echo "link = [\"memif:to-$2\"]" ;; t1r | t2r) echo 'link = ["memif:to-r"]' ;; esac
+}
+
+# Names of the ports of a node's links, one a line.
+link_ports() { # NODE
+  if [ "$LINK" = gre ]; then echo link; elif [ "$1" = r ]; then echo to-t1 to-t2; else echo to-r; fi | tr ' ' '\n'
+}
+
+link_config() { # NODE NUMBER
+  local port target role
+  if [ "$LINK" = gre ]; then
+    cat <<X
+[[port]]
+name = "link"
+device = "net_af_packet,iface=link0"
+role = "link"
+addresses = ["10.78.0.$2/24"]
+mtu = 1600
+X
+    return
+  fi
+  for port in $(link_ports "$1"); do
+    if [ "$1" = r ]; then target=${port#to-} role=server; else target=$1 role=client; fi
+    cat <<X
+[[port]]
+name = "$port"
+device = "net_memif,role=$role,socket=$BED_DIR/memif-$target"
+role = "link"
+X
+  done
+}
 
 # What all three files have in common.
 common_config() { # NODE NUMBER CPU ROLE
@@ -62,15 +98,15 @@ $5
 [[cluster.node]]
 name = "r"
 address = "10.79.0.1:7900"
-link = ["10.78.0.1"]
+$(link_of "$1" r 1)
 
 [[cluster.node]]
 name = "t1"
-link = ["10.78.0.11"]
+$(link_of "$1" t1 11)
 
 [[cluster.node]]
 name = "t2"
-link = ["10.78.0.12"]
+$(link_of "$1" t2 12)
 
 [memory]
 hugepages = "never"
@@ -83,12 +119,7 @@ addresses = ["10.77.0.$2/24", "fd77::$2/64"]
 $([ "$GATEWAY" = none ] || echo 'next_hops = ["10.77.0.20", "fd77::20"]')
 mtu = 1500
 
-[[port]]
-name = "link"
-device = "net_af_packet,iface=link0"
-role = "link"
-addresses = ["10.78.0.$2/24"]
-mtu = 1600
+$(link_config "$1" "$2")
 
 [[port]]
 name = "app"
@@ -98,7 +129,7 @@ role = "application"
 [[core]]
 cpu = $3
 roles = ["$4"]
-ports = ["net", "link", "app"]
+ports = ["net", $(link_ports "$1" | sed 's/.*/"&",/' | tr '\n' ' ')"app"]
 idle = "sleep"
 X
 }

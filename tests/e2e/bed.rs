@@ -47,6 +47,8 @@ pub struct Tunnel {
     pub udp: Option<u32>,
     /// Further lines of the router's `[[sa]]`.
     pub sa: &'static str,
+    /// `gre` or `memif`: the nodes' links.
+    pub link: &'static str,
 }
 
 impl Tunnel {
@@ -61,6 +63,7 @@ impl Tunnel {
         driver: "net_af_packet",
         udp: None,
         sa: "",
+        link: "gre",
     };
 
     /// The VIP as it stands in a URL.
@@ -367,6 +370,7 @@ fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {
         .env("ESN", u8::from(tunnel.esn).to_string())
         .env("WINDOW", tunnel.window.to_string())
         .env("NETWORK_DRIVER", tunnel.driver)
-        .env("SA", tunnel.sa);
+        .env("SA", tunnel.sa)
+        .env("LINK", tunnel.link);
     command
 }

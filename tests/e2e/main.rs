@@ -8,6 +8,7 @@ mod exits;
 mod eyes;
 mod fragments;
 mod killed;
+mod links;
 mod listeners;
 mod metrics;
 mod mtu;

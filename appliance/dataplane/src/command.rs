@@ -58,6 +58,8 @@ pub enum Command {
     SetTargets(VipId, Box<TargetSet>),
     /// On targets, on every core (the one with the link port looks at it): from whom link packets for a VIP are believed.
     SetRouter(VipId, GreEnd),
+    /// The same for a router that is another process of this box: from this memif port.
+    SetRouterPort(VipId, usize),
     /// Sequence numbers for an outbound SA. No [`Event::Done`].
     Lease {
         /// The SA.
@@ -184,6 +186,8 @@ pub enum LinkEnd {
     Ring(CoreId),
     /// Another box.
     Gre(GreEnd, CoreId),
+    /// Another process of this box, over this memif port of ours.
+    Memif(usize, CoreId),
 }
 
 /// A GRE link between two boxes over one of our ports.

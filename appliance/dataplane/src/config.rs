@@ -27,7 +27,8 @@ pub struct DataplaneConfig {
 pub enum PortRole {
     /// The network of the peers: ESP in and out, ARP and ND for the VIPs of a router.
     Network,
-    /// The trusted link between the boxes of a cluster: GRE with link headers.
+    /// The trusted link between the boxes of a cluster: GRE with link headers. Or, if the device is a `net_memif`, to one
+    /// other process of this box: frames with link headers and nothing else.
     Link,
     /// The host's own stack (a TAP): inner packets only.
     Application,
@@ -157,6 +158,13 @@ impl Default for Limits {
             ring: 4096,
             descriptors: 1024,
         }
+    }
+}
+
+impl PortConfig {
+    /// A link to one other process of this box.
+    pub fn is_memif_link(&self) -> bool {
+        self.role == PortRole::Link && self.device.starts_with("net_memif")
     }
 }
 

@@ -198,8 +198,12 @@ impl Core {
             stats.tx.add(sent as u64);
             stats.tx_bytes.add((bytes - left) as u64);
             stats.tx_full.add(burst.len() as u64);
-            capture(&self.engine.out.tap, Place::Dropped(DropReason::QueueFull), &burst, 0);
-            self.stats.dropped(DropReason::QueueFull, burst.len() as u64);
+            if !burst.is_empty() {
+                let down = self.engine.world.ports[port.index].memif && !port.tx.link_is_up();
+                let reason = if down { DropReason::LinkDown } else { DropReason::QueueFull };
+                capture(&self.engine.out.tap, Place::Dropped(reason), &burst, 0);
+                self.stats.dropped(reason, burst.len() as u64);
+            }
         }
         for (ring, parcels) in self.rings.iter_mut().zip(&mut self.engine.out.parcels) {
             if parcels.is_empty() {

@@ -131,6 +131,11 @@ impl<S: Source> Engine<S> {
                     packet.cut_front(ethernet::HEADER_LEN);
                     self.sort_ip(port, packet, frame.src, now, &mut arrived, &mut linked);
                 }
+                ethertype::LINK if self.world.ports[port].memif => match self.take_memif(port, packet, now) {
+                    Some(Ok(link)) => linked.push(link),
+                    Some(Err((packet, reason))) => self.out.drop(packet, reason),
+                    None => {}
+                },
                 _ => self.out.drop(packet, DropReason::NotForUs),
             }
         }

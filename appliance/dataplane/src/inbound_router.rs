@@ -354,6 +354,7 @@ impl<S: Source> Engine<S> {
                     Err(error) => self.out.drop(opening.packet, error.into()),
                 }
             }
+            LinkEnd::Memif(port, core) => self.forward_memif(port, opening.packet, &header(core), now),
         }
     }
 

@@ -73,7 +73,7 @@ impl<S: Source> Engine<S> {
         self.believe(&header, packet)
     }
 
-    fn believe(&self, header: &LinkHeader, packet: S::Packet) -> Taken<S::Packet> {
+    pub(crate) fn believe(&self, header: &LinkHeader, packet: S::Packet) -> Taken<S::Packet> {
         match self.believed(header, packet.bytes(), packet.mark()) {
             Ok((ip, sa, seq)) => {
                 // Not the packet alone says that its filter was looked up: the VIP's definition does too (R14).

@@ -35,6 +35,7 @@ mod laps;
 mod logging;
 mod lone;
 mod mail;
+mod memif;
 mod neighbour;
 mod notes;
 mod obey;

@@ -32,7 +32,12 @@ impl<S: Source> Engine<S> {
             Command::RemoveSa(id) => Some(self.remove_sa(id)),
             Command::SetFilters(filters) => Some(self.set_filters(filters)),
             Command::SetTargets(id, set) => Some(self.set_targets(id, set)),
-            Command::SetRouter(id, end) => Some(self.on_vip(id, |vip| vip.router = Some(end))),
+            Command::SetRouter(id, end) => {
+                Some(self.on_vip(id, |vip| (vip.router, vip.router_port) = (Some(end), None)))
+            }
+            Command::SetRouterPort(id, port) => {
+                Some(self.on_vip(id, |vip| (vip.router, vip.router_port) = (None, Some(port))))
+            }
             Command::Settled(id) => Some(self.on_vip(id, |vip| vip.settled = true)),
             Command::DropLeases(id) => Some(self.drop_leases(id)),
             Command::Confirm(_, key, target) => {
@@ -216,6 +221,7 @@ impl<S: Source> Engine<S> {
         let exists = |end: &LinkEnd| match end {
             LinkEnd::Ring(core) => self.world.core(*core).is_some(),
             LinkEnd::Gre(gre, _) => gre.port < self.world.ports.len(),
+            LinkEnd::Memif(port, _) => self.world.ports.get(*port).is_some_and(|port| port.memif),
         };
         if !set.targets.iter().all(|target| exists(&target.link)) {
             self.trash(Trash::Targets(set));

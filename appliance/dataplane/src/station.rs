@@ -49,6 +49,9 @@ impl<S: Source> Engine<S> {
         if facts.owner != self.me {
             return self.out.parcel(facts.owner, Parcel::Send(port), packet);
         }
+        if facts.memif {
+            return self.send_memif(port, packet);
+        }
         if packet.bytes().len() > facts.mtu {
             if facts.role != PortRole::Link {
                 return self.out.drop(packet, DropReason::TooBig);

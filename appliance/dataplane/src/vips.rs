@@ -18,6 +18,8 @@ pub(crate) struct Vip {
     pub(crate) entry: Box<VipEntry>,
     /// From whom link packets are believed.
     pub(crate) router: Option<GreEnd>,
+    /// The same, if it is another process of this box: the memif port that leads there and nowhere else.
+    pub(crate) router_port: Option<usize>,
     pub(crate) targets: Option<Box<TargetSet>>,
     /// All targets were heard since this router took the VIP.
     pub(crate) settled: bool,
@@ -98,7 +100,7 @@ impl Vips {
         // The maps have as many places as there are slots: neither is full.
         let _ = self.by_address.insert(entry.address, slot as u16);
         let _ = self.by_id.insert(entry.id, slot as u16);
-        self.slots[slot] = Some(Vip { entry, router: None, targets: None, settled });
+        self.slots[slot] = Some(Vip { entry, router: None, router_port: None, targets: None, settled });
         Ok(())
     }
 

@@ -77,10 +77,13 @@ impl Watcher {
         // What cannot be read matches a watch that asks for nothing in particular.
         let anything = *watch == Watch { generation: watch.generation, ..Watch::default() };
         let header = Frame::parse(frame).ok()?;
-        if !matches!(header.ethertype, ethertype::IPV4 | ethertype::IPV6) {
+        if !matches!(header.ethertype, ethertype::IPV4 | ethertype::IPV6 | ethertype::LINK) {
             return Some(false);
         }
         let mut packet = frame.get(ethernet::HEADER_LEN..)?;
+        if header.ethertype == ethertype::LINK {
+            packet = packet.get(link::LEN..)?; // memif
+        }
         let Ok(mut ip) = IpHeader::parse(packet) else { return Some(anything) };
         if ip.upper == protocol::ICMPV6 && matches!(ip.upper_of(packet).first(), Some(133..=137)) {
             return Some(false); // neighbour discovery is as ARP

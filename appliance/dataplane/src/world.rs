@@ -17,6 +17,8 @@ pub(crate) struct World {
 #[derive(Debug)]
 pub(crate) struct PortFacts {
     pub(crate) role: PortRole,
+    /// A link to one other process of this box, without addresses.
+    pub(crate) memif: bool,
     pub(crate) mtu: usize,
     pub(crate) mac: Mac,
     /// Application ports: the MAC of the host's side.
@@ -32,6 +34,7 @@ impl World {
     pub(crate) fn new(config: &DataplaneConfig, macs: &[Mac]) -> World {
         let ports = config.ports.iter().enumerate().map(|(at, port)| PortFacts {
             role: port.role,
+            memif: port.is_memif_link(),
             mtu: usize::from(port.mtu),
             mac: macs[at],
             host_mac: port.host_mac.unwrap_or(macs[at]),
@@ -119,6 +122,7 @@ mod tests {
         let addresses: Vec<_> = addresses.iter().map(|(a, len)| (a.parse().unwrap(), *len)).collect();
         PortFacts {
             role,
+            memif: false,
             mtu: 1500,
             mac,
             host_mac: mac,

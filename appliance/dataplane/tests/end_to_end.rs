@@ -100,7 +100,7 @@ impl Bed {
 fn config(socket: &str) -> DataplaneConfig {
     let port = |name: &str, id: usize, role, addresses: &[&str]| PortConfig {
         name: name.into(),
-        device: format!("net_memif{id},role=server,id={id},socket={socket}"),
+        device: format!("net_memif{id},role=server,socket={socket}-{id}"),
         role,
         mtu: 1500,
         addresses: addresses.iter().map(|address| (common::addr(address), 24)).collect(),
@@ -172,8 +172,7 @@ impl Client {
 
 /// Wires to both ports, connected; both cores know the VIP and its SAs.
 fn bed(eal: &Eal, pool: &Mempool, dataplane: &Dataplane, socket: &str) -> Bed {
-    let attach =
-        |id: usize| Wire::attach(eal, pool, &format!("net_memif{},role=client,id={id},socket={socket}", id + 2));
+    let attach = |id: usize| Wire::attach(eal, pool, &format!("net_memif{},role=client,socket={socket}-{id}", id + 2));
     let (network, application) = (attach(0), attach(1));
     let until = Instant::now() + Duration::from_secs(5);
     while !(network.port.link().up && application.port.link().up) {

@@ -5,7 +5,7 @@ use super::read::{At, Sink};
 use super::report::Problem;
 use super::section::{
     ActionDraft, CoreDraft, CoreRole, DistributeDraft, Draft, FilterDraft, HalfDraft, KEEPALIVE_S, NattDraft,
-    PortDraft, PortsDraft, SaDraft, SelectorsDraft, TargetsDraft, VipDraft,
+    PortDraft, PortsDraft, SaDraft, SelectorsDraft, TargetsDraft, VipDraft, text,
 };
 use super::*;
 use ipnet::IpNet;
@@ -42,7 +42,9 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
     let mut nodes = Vec::new();
     for n in c.nodes {
         let links = n.links.into_iter().map(|l| l.value).collect();
-        nodes.push(ClusterNode { name: n.name?.value, address: n.address.map(|a| a.value), links });
+        let port = |memif: &At<String>| draft.ports.iter().position(|p| text(&p.name) == Some(&memif.value));
+        let memif = n.memifs.first().and_then(port);
+        nodes.push(ClusterNode { name: n.name?.value, address: n.address.map(|a| a.value), links, memif });
     }
     let own_address = nodes.iter().find(|n| n.name == node.name).and_then(|n| n.address);
     let cluster = Cluster {

@@ -48,6 +48,24 @@ impl FromStr for NodeName {
     }
 }
 
+/// Where a node is on the trusted link.
+pub(super) enum NodeLink {
+    /// Its address, over GRE.
+    Address(IpAddr),
+    /// Our port that leads there.
+    Memif(String),
+}
+
+impl FromStr for NodeLink {
+    type Err = String;
+    fn from_str(s: &str) -> Result<NodeLink, String> {
+        match s.strip_prefix("memif:") {
+            Some(port) => Ok(NodeLink::Memif(port.parse::<Name>()?.0)),
+            None => s.parse().map(NodeLink::Address).map_err(|e: std::net::AddrParseError| e.to_string()),
+        }
+    }
+}
+
 /// Any other name. A tunnel's travels in messages of fixed size: 31 bytes.
 pub(super) struct Name(pub String);
 

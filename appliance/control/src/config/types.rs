@@ -92,6 +92,8 @@ pub struct ClusterNode {
     pub address: Option<SocketAddr>,
     /// Its addresses on the trusted link.
     pub links: Vec<IpAddr>,
+    /// It is another process of this box: our memif port that leads there, an index into [`Config::ports`].
+    pub memif: Option<usize>,
 }
 
 /// `[memory]`

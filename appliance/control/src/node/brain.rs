@@ -334,8 +334,16 @@ impl Brain {
         if **name == *self.config.node.name {
             return Some(LinkEnd::Ring(core));
         }
+        if let Some(port) = self.memif_to(name) {
+            return Some(LinkEnd::Memif(port, core));
+        }
         let theirs = &self.config.cluster.nodes.iter().find(|n| *n.name == **name)?.links;
         theirs.iter().find_map(|&remote| Some(LinkEnd::Gre(self.gre_to(remote)?, core)))
+    }
+
+    /// Our memif port that leads to a node, if it is another process of this box.
+    pub(super) fn memif_to(&self, node: &str) -> Option<usize> {
+        self.config.cluster.nodes.iter().find(|n| n.name == node)?.memif
     }
 
     /// Our end of a link to that address.

@@ -28,7 +28,11 @@ impl Brain {
             let all: Vec<_> = all.collect();
             let mut wanted = all.iter().filter(|(_, entry)| !entry.draining).peekable();
             let drains = wanted.peek().is_none();
-            let link = self.config.cluster.nodes.iter().find(|n| *n.name == *member.node).and_then(|n| n.links.first());
+            let node = self.config.cluster.nodes.iter().find(|n| *n.name == *member.node);
+            let link = match self.memif_to(&member.node) {
+                Some(port) => Some(format!("memif:{}", self.config.ports[port].name)),
+                None => node.and_then(|n| n.links.first()).map(ToString::to_string),
+            };
             TargetRow {
                 name: member.node.to_string(),
                 state: if drains && member.state == MemberState::Ready { "draining" } else { member.state.name() }
@@ -48,7 +52,7 @@ impl Brain {
                 leases: 0,
                 incarnation: format!("{:016x}", member.incarnation),
                 last_seen_ms: self.heard.get(&member.node).map(|at| at.elapsed().as_millis() as u64),
-                link: link.map_or_else(String::new, ToString::to_string),
+                link: link.unwrap_or_default(),
             }
         };
         router.members().into_iter().filter(|m| !m.targets.is_empty()).map(row).filter(|r| !r.vips.is_empty()).collect()

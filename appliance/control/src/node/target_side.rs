@@ -137,12 +137,16 @@ impl Brain {
             };
             self.on_tap(def.address, true);
             let end = def.router_link.iter().find_map(|&remote| self.gre_to(remote));
-            if end.is_none() {
+            let memif = self.memif_to(router);
+            if end.is_none() && memif.is_none() {
                 self.warn(format!("no link port of this node reaches router {router} for VIP {}", def.address));
             }
             for core in self.cores.all() {
                 commands.push((core, Command::SetVip(Box::new(entry.clone()))));
-                commands.extend(end.map(|end| (core, Command::SetRouter(def.vip, end))));
+                commands.extend(match (memif, end) {
+                    (Some(port), _) => Some((core, Command::SetRouterPort(def.vip, port))),
+                    (None, end) => end.map(|end| (core, Command::SetRouter(def.vip, end))),
+                });
             }
             self.vips.insert(def.vip, VipState { entry, router: Some(router.clone()), settled: true });
             self.rules_are_stale();

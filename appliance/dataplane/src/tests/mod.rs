@@ -8,6 +8,7 @@ mod inbound;
 mod links;
 mod listeners;
 mod many;
+mod memif;
 mod modes;
 mod mtu;
 mod natt;

@@ -72,6 +72,11 @@ impl PortDraft {
         self.mtu.as_ref().map(|m| m.value).or(default)
     }
 
+    /// A link to one other process of this box.
+    pub fn is_memif_link(&self) -> bool {
+        self.is(PortRole::Link) && self.device.as_ref().is_some_and(|device| device.value.driver() == Some("net_memif"))
+    }
+
     pub fn is(&self, role: PortRole) -> bool {
         self.role.as_ref().is_some_and(|r| r.value == role)
     }

@@ -1,6 +1,6 @@
 //! `[node]`, `[cluster]`, `[[cluster.node]]`, `[limits]`.
 
-use crate::config::number::{Name, NodeName};
+use crate::config::number::{Name, NodeLink, NodeName};
 use crate::config::read::{At, Fields, Span};
 use crate::config::report::Problem;
 use std::net::{IpAddr, SocketAddr};
@@ -66,6 +66,8 @@ pub(in crate::config) struct ClusterNodeDraft {
     pub name: Option<At<String>>,
     pub address: Option<At<SocketAddr>>,
     pub links: Vec<At<IpAddr>>,
+    /// Our memif ports that lead there.
+    pub memifs: Vec<At<String>>,
 }
 
 impl ClusterDraft {
@@ -110,14 +112,26 @@ fn coupling(f: &mut Fields<'_, '_>) -> Option<Span> {
 
 impl ClusterNodeDraft {
     fn read(mut f: Fields<'_, '_>) -> ClusterNodeDraft {
-        let draft = ClusterNodeDraft {
+        let mut draft = ClusterNodeDraft {
             span: f.span.clone(),
             name: f.required_parsed::<NodeName>("name").map(|n| n.map(|n| n.0)),
             address: f.parsed("address"),
-            links: f.parsed_list("link"),
+            links: Vec::new(),
+            memifs: Vec::new(),
         };
+        for At { value, span } in f.parsed_list("link") {
+            match value {
+                NodeLink::Address(address) => draft.links.push(At::new(address, span)),
+                NodeLink::Memif(port) => draft.memifs.push(At::new(port, span)),
+            }
+        }
         f.finish();
         draft
+    }
+
+    /// Whether it says how it is reached on the trusted link.
+    pub fn is_linked(&self) -> bool {
+        !self.links.is_empty() || !self.memifs.is_empty()
     }
 }
 

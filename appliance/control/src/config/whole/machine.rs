@@ -35,6 +35,9 @@ fn addresses_of(port: &PortDraft, sink: &Sink) {
         }
         return;
     }
+    if port.is_memif_link() {
+        return; // see `memif`
+    }
     if port.addresses.is_empty() {
         let problem = Problem::error("this port has no address").at(place(&port.name, &port.span), "");
         sink.push(
@@ -100,7 +103,11 @@ fn link_mtu(draft: &Draft, sink: &Sink) {
     let Some((network, network_mtu)) = largest.and_then(|p| Some((p, p.mtu()?))) else { return };
     for port in draft.ports.iter().filter(|p| p.is(PortRole::Link)) {
         let v6 = !port.addresses.is_empty() && port.addresses.iter().all(|a| a.value.addr().is_ipv6());
-        let overhead = if v6 { link::OVERHEAD_V6 } else { link::OVERHEAD_V4 };
+        let overhead = match (port.is_memif_link(), v6) {
+            (true, _) => link::LEN,
+            (_, true) => link::OVERHEAD_V6,
+            _ => link::OVERHEAD_V4,
+        };
         let needed = usize::from(network_mtu) + overhead;
         let Some(mtu) = port.mtu() else { continue };
         if usize::from(mtu) < needed {

@@ -3,6 +3,7 @@
 
 mod filters;
 mod machine;
+mod memif;
 mod natt;
 mod nodes;
 mod sas;
@@ -19,6 +20,7 @@ use std::hash::Hash;
 pub(super) fn check(draft: &Draft, mode: Option<u32>, sink: &Sink) {
     nodes::check(draft, sink);
     machine::check(draft, sink);
+    memif::check(draft, sink);
     vips::check(draft, sink);
     sas::check(draft, sink);
     filters::check(draft, sink);

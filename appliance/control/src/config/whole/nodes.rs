@@ -92,7 +92,7 @@ fn routers(draft: &Draft, sink: &Sink) {
             continue;
         }
         let Some(node) = draft.node(&router.value) else { continue };
-        for (missing, what) in [(node.address.is_none(), "`address`"), (node.links.is_empty(), "`link`")] {
+        for (missing, what) in [(node.address.is_none(), "`address`"), (!node.is_linked(), "`link`")] {
             if missing {
                 let problem = Problem::error(format!("router `{}` has no {what}", router.value));
                 sink.push(problem.at(node.span.clone(), "this node").at(router.span.clone(), "named as a router here"));
@@ -122,7 +122,8 @@ fn certificate(draft: &Draft, remote: bool, sink: &Sink) {
 /// This node's link addresses are those of its link ports; the others' must be reachable through them.
 fn own_links(draft: &Draft, remote: bool, sink: &Sink) {
     let Some(own) = draft.me().and_then(|me| draft.node(me)) else { return };
-    let ports: Vec<_> = draft.ports.iter().filter(|p| p.is(PortRole::Link)).collect();
+    // Memif links have no addresses.
+    let ports: Vec<_> = draft.ports.iter().filter(|p| p.is(PortRole::Link) && !p.is_memif_link()).collect();
     if ports.is_empty() {
         return;
     }

@@ -98,7 +98,7 @@ fn distribution(draft: &Draft, vip: &VipDraft, sink: &Sink) {
                 continue;
             }
             if let Some(node) = draft.node(&name.value)
-                && node.links.is_empty()
+                && !node.is_linked()
             {
                 let problem = Problem::error(format!("target `{}` has no `link` address", name.value));
                 sink.push(problem.at(node.span.clone(), "this node").at(name.span.clone(), "named as a target here"));
