@@ -10,6 +10,7 @@ mod cookie;
 mod endpoint;
 mod event;
 mod narrow;
+mod noise;
 mod prove;
 mod row;
 mod sa;
@@ -23,6 +24,7 @@ pub use api::{
     Answer, Begun, ChildId, ChildMode, ChildSa, Command, CommandError, IkeId, KeyLine, Keyed, Millis, Output, Path,
     Which,
 };
+pub use codec::parse_fuzz;
 pub use config::{
     ChildConfig, Config, Credential, EspProposal, IkeProposal, Lifetime, Limits, PeerConfig, Proof, Remote,
     Retransmission,

@@ -253,3 +253,91 @@ fn name(t: &Transform) -> String {
     };
     known.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{AesBits, Integrity};
+
+    const GCM: Cipher = Cipher::AesGcm16 { bits: AesBits::B128 };
+    const CBC: Cipher = Cipher::AesCbc { bits: AesBits::B256, integrity: Integrity::HmacSha256_128 };
+
+    fn ike(ciphers: &[Cipher], groups: &[Group]) -> IkeProposal {
+        IkeProposal { ciphers: ciphers.to_vec(), prfs: vec![Prf::HmacSha256], groups: groups.to_vec() }
+    }
+
+    fn esp(groups: &[Group], esn: &[bool]) -> EspProposal {
+        EspProposal { algorithms: vec![Algorithm::Aes128Gcm16], groups: groups.to_vec(), esn: esn.to_vec() }
+    }
+
+    #[test]
+    fn the_choice_is_ours_by_preference_and_one_of_each_kind() {
+        let theirs = offer_ike(&ike(&[CBC, GCM, Cipher::ChaCha20Poly1305], &[Group::Modp2048, Group::X25519]), None);
+        assert_eq!(theirs.len(), 2, "AEADs and others apart");
+        let ours = ike(&[GCM, CBC], &[Group::X25519, Group::Modp2048]);
+        let (suite, answer) = choose_ike(&ours, &theirs).unwrap();
+        assert_eq!((suite.cipher, suite.group), (GCM, Group::X25519));
+        assert_eq!(answer.transforms.len(), 3);
+        assert!(is_choice(std::slice::from_ref(&answer), &theirs));
+        let other = Proposal { transforms: vec![Transform::new(TransformKind::Prf, 6, None)], ..answer.clone() };
+        assert!(!is_choice(&[other], &theirs) && !is_choice(&[answer.clone(), answer], &theirs));
+    }
+
+    #[test]
+    fn what_is_not_known_makes_a_proposal_unacceptable() {
+        // RFC 7296 §3.3.6
+        let ours = ike(&[GCM], &[Group::X25519]);
+        let mut theirs = offer_ike(&ours, None);
+        theirs[0].transforms.push(Transform::new(TransformKind::Other(77), 1, None));
+        assert!(choose_ike(&ours, &theirs).is_none());
+        // A further key exchange that the peer can do without is declined (RFC 9370 §2.2.1).
+        *theirs[0].transforms.last_mut().unwrap() = Transform::new(TransformKind::Other(6), 36, None);
+        assert!(choose_ike(&ours, &theirs).is_none());
+        theirs[0].transforms.push(Transform::new(TransformKind::Other(6), 0, None));
+        let (_, answer) = choose_ike(&ours, &theirs).unwrap();
+        assert!(answer.transforms.contains(&Transform::new(TransformKind::Other(6), 0, None)));
+        let mut odd = offer_ike(&ours, None);
+        odd[0].transforms[0].unknown_attribute = true;
+        assert!(choose_ike(&ours, &odd).is_none());
+    }
+
+    #[test]
+    fn a_child_has_a_key_exchange_where_we_want_one_and_only_there() {
+        let with = offer_esp(&esp(&[Group::X25519], &[true]), 0x100, true);
+        let without = offer_esp(&esp(&[], &[true]), 0x100, true);
+        let group = |ours: &EspProposal, theirs: &[Proposal], exchange| {
+            choose_esp(ours, theirs, exchange).map(|(suite, _)| suite.group)
+        };
+        assert_eq!(group(&esp(&[Group::X25519], &[true]), &with, true), Some(Some(Group::X25519)));
+        assert_eq!(group(&esp(&[], &[true]), &without, true), Some(None));
+        assert_eq!(group(&esp(&[Group::X25519], &[true]), &without, true), None);
+        assert_eq!(group(&esp(&[], &[true]), &with, true), None);
+        // With IKE_AUTH there is none, whatever is offered.
+        assert_eq!(group(&esp(&[Group::X25519], &[true]), &with, false), Some(None));
+    }
+
+    #[test]
+    fn who_says_nothing_about_long_numbers_has_short_ones() {
+        let mut theirs = offer_esp(&esp(&[], &[true]), 0x100, true);
+        theirs[0].transforms.retain(|t| t.kind != TransformKind::Esn);
+        assert!(choose_esp(&esp(&[], &[true]), &theirs, true).is_none());
+        let (suite, answer) = choose_esp(&esp(&[], &[true, false]), &theirs, true).unwrap();
+        assert!(!suite.esn && answer.transforms.len() == 1);
+    }
+
+    #[test]
+    fn proposals_are_shown_in_words() {
+        let weak = Proposal {
+            number: 1,
+            protocol: Some(Protocol::Ike),
+            spi: vec![],
+            transforms: vec![
+                Transform::new(TransformKind::Encryption, 3, None),
+                Transform::new(TransformKind::Integrity, 2, None),
+                Transform::new(TransformKind::KeyExchange, 2, None),
+            ],
+        };
+        assert_eq!(describe(&[weak]), "3des sha1 modp1024");
+        assert_eq!(describe(&offer_esp(&esp(&[], &[true]), 1, true)), "aes128-gcm16 esn");
+    }
+}

@@ -212,6 +212,49 @@ fn bytes_and_packets_count_as_well() {
 }
 
 #[test]
+fn at_a_high_rate_a_successor_is_asked_for_before_the_soft_limit() {
+    let mut a = peer(A, B);
+    change(&mut a, |c| c.lifetime = Lifetime { soft_bytes: 900_000, hard_bytes: 1_000_000, ..Lifetime::default() });
+    let mut bed = Bed::with(a, peer(B, A));
+    bed.initiate(0);
+    bed.run(1000);
+    let child = bed.only_child(0);
+    for second in 1..=6u64 {
+        assert_eq!(bed.only_child(0), child, "{second}");
+        let outbound_bytes = second * 80_000;
+        let used =
+            Answer::Used { child, inbound_bytes: 0, inbound_packets: 0, outbound_bytes, outbound_packets: second };
+        bed.nodes[0].endpoint.answer(bed.now, used);
+        bed.run(1000);
+        // 10 s ahead at 80 kB/s
+        if outbound_bytes + 800_000 >= 1_000_000 {
+            break;
+        }
+    }
+    bed.is_up(1);
+    assert_ne!(bed.only_child(0), child);
+    assert_eq!(bed.nodes[0].endpoint.counters().children_rekeyed, 1);
+}
+
+#[test]
+fn packets_from_the_peer_are_a_sign_of_life() {
+    let mut a = peer(A, B);
+    a.liveness_ms = 5_000;
+    let mut bed = Bed::with(a, peer(B, A));
+    bed.initiate(0);
+    bed.run(1000);
+    let (sent, child) = (bed.nodes[0].sent, bed.only_child(0));
+    for n in 1..10 {
+        let used = Answer::Used { child, inbound_bytes: n, inbound_packets: n, outbound_bytes: 0, outbound_packets: 0 };
+        bed.nodes[0].endpoint.answer(bed.now, used);
+        bed.run(2_000);
+    }
+    assert_eq!(bed.nodes[0].sent, sent);
+    bed.run(10_000);
+    assert!(bed.nodes[0].sent > sent);
+}
+
+#[test]
 fn the_answer_waits_until_the_child_is_installed() {
     let mut bed = Bed::with(peer(A, B), peer(B, A));
     bed.nodes[1].install = Install::After(300);

@@ -217,3 +217,87 @@ impl Delete {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Body, Exchange, Header, NotifyKind};
+    use super::*;
+
+    fn body() -> Body {
+        let mut body = Body::new();
+        body.nonce(&[7; 32]);
+        body.notify(NotifyKind::INITIAL_CONTACT, &[]);
+        body.delete_esp(&[Spi(0x100), Spi(0x200)]);
+        body
+    }
+
+    #[test]
+    fn payloads_are_read_as_they_were_written() {
+        let (body, mut more) = (body(), Body::new());
+        more.auth(2, b"mac");
+        let mut both = body.clone();
+        both.append(&more);
+        let read = payloads(both.first(), both.bytes(), 0).unwrap();
+        assert_eq!(read.nonce(), Ok(&[7; 32][..]));
+        assert!(read.notifies().any(|n| n.is(NotifyKind::INITIAL_CONTACT)));
+        assert_eq!(read.deletes().unwrap(), [Delete::Esp(vec![Spi(0x100), Spi(0x200)])]);
+        assert_eq!(read.auth(), Ok(Some((2, &b"mac"[..]))));
+    }
+
+    #[test]
+    fn no_cut_off_chain_is_a_chain() {
+        let body = body();
+        for len in 0..body.bytes().len() {
+            assert!(payloads(body.first(), &body.bytes()[..len], 0).is_err(), "{len}");
+        }
+        assert!(payloads(body.first(), &[body.bytes(), &[0]].concat(), 0).is_err());
+    }
+
+    #[test]
+    fn what_is_unknown_is_skipped_unless_it_is_critical() {
+        // RFC 7296 §2.5
+        let chain = [40, 0, 0, 5, 9, 0, 0, 0, 20];
+        let (nonce, unknown) = ([1; 16], &chain[..5]);
+        let mut bytes = unknown.to_vec();
+        bytes.extend([0, 0, 0, 20]);
+        bytes.extend(nonce);
+        assert_eq!(payloads(200, &bytes, 0).unwrap().nonce(), Ok(&nonce[..]));
+        bytes[1] = 0x80;
+        assert_eq!(payloads(200, &bytes, 0), Err(CodecError::UnknownCritical(200)));
+        // Critical says nothing about a payload that we know.
+        bytes[1] = 0;
+        bytes[6] = 0x80;
+        assert!(payloads(200, &bytes, 0).is_ok());
+    }
+
+    #[test]
+    fn nothing_comes_behind_what_is_encrypted() {
+        let sealed = [41, 0, 0, 8, 1, 2, 3, 4];
+        let found = payloads(46, &sealed, 28).unwrap().sealed.unwrap();
+        assert_eq!((found.first, found.aad_len, found.body, found.fragment), (41, 32, &[1, 2, 3, 4][..], None));
+        assert!(payloads(46, &[&sealed[..], &[0]].concat(), 28).is_err());
+        let fragment = [0, 0, 0, 10, 0, 2, 0, 3, 9, 9];
+        let found = payloads(53, &fragment, 28).unwrap().sealed.unwrap();
+        assert_eq!((found.aad_len, found.body, found.fragment), (36, &[9, 9][..], Some((2, 3))));
+        for bad in [[0, 0, 0, 10, 0, 0, 0, 3, 9, 9], [0, 0, 0, 10, 0, 4, 0, 3, 9, 9], [41, 0, 0, 10, 0, 2, 0, 3, 9, 9]]
+        {
+            assert!(payloads(53, &bad, 28).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_says_how_long_its_message_is_and_of_which_version() {
+        let header = Header { spi_i: 1, spi_r: 2, exchange: Exchange::Auth, initiator: true, response: false, id: 3 };
+        let mut bytes = Vec::new();
+        header.write(46, HEADER_LEN, &mut bytes);
+        assert_eq!(Header::parse(&bytes), Ok((header, 46)));
+        assert_eq!(Header::parse(&bytes[..27]), Err(CodecError::Length));
+        bytes[27] += 1;
+        assert_eq!(Header::parse(&bytes), Err(CodecError::Length));
+        bytes[27] -= 1;
+        bytes[17] = 0x10;
+        assert_eq!(Header::parse(&bytes), Err(CodecError::Version(1)));
+        bytes[17] = 0x2f;
+        assert!(Header::parse(&bytes).is_ok(), "a higher minor version is the same");
+    }
+}

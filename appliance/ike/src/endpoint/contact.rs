@@ -7,8 +7,6 @@ use super::Endpoint;
 use crate::sa::{Begin, IkeSa, Todo};
 use crate::{ChildConfig, ChildId, Ending, IkeId, Millis, PeerConfig};
 
-/// Events a second that anybody can cause.
-pub const MOST_NOISE: u32 = 10;
 /// The first and the longest time after which a peer that failed is tried again.
 const AGAIN_MS: Millis = 1_000;
 const LONGEST_MS: Millis = 60_000;
@@ -16,23 +14,6 @@ const LONGEST_MS: Millis = 60_000;
 const SAME_TIME_MS: Millis = 10_000;
 /// How long an IKE SA lives beside the one that was made anew, until that one's children are there.
 const BESIDE_MS: Millis = 2_000;
-
-/// Counts what is said in a second.
-#[derive(Default)]
-pub struct Noise {
-    second: Millis,
-    said: u32,
-}
-
-impl Noise {
-    pub fn allows(&mut self, now: Millis, most: u32) -> bool {
-        if now / 1000 != self.second {
-            *self = Noise { second: now / 1000, said: 0 };
-        }
-        self.said += 1;
-        self.said <= most
-    }
-}
 
 impl Endpoint {
     /// Peers that are to be begun with, and have nothing yet.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::cookie::Cookies;
 use crate::crypto::Random;
+use crate::noise::Noise;
 use crate::sa::{Cx, Effect, IkeSa, Names};
 use crate::{Answer, ChildId, Config, Counters, IkeId, IkeRow, Millis, Output};
 
@@ -43,7 +44,7 @@ pub struct Endpoint {
     /// Peers to begin with: when, and how often it failed.
     starts: BTreeMap<Arc<str>, (Millis, u32)>,
     times: VecDeque<Millis>,
-    noise: contact::Noise,
+    noise: Noise,
 }
 
 /// What is needed to go on with an IKE SA elsewhere, besides its keys: no message ID is used twice with another message.
@@ -80,7 +81,7 @@ impl Endpoint {
             cookies,
             starts: BTreeMap::new(),
             times: VecDeque::new(),
-            noise: contact::Noise::default(),
+            noise: Noise::default(),
         };
         endpoint.config = config;
         endpoint.start_peers(0);
@@ -125,9 +126,8 @@ impl Endpoint {
                 self.of_child(now, child, |sa, cx| sa.removed(cx, child));
             }
             Answer::Used { child, inbound_bytes, inbound_packets, outbound_bytes, outbound_packets } => {
-                let bytes = inbound_bytes.max(outbound_bytes);
-                let packets = inbound_packets.max(outbound_packets);
-                self.of_child(now, child, |sa, cx| sa.used(cx, child, bytes, packets));
+                let carried = (inbound_bytes.max(outbound_bytes), inbound_packets.max(outbound_packets));
+                self.of_child(now, child, |sa, cx| sa.used(cx, child, carried, inbound_packets));
             }
             Answer::Verified { child } => self.of_child(now, child, |sa, cx| sa.switch(cx, child)),
             Answer::Moved { child, remote } => self.of_child(now, child, |sa, cx| sa.esp_moved(cx, child, remote)),
@@ -188,6 +188,19 @@ impl Endpoint {
         })
     }
 
+    /// As if the peer of an IKE SA, which has the keys, sent these payloads in its next message.
+    #[cfg(feature = "fuzzing")]
+    pub fn inject(&mut self, now: Millis, ike: IkeId, exchange: u8, response: bool, first: u8, plain: &[u8]) {
+        self.with(now, ike, |sa, cx| sa.inject(cx, exchange, response, first, plain));
+    }
+
+    /// Names that are taken: IKE SAs, inbound SPIs, children with an owner, children that wait for their removal.
+    #[cfg(feature = "fuzzing")]
+    #[must_use]
+    pub fn taken(&self) -> [usize; 4] {
+        [self.names.ikes.len(), self.names.spis.len(), self.names.owners.len(), self.names.orphans.len()]
+    }
+
     /// Does something to one IKE SA, and what follows from it.
     fn with<R>(&mut self, now: Millis, id: IkeId, what: impl FnOnce(&mut IkeSa, &mut Cx) -> R) -> Option<R> {
         let mut sa = self.sas.remove(&id)?;
@@ -208,6 +221,7 @@ impl Endpoint {
             out: &mut self.outputs,
             counters: &mut self.counters,
             names: &mut self.names,
+            noise: &mut self.noise,
             effects,
         }
     }

@@ -1,6 +1,6 @@
 //! Datagrams, up to the IKE SA they are for; and those that want a new one (RFC 7296 §2.6, §2.21.1).
 
-use super::{Endpoint, contact::MOST_NOISE};
+use super::Endpoint;
 use crate::codec::{Body, CodecError, Exchange, Header, NotifyKind, Payloads};
 use crate::sa::{Refusal, clear, respond, respond_again};
 use crate::{Event, IkeId, Millis, Output, Path, Reason, What};
@@ -130,7 +130,7 @@ impl Endpoint {
 
     /// An event that anybody can cause: only so many.
     fn grumble(&mut self, now: Millis, path: Path, reason: Reason) {
-        if self.noise.allows(now, MOST_NOISE) {
+        if self.noise.allows(now) {
             let what = What::Failed(reason);
             self.outputs.push_back(Output::Event(Event { at: now, peer: None, ike: None, remote: path.remote, what }));
         }

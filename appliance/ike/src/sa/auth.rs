@@ -228,9 +228,10 @@ impl IkeSa {
     pub(super) fn lives(&mut self, cx: &mut Cx) {
         let Some(peer) = &self.peer else { return };
         let life = &peer.lifetime;
-        let earlier = cx.chance(life.soft_ms * u64::from(life.jitter_percent.min(90)) / 100);
-        self.rekey_at = if life.soft_ms == 0 { Millis::MAX } else { cx.now + life.soft_ms - earlier };
-        self.end_at = if life.hard_ms == 0 { Millis::MAX } else { cx.now + life.hard_ms };
+        let earlier = cx.chance(life.soft_ms / 100 * u64::from(life.jitter_percent.min(90)));
+        let after = |ms: Millis| if ms == 0 { Millis::MAX } else { cx.now.saturating_add(ms) };
+        self.rekey_at = after(life.soft_ms - earlier);
+        self.end_at = after(life.hard_ms);
         self.began = cx.now;
     }
 

@@ -19,6 +19,8 @@ pub const LINGER_MS: Millis = 250;
 const SWITCH_MS: Millis = 3_000;
 /// Without 64-bit numbers an SA ends before they do (RFC 4303 §3.3.3).
 const SHORT_NUMBERS: u64 = u32::MAX as u64 - 65_536;
+/// How long before a hard limit a successor is asked for, at the rate of late.
+const LEAD_MS: Millis = 10_000;
 /// How long after a failure a rekey is tried again.
 pub const RETRY_MS: Millis = 5_000;
 
@@ -63,6 +65,10 @@ pub struct Child {
     pub soft: (u64, u64),
     /// Hard limits.
     pub hard: (u64, u64),
+    /// What it had carried at the last report, and when that was.
+    pub carried: (u64, u64, Millis),
+    /// Packets from the peer by then.
+    pub heard: u64,
     pub ending: Ending,
 }
 
@@ -134,7 +140,7 @@ impl IkeSa {
             soft_packets = limit(soft_packets).min(hard_packets / 8 * 7);
         }
         soft_bytes = limit(soft_bytes).min(hard_bytes);
-        let after = |ms: Millis| if ms == 0 { Millis::MAX } else { cx.now + ms };
+        let after = |ms: Millis| if ms == 0 { Millis::MAX } else { cx.now.saturating_add(ms) };
         let child = Child {
             id,
             life: Life::Installing,
@@ -157,6 +163,8 @@ impl IkeSa {
             remove_at: Millis::MAX,
             soft: (soft_bytes, limit(soft_packets)),
             hard: (hard_bytes, hard_packets),
+            carried: (0, 0, cx.now),
+            heard: 0,
             ending: Ending::WithIke,
             config: new.config.clone(),
         };
@@ -387,13 +395,31 @@ impl IkeSa {
         asked.reserved().map(|spi| cx.names.spis.remove(&spi.0));
     }
 
-    /// What it has carried: soft limits ask for a successor, hard ones end it.
-    pub fn used(&mut self, cx: &mut Cx, id: ChildId, bytes: u64, packets: u64) {
+    /// What it has carried: soft limits ask for a successor, hard ones end it. At a rate that would reach a hard limit before a
+    /// successor can be there, one is asked for earlier. `from_peer`: packets that came from the peer, which is a sign of life.
+    pub fn used(&mut self, cx: &mut Cx, id: ChildId, (bytes, packets): (u64, u64), from_peer: u64) {
+        let now = cx.now;
         let Some(child) = self.child(id).filter(|c| c.life == Life::Up) else { return };
-        if bytes >= child.hard.0 || packets >= child.hard.1 {
+        let (old_bytes, old_packets, at) = std::mem::replace(&mut child.carried, (bytes, packets, now));
+        let alive = from_peer > std::mem::replace(&mut child.heard, from_peer);
+        let ms = now.saturating_sub(at).max(1);
+        // What will have gone by when a successor asked for now is there.
+        let then = |is: u64, was: u64| {
+            let more = u128::from(is.saturating_sub(was)) * u128::from(LEAD_MS) / u128::from(ms);
+            is.saturating_add(u64::try_from(more).unwrap_or(u64::MAX))
+        };
+        let over = |limits: (u64, u64), bytes, packets| bytes >= limits.0 || packets >= limits.1;
+        let hard = over(child.hard, bytes, packets);
+        let soon = at > child.since && over(child.hard, then(bytes, old_bytes), then(packets, old_packets));
+        if soon || over(child.soft, bytes, packets) {
+            child.rekey_at = child.rekey_at.min(now);
+        }
+        if alive {
+            self.heard_at = now;
+        }
+        if hard {
             self.hard_limit(cx, id);
-        } else if bytes >= child.soft.0 || packets >= child.soft.1 {
-            child.rekey_at = child.rekey_at.min(cx.now);
+        } else {
             self.tick(cx);
         }
     }

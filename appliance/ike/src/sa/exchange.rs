@@ -175,14 +175,30 @@ impl IkeSa {
             }
         };
         self.partial[usize::from(header.response)] = None;
+        self.opened(cx, path, header, first, &plain);
+    }
+
+    /// An authentic message that was not here before.
+    fn opened(&mut self, cx: &mut Cx, path: Path, header: &Header, first: u8, plain: &[u8]) {
         self.heard(cx, path);
         if header.response {
-            self.answer(cx, first, &plain);
+            self.answer(cx, first, plain);
         } else {
             self.reply_path = path;
-            self.request(cx, header, first, &plain);
+            self.request(cx, header, first, plain);
         }
         self.next_task(cx);
+    }
+
+    /// What a peer that has the keys could say: payloads in clear, in place of its next message.
+    #[cfg(feature = "fuzzing")]
+    pub fn inject(&mut self, cx: &mut Cx, exchange: u8, response: bool, first: u8, plain: &[u8]) {
+        let id = if response { self.asked.as_ref().map_or(0, |asked| asked.id) } else { self.expected };
+        let fits = if response { self.asked.is_some() } else { self.working.is_none() };
+        if self.shield.is_some() && fits {
+            let header = self.header(Exchange::from_id(exchange), response, id);
+            self.opened(cx, self.path, &header, first, plain);
+        }
     }
 
     fn open(&mut self, cx: &mut Cx, bytes: &[u8], sealed: &Sealed) -> Option<Vec<u8>> {

@@ -22,6 +22,7 @@ use exchange::Asked;
 pub use setup::{Begin, Refusal, clear, respond, respond_again};
 
 use crate::crypto::{Random, Secret, sha1};
+use crate::noise::Noise;
 use crate::shield::{Partial, Shield};
 use crate::suite::IkeSuite;
 use crate::{
@@ -39,6 +40,7 @@ pub struct Cx<'a> {
     pub out: &'a mut VecDeque<Output>,
     pub counters: &'a mut Counters,
     pub names: &'a mut Names,
+    pub noise: &'a mut Noise,
     pub effects: &'a mut Vec<Effect>,
 }
 
@@ -269,6 +271,10 @@ impl IkeSa {
     }
 
     pub fn event(&self, cx: &mut Cx, what: What) {
+        // Anybody can begin one and not end it.
+        if self.is_half_open() && !self.initiator && !cx.noise.allows(cx.now) {
+            return;
+        }
         let peer = self.peer.as_ref().map(|p| p.name.clone());
         let event = Event { at: cx.now, peer, ike: Some(self.id), remote: self.path.remote, what };
         cx.out.push_back(Output::Event(event));
