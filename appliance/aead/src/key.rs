@@ -6,15 +6,9 @@ use aes::{
 };
 use aes_gcm::{AeadInOut, AesGcm};
 
-use crate::{Aad, IV_LEN, NONCE_LEN, TAG_LEN, prefetch};
-
-/// Bytes of the algorithm and AES-128's round keys (FIPS 197 §5.2): where the CPU has AES instructions, all that is used of a
-/// cipher's memory. AES-256 has a line more, which comes with its neighbour.
-const ROUNDS: usize = 16 + 11 * 16;
-/// Where the `ghash` crate's state is: behind the AES-128 cipher.
-const HASH_AT: usize = 16 + size_of::<Aes128Enc>();
-/// Bytes of the `ghash` crate's powers of the hash key, and its accumulator.
-const HASH: usize = 9 * 16;
+#[cfg(target_arch = "x86_64")]
+use crate::gcm::WideKey;
+use crate::{Aad, IV_LEN, Kernel, NONCE_LEN, TAG_LEN, prefetch};
 
 /// The ciphers an SA may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,78 +68,100 @@ pub enum AeadError {
     },
 }
 
+/// Bytes at the beginning of a key with the round keys of AES-256, and what says how many there are.
+const ROUNDS: usize = 64 + 15 * 16;
+
 /// Round keys and hash key of one SA. Zeroised on drop; `Debug` prints the algorithm only (I8).
-///
-/// GCM and plain counter mode hold their own round keys: the crate keeps those of its GCM to itself, and a router peeks
-/// where a target opens, so both are rarely hot in one cache.
 #[repr(C)]
 pub struct Key {
-    gcm: Gcm,
-    ctr: Ctr,
+    algorithm: Algorithm,
+    kernel: Kernel,
+    schedule: Schedule,
 }
 
-/// The algorithm stands beside the round keys, so that who reads it has them in the same cache line.
+/// GCM and plain counter mode of the portable kernel hold their own round keys: the crate keeps those of its GCM to itself.
 // Boxing a variant would put a pointer chase into every packet.
 #[allow(clippy::large_enum_variant)]
-#[repr(C, u8)]
-#[repr(align(64))]
-enum Gcm {
-    Aes128(AesGcm<Aes128Enc, U12>),
-    Aes256(AesGcm<Aes256Enc, U12>),
-}
-
-/// As [`Gcm`].
-#[allow(clippy::large_enum_variant)]
-#[repr(C, u8)]
-#[repr(align(64))]
-enum Ctr {
-    Aes128(Aes128Enc),
-    Aes256(Aes256Enc),
+enum Schedule {
+    #[cfg(target_arch = "x86_64")]
+    Wide(WideKey),
+    Aes128 { gcm: AesGcm<Aes128Enc, U12>, ctr: Aes128Enc },
+    Aes256 { gcm: AesGcm<Aes256Enc, U12>, ctr: Aes256Enc },
 }
 
 impl Key {
-    /// Expands `key`, which is exactly [`Algorithm::key_len`] bytes, without the salt.
+    /// Expands `key`, which is exactly [`Algorithm::key_len`] bytes, without the salt, for the kernel of this process.
     pub fn new(algorithm: Algorithm, key: &[u8]) -> Result<Key, AeadError> {
+        Key::for_kernel(Kernel::chosen(), algorithm, key)
+    }
+
+    /// As [`Key::new`], for the kernel named, or the portable one where the processor has not that one's instructions.
+    pub fn for_kernel(kernel: Kernel, algorithm: Algorithm, key: &[u8]) -> Result<Key, AeadError> {
+        if key.len() != algorithm.key_len() {
+            return Err(AeadError::KeyLength { algorithm, len: key.len() });
+        }
+        #[cfg(target_arch = "x86_64")]
+        if kernel != Kernel::Portable && kernel.is_here() && let Some(wide) = crate::kernel::wide_key(key) {
+            return Ok(Key { algorithm, kernel, schedule: Schedule::Wide(wide) });
+        }
         let wrong = |_| AeadError::KeyLength { algorithm, len: key.len() };
-        Ok(match algorithm {
+        let schedule = match algorithm {
             Algorithm::Aes128Gcm16 => {
                 let ctr = Aes128Enc::new_from_slice(key).map_err(wrong)?;
-                Key { gcm: Gcm::Aes128(ctr.clone().into()), ctr: Ctr::Aes128(ctr) }
+                Schedule::Aes128 { gcm: ctr.clone().into(), ctr }
             }
             Algorithm::Aes256Gcm16 => {
                 let ctr = Aes256Enc::new_from_slice(key).map_err(wrong)?;
-                Key { gcm: Gcm::Aes256(ctr.clone().into()), ctr: Ctr::Aes256(ctr) }
+                Schedule::Aes256 { gcm: ctr.clone().into(), ctr }
             }
-        })
+        };
+        Ok(Key { algorithm, kernel: Kernel::Portable, schedule })
+    }
+
+    /// What runs it.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// The key of a kernel that is not portable, and the place of its last round key.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn wide(&self) -> Option<(&WideKey, usize)> {
+        match &self.schedule {
+            Schedule::Wide(wide) => Some((wide, crate::gcm::last_round(self.algorithm.key_len()))),
+            _ => None,
+        }
+    }
+
+    /// Asks for what a peek reads of it, ahead of its use.
+    #[inline]
+    pub fn prefetch_peek(&self) {
+        prefetch::part(self, 0, ROUNDS);
+    }
+
+    /// Asks for what sealing or opening a short packet reads of it, ahead of its use.
+    #[inline]
+    pub fn prefetch_gcm(&self) {
+        prefetch::part(self, 0, ROUNDS);
+        #[cfg(target_arch = "x86_64")]
+        if let Some((wide, _)) = self.wide() {
+            wide.prefetch_short();
+        }
     }
 
     /// What it is a key for.
     pub fn algorithm(&self) -> Algorithm {
-        match self.gcm {
-            Gcm::Aes128(_) => Algorithm::Aes128Gcm16,
-            Gcm::Aes256(_) => Algorithm::Aes256Gcm16,
-        }
-    }
-
-    /// Asks for the memory that [`crate::peek_burst`] needs of this key; reads nothing of it.
-    #[inline]
-    pub fn prefetch_peek(&self) {
-        prefetch::part(&self.ctr, 0, ROUNDS);
-    }
-
-    /// Asks for the memory that [`crate::open_burst`] and [`crate::seal_burst`] need of this key; reads nothing of it.
-    #[inline]
-    pub fn prefetch_gcm(&self) {
-        // Round keys stand in front of a field that is as large as the portable cipher's; what GHASH needs stands behind it.
-        prefetch::part(&self.gcm, 0, ROUNDS);
-        prefetch::part(&self.gcm, HASH_AT, HASH);
+        self.algorithm
     }
 
     pub(crate) fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8]) -> [u8; TAG_LEN] {
-        let nonce = Array(*nonce);
-        let tag = match &self.gcm {
-            Gcm::Aes128(gcm) => gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into()),
-            Gcm::Aes256(gcm) => gcm.encrypt_inout_detached(&nonce, aad.bytes(), text.into()),
+        let (nonce, block) = (Array(*nonce), aad.block());
+        let aad = &block[..aad.len()];
+        let tag = match &self.schedule {
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Wide(_) => return [0; TAG_LEN],
+            Schedule::Aes128 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
+            Schedule::Aes256 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
         };
         // The only error is a text of 64 GiB.
         tag.expect("a packet is shorter than 2^36 - 32 bytes").0
@@ -153,10 +169,13 @@ impl Key {
 
     /// False leaves `text` as it was: ciphertext.
     pub(crate) fn open(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8], tag: &[u8; TAG_LEN]) -> bool {
-        let (nonce, tag) = (Array(*nonce), Array(*tag));
-        match &self.gcm {
-            Gcm::Aes128(gcm) => gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag),
-            Gcm::Aes256(gcm) => gcm.decrypt_inout_detached(&nonce, aad.bytes(), text.into(), &tag),
+        let (nonce, tag, block) = (Array(*nonce), Array(*tag), aad.block());
+        let aad = &block[..aad.len()];
+        match &self.schedule {
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Wide(_) => return false,
+            Schedule::Aes128 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
+            Schedule::Aes256 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
         }
         .is_ok()
     }
@@ -168,9 +187,11 @@ impl Key {
         counter[..NONCE_LEN].copy_from_slice(nonce);
         counter[NONCE_LEN..].copy_from_slice(&block.wrapping_add(2).to_be_bytes());
         let counter = Array(counter);
-        match &self.ctr {
-            Ctr::Aes128(ctr) => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
-            Ctr::Aes256(ctr) => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
+        match &self.schedule {
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Wide(_) => {}
+            Schedule::Aes128 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
+            Schedule::Aes256 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
         }
     }
 }
@@ -197,12 +218,6 @@ mod tests {
     fn debug_shows_no_byte_of_the_key() {
         let key = Key::new(Algorithm::Aes128Gcm16, &[0xab; 16]).unwrap();
         assert_eq!(format!("{key:?}"), "Key(aes128-gcm16, ..)");
-    }
-
-    /// So that a prefetch meets them: how large the crates' fields are is not promised anywhere.
-    #[test]
-    fn behind_the_cipher_stands_only_what_ghash_needs() {
-        assert_eq!(size_of::<AesGcm<Aes128Enc, U12>>(), size_of::<Aes128Enc>() + HASH);
     }
 
     #[test]

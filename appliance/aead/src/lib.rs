@@ -1,24 +1,33 @@
 //! AES-GCM as RFC 4106 uses it, over a burst of packets.
 //!
 //! The interface is the one a vectorised kernel wants: arrays of independent operations, each with its own key, nonce
-//! and text in place. Today every operation runs on the `aes-gcm` crate, one after the other; the kernels that work on
-//! many packets at once will stand behind the same three functions and must give the same bytes.
+//! and text in place. Behind it stands a [`Kernel`] for what the processor has; all of them give the same bytes as the portable one,
+//! which is the `aes-gcm` crate.
 //!
 //! * [`seal_burst`]: plaintext becomes ciphertext in place, the tag is written apart from it.
 //! * [`open_burst`]: the tag is verified first; ciphertext becomes plaintext only where it is genuine.
 //! * [`peek_burst`]: *unauthenticated* plaintext of a part of a packet, for the router that must see a TCP header.
 //!
-//! [`prefetch`] is for whoever goes through a burst of SAs. It and later the kernels are the only unsafe code here.
+//! [`prefetch`] is for whoever goes through a burst of SAs. It and the kernels are the only unsafe code here.
 //!
 //! Nonces are the caller's duty: this crate cannot know that a nonce is new (I1 is kept in `phalanx-ipsec`).
 
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // vector instructions: see `kernel` for when they may run
+mod gcm;
+#[allow(unsafe_code)] // enters the kernels
+mod kernel;
 mod key;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // vector instructions
+mod lanes;
 mod ops;
 pub mod prefetch;
 
+pub use kernel::Kernel;
 pub use key::{AeadError, Algorithm, Key};
 pub use ops::{Aad, BURST, OpenOp, PeekOp, SealOp, open_burst, peek_burst, seal_burst};
 

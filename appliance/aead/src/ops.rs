@@ -1,6 +1,8 @@
 //! The burst interface: operations as data, one function per direction.
 
-use crate::{Key, NONCE_LEN, TAG_LEN};
+#[cfg(target_arch = "x86_64")]
+use crate::kernel;
+use crate::{Kernel, Key, NONCE_LEN, TAG_LEN};
 
 /// How many operations a burst of packets makes; longer slices are served too.
 pub const BURST: usize = 32;
@@ -8,10 +10,13 @@ pub const BURST: usize = 32;
 /// Associated data of one packet, by value so that an operation can be made from a consumed job.
 ///
 /// ESP has 8 bytes (SPI, 32-bit number) or 12 (SPI, 64-bit number; RFC 4106 §5); a block of 16 is the limit.
+///
+/// Held as numbers, in registers from where it is made to where it is used: bytes written one by one and read together are slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aad {
-    block: [u8; 16],
-    len: u8,
+    /// The block's two halves, little-endian.
+    pub(crate) words: [u64; 2],
+    pub(crate) len: u8,
 }
 
 impl Aad {
@@ -19,17 +24,37 @@ impl Aad {
     pub fn new(bytes: &[u8]) -> Aad {
         let mut block = [0; 16];
         block[..bytes.len()].copy_from_slice(bytes);
-        Aad { block, len: bytes.len() as u8 }
+        let word = |at| u64::from_le_bytes(std::array::from_fn(|n| block[at + n]));
+        Aad { words: [word(0), word(8)], len: bytes.len() as u8 }
     }
 
-    /// The data that is authenticated.
-    pub fn bytes(&self) -> &[u8] {
-        &self.block[..usize::from(self.len)]
+    /// ESP's: the SPI, and the number, all of it where numbers have 64 bits (RFC 4106 §5).
+    #[inline]
+    #[must_use]
+    pub fn esp(spi: u32, number: u64, extended: bool) -> Aad {
+        let spi = u64::from(spi) << 32;
+        if extended {
+            let low = (number as u32).swap_bytes();
+            Aad { words: [(spi | number >> 32).swap_bytes(), u64::from(low)], len: 12 }
+        } else {
+            Aad { words: [(spi | number & 0xffff_ffff).swap_bytes(), 0], len: 8 }
+        }
+    }
+
+    /// Bytes that are authenticated.
+    #[allow(clippy::len_without_is_empty)] // never empty in ESP
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
     }
 
     /// The data padded with zeros to GHASH's block.
-    pub fn block(&self) -> &[u8; 16] {
-        &self.block
+    #[must_use]
+    pub fn block(&self) -> [u8; 16] {
+        let mut block = [0; 16];
+        block[..8].copy_from_slice(&self.words[0].to_le_bytes());
+        block[8..].copy_from_slice(&self.words[1].to_le_bytes());
+        block
     }
 }
 
@@ -82,24 +107,48 @@ pub struct PeekOp<'a> {
 
 /// Seals each packet. Order of work is unspecified.
 pub fn seal_burst(ops: &mut [SealOp<'_>]) {
-    for op in ops {
-        *op.tag = op.key.seal(&op.nonce, &op.aad, op.text);
+    for run in ops.chunk_by_mut(|a, b| a.key.kernel() == b.key.kernel()) {
+        match run.first().map_or(Kernel::Portable, |op| op.key.kernel()) {
+            Kernel::Portable => run.iter_mut().for_each(|op| *op.tag = op.key.seal(&op.nonce, &op.aad, op.text)),
+            #[cfg(target_arch = "x86_64")]
+            wide => kernel::seal_run(wide, run),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => {}
+        }
     }
 }
 
 /// Opens each packet whose tag fits and says so in [`OpenOp::authentic`]; one that does not fit disturbs no other.
 pub fn open_burst(ops: &mut [OpenOp<'_>]) {
-    for op in ops {
-        op.authentic = op.key.open(&op.nonce, &op.aad, op.text, op.tag);
+    for run in ops.chunk_by_mut(|a, b| a.key.kernel() == b.key.kernel()) {
+        match run.first().map_or(Kernel::Portable, |op| op.key.kernel()) {
+            Kernel::Portable => {
+                run.iter_mut().for_each(|op| op.authentic = op.key.open(&op.nonce, &op.aad, op.text, op.tag));
+            }
+            #[cfg(target_arch = "x86_64")]
+            wide => kernel::open_run(wide, run),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => {}
+        }
     }
 }
 
 /// Decrypts each part. What comes out is not authenticated: anybody could have written it (I5).
 pub fn peek_burst(ops: &mut [PeekOp<'_>]) {
-    for op in ops {
-        let len = op.cipher.len().min(op.out.len());
-        let out = &mut op.out[..len];
-        out.copy_from_slice(&op.cipher[..len]);
-        op.key.stream(&op.nonce, op.block, out);
+    for run in ops.chunk_by_mut(|a, b| a.key.kernel() == b.key.kernel()) {
+        match run.first().map_or(Kernel::Portable, |op| op.key.kernel()) {
+            Kernel::Portable => run.iter_mut().for_each(peek_portable),
+            #[cfg(target_arch = "x86_64")]
+            wide => kernel::peek_run(wide, run),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => {}
+        }
     }
+}
+
+fn peek_portable(op: &mut PeekOp<'_>) {
+    let len = op.cipher.len().min(op.out.len());
+    let out = &mut op.out[..len];
+    out.copy_from_slice(&op.cipher[..len]);
+    op.key.stream(&op.nonce, op.block, out);
 }

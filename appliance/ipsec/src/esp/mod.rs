@@ -30,15 +30,7 @@ pub const MAX_BACK: usize = 3 + TRAILER_LEN + ICV_LEN;
 
 /// RFC 4106 §5: SPI and number, of 32 or 64 bits.
 pub(crate) fn aad(spi: Spi, seq: u64, esn: bool) -> Aad {
-    let mut bytes = [0; 12];
-    bytes[..4].copy_from_slice(&spi.0.to_be_bytes());
-    if esn {
-        bytes[4..].copy_from_slice(&seq.to_be_bytes());
-        Aad::new(&bytes)
-    } else {
-        bytes[4..8].copy_from_slice(&(seq as u32).to_be_bytes());
-        Aad::new(&bytes[..8])
-    }
+    Aad::esp(spi.0, seq, esn)
 }
 
 /// RFC 4106 §4: salt, then the packet's IV.

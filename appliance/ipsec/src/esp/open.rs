@@ -24,7 +24,7 @@ pub struct OpenJob {
     encap: u8,
 }
 
-const _: () = assert!(size_of::<OpenJob>() <= 48);
+const _: () = assert!(size_of::<OpenJob>() <= 56);
 
 impl OpenJob {
     /// The operation for `open_burst`, over the packet that `begin` looked at and the SA's key.

@@ -29,7 +29,7 @@ pub struct SealJob {
     text_len: u16,
 }
 
-const _: () = assert!(size_of::<SealJob>() <= 40);
+const _: () = assert!(size_of::<SealJob>() <= 48);
 
 impl SealJob {
     /// The operation for `seal_burst`, over the bytes of the very buffer that `begin` laid out and the SA's key.

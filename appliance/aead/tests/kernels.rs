@@ -1,0 +1,142 @@
+//! Every kernel that this processor has gives the same bytes as the portable one.
+
+use phalanx_aead::{Aad, Algorithm, Kernel, Key, OpenOp, PeekOp, SealOp, open_burst, peek_burst, seal_burst};
+use proptest::prelude::*;
+
+/// A packet in a buffer that is longer on both sides: nothing but the packet may change.
+#[derive(Clone, Debug)]
+struct Packet {
+    sa: usize,
+    nonce: [u8; 12],
+    aad: Vec<u8>,
+    misaligned: usize,
+    plain: Vec<u8>,
+}
+
+const AROUND: usize = 80;
+
+fn packet(longest: usize) -> impl Strategy<Value = Packet> {
+    let bytes = |n| prop::collection::vec(any::<u8>(), n);
+    let aad = prop_oneof![bytes(8), bytes(12), bytes(0), bytes(16)];
+    // Small ones, those around a whole chunk, and all others.
+    let len = prop_oneof![0usize..200, 1000usize..1100, 0..longest];
+    let plain = len.prop_flat_map(bytes);
+    (0usize..4, any::<[u8; 12]>(), aad, 0usize..64, plain).prop_map(|(sa, nonce, aad, misaligned, plain)| Packet {
+        sa,
+        nonce,
+        aad,
+        misaligned,
+        plain,
+    })
+}
+
+fn kernels() -> impl Iterator<Item = Kernel> {
+    Kernel::ALL.into_iter().filter(|kernel| kernel.is_here())
+}
+
+/// Two SAs with keys of 128 bits, two with 256.
+fn keys(kernel: Kernel, seed: u8) -> Vec<Key> {
+    let key = |sa: u8| {
+        let algorithm = if sa < 2 { Algorithm::Aes128Gcm16 } else { Algorithm::Aes256Gcm16 };
+        let bytes: Vec<u8> = (0..algorithm.key_len() as u8).map(|at| at.wrapping_mul(31) ^ sa ^ seed).collect();
+        Key::for_kernel(kernel, algorithm, &bytes).unwrap()
+    };
+    (0..4).map(key).collect()
+}
+
+/// The packet's text in the middle of other bytes.
+fn laid_out(packet: &Packet, text: &[u8]) -> Vec<u8> {
+    [vec![0xa5; AROUND + packet.misaligned], text.to_vec(), vec![0x5a; AROUND]].concat()
+}
+
+fn text<'a>(packet: &Packet, memory: &'a mut [u8]) -> &'a mut [u8] {
+    let start = AROUND + packet.misaligned;
+    &mut memory[start..start + packet.plain.len()]
+}
+
+fn sealed(keys: &[Key], packets: &[Packet]) -> Vec<(Vec<u8>, [u8; 16])> {
+    let mut out: Vec<_> = packets.iter().map(|p| (laid_out(p, &p.plain), [0; 16])).collect();
+    let mut ops = Vec::new();
+    for (p, (memory, tag)) in packets.iter().zip(&mut out) {
+        ops.push(SealOp { key: &keys[p.sa], nonce: p.nonce, aad: Aad::new(&p.aad), text: text(p, memory), tag });
+    }
+    seal_burst(&mut ops);
+    out
+}
+
+fn opened(keys: &[Key], packets: &[Packet], sealed: &[(Vec<u8>, [u8; 16])]) -> (Vec<Vec<u8>>, Vec<bool>) {
+    let mut memory: Vec<_> = sealed.iter().map(|(memory, _)| memory.clone()).collect();
+    let mut ops = Vec::new();
+    for ((p, memory), (_, tag)) in packets.iter().zip(&mut memory).zip(sealed) {
+        let (key, nonce, aad) = (&keys[p.sa], p.nonce, Aad::new(&p.aad));
+        ops.push(OpenOp { key, nonce, aad, text: text(p, memory), tag, authentic: false });
+    }
+    open_burst(&mut ops);
+    let authentic = ops.iter().map(|op| op.authentic).collect();
+    (memory, authentic)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn all_kernels_seal_and_open_alike(
+        packets in prop::collection::vec(packet(9000), 1..=64), seed: u8, spoilt in any::<prop::sample::Index>(), at: prop::sample::Index,
+    ) {
+        let portable = keys(Kernel::Portable, seed);
+        let expected = sealed(&portable, &packets);
+        let mut damaged = expected.clone();
+        let victim = spoilt.index(packets.len());
+        damaged[victim].1[at.index(16)] ^= 0x10;
+        for kernel in kernels() {
+            let keys = keys(kernel, seed);
+            prop_assert!(keys.iter().all(|key| key.kernel() == kernel));
+            prop_assert!(sealed(&keys, &packets) == expected, "{} seals otherwise", kernel.name());
+            let (memory, authentic) = opened(&keys, &packets, &damaged);
+            for (n, p) in packets.iter().enumerate() {
+                prop_assert_eq!(authentic[n], n != victim, "{}", kernel.name());
+                // A failed packet is the ciphertext that it was, and no byte around any packet changed.
+                let wanted = if n == victim { damaged[n].0.clone() } else { laid_out(p, &p.plain) };
+                prop_assert!(memory[n] == wanted, "{} opens packet {} otherwise", kernel.name(), n);
+            }
+        }
+    }
+
+    #[test]
+    fn all_kernels_peek_alike(packet in packet(700), block in any::<u32>(), seed: u8) {
+        for kernel in kernels() {
+            let (portable, keys) = (keys(Kernel::Portable, seed), keys(kernel, seed));
+            let [mut expected, mut got] = [(); 2].map(|()| vec![0xee; packet.plain.len() + 70]);
+            for (key, out) in [(&portable[packet.sa], &mut expected), (&keys[packet.sa], &mut got)] {
+                peek_burst(&mut [PeekOp { key, nonce: packet.nonce, block, cipher: &packet.plain, out }]);
+            }
+            prop_assert!(got == expected, "{}", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn keys_of_several_kernels_in_one_burst_each_run_on_their_own() {
+    let packets: Vec<Packet> = (0..40)
+        .map(|n: usize| Packet { sa: 0, nonce: [n as u8; 12], aad: vec![1; 8], misaligned: 0, plain: vec![7; 30 * n] })
+        .collect();
+    let all: Vec<Key> = kernels().map(|kernel| keys(kernel, 9).swap_remove(0)).collect();
+    let expected = sealed(&keys(Kernel::Portable, 9), &packets);
+    let mut out: Vec<_> = packets.iter().map(|p| (p.plain.clone(), [0; 16])).collect();
+    let mut ops = Vec::new();
+    for (n, (p, (text, tag))) in packets.iter().zip(&mut out).enumerate() {
+        ops.push(SealOp { key: &all[n % all.len()], nonce: p.nonce, aad: Aad::new(&p.aad), text, tag });
+    }
+    seal_burst(&mut ops);
+    for ((p, (text, tag)), (memory, expected)) in packets.iter().zip(&out).zip(expected) {
+        assert_eq!((laid_out(p, text), tag), (memory, &expected));
+    }
+}
+
+#[test]
+fn the_kernel_of_this_process_is_one_it_has_and_names_lead_to_kernels() {
+    assert!(Kernel::chosen().is_here());
+    assert!(Kernel::Portable.is_here());
+    let names: std::collections::HashSet<_> = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
+    assert_eq!(names.len(), Kernel::ALL.len());
+}
