@@ -85,8 +85,14 @@ pub struct Key {
 enum Schedule {
     #[cfg(target_arch = "x86_64")]
     Wide(WideKey),
-    Aes128 { gcm: AesGcm<Aes128Enc, U12>, ctr: Aes128Enc },
-    Aes256 { gcm: AesGcm<Aes256Enc, U12>, ctr: Aes256Enc },
+    Aes128 {
+        gcm: AesGcm<Aes128Enc, U12>,
+        ctr: Aes128Enc,
+    },
+    Aes256 {
+        gcm: AesGcm<Aes256Enc, U12>,
+        ctr: Aes256Enc,
+    },
 }
 
 impl Key {
@@ -101,7 +107,10 @@ impl Key {
             return Err(AeadError::KeyLength { algorithm, len: key.len() });
         }
         #[cfg(target_arch = "x86_64")]
-        if kernel != Kernel::Portable && kernel.is_here() && let Some(wide) = crate::kernel::wide_key(key) {
+        if kernel != Kernel::Portable
+            && kernel.is_here()
+            && let Some(wide) = crate::kernel::wide_key(key)
+        {
             return Ok(Key { algorithm, kernel, schedule: Schedule::Wide(wide) });
         }
         let wrong = |_| AeadError::KeyLength { algorithm, len: key.len() };
