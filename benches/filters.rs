@@ -5,10 +5,12 @@ mod harness;
 mod rules;
 
 use harness::{Report, Unit, clock, measure, note};
-use phalanx_ipsec::{Filter, FilterTable, Subject};
+use phalanx_ipsec::{Filter, FilterTable, Flows, Subject};
 use rules::{VIP, packet_of, realistic};
 
-/// Flows under way, as a core remembers them all.
+/// Flows that a table remembers here; a core's remembers as many as the core follows connections.
+const REMEMBERED: usize = 8192;
+/// Flows under way, all remembered.
 const KNOWN: usize = 1024;
 /// Flows that come again only after four times as many as a core remembers.
 const NEW: usize = 32_768;
@@ -19,14 +21,14 @@ fn main() {
     for count in COUNTS {
         let rules = realistic(count);
         let mut table = FilterTable::default();
-        let made = clock(|| table = FilterTable::new(rules.clone()));
+        let made = clock(|| table = FilterTable::new(rules.clone()).remembering(Flows::new(REMEMBERED)));
         let (shared, own) = table.bytes();
         note(&format!(
             "{count} filters: made in {:.1} ms, {shared} bytes and {own} of each core, {} steps at most",
             made / 1e6,
             table.worst()
         ));
-        let one = FilterTable::new(realistic(1));
+        let one = FilterTable::new(realistic(1)).remembering(Flows::new(REMEMBERED));
         for (name, flows) in [("known flows", KNOWN), ("new flows", NEW)] {
             let packets = packets(&rules, flows);
             let samples = measure(|| [&table, &one].map(|table| lookups(table, &packets)));

@@ -216,6 +216,8 @@ impl Bed {
         for some in all.chunks(BURST) {
             self.around(some, 64, SYN, SYN | ACK);
             self.around(some, 64, ACK, ACK);
+            // What is decided once for a connection is.
+            self.around(some, 64, ACK, ACK);
             drain(&mut self.router);
             while let Some(event) = self.target.event() {
                 if let Event::ConnOpened { vip, key, .. } = event {

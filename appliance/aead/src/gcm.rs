@@ -26,10 +26,14 @@ const ROUND_KEYS: usize = 15;
 type Block = [u8; 16];
 
 /// Round keys and powers of the hash key. Wiped on drop.
-#[repr(C, align(64))]
+///
+/// Behind the 16 bytes of [`Key`](crate::Key)'s own that stand before it, the round keys of AES-128 end with a cache line, and so
+/// does what is read behind H^1: a short packet takes three lines of each.
+#[repr(C, align(16))]
 pub(crate) struct WideKey {
     /// FIPS 197 §5.2: 11 of them for AES-128, 15 for AES-256.
     rounds: [Block; ROUND_KEYS],
+    _apart: [Block; 3],
     /// H^POWERS .. H^1, each reversed and times x (Gueron's form, in which a reduction needs no shift), then zeros.
     powers: [Block; POWERS + BEHIND],
 }
@@ -43,11 +47,15 @@ impl Drop for WideKey {
 }
 
 impl WideKey {
+    /// Of no key.
+    pub(crate) const NONE: WideKey =
+        WideKey { rounds: [[0; 16]; ROUND_KEYS], _apart: [[0; 16]; 3], powers: [[0; 16]; POWERS + BEHIND] };
+
     /// Of a cipher key of 16 or 32 bytes.
     #[target_feature(enable = "aes,pclmulqdq,sse4.1,ssse3")]
     pub(crate) fn new(cipher_key: &[u8]) -> WideKey {
         let last = last_round(cipher_key.len());
-        let mut key = WideKey { rounds: [[0; 16]; ROUND_KEYS], powers: [[0; 16]; POWERS + BEHIND] };
+        let mut key = WideKey::NONE;
         // SAFETY: this function has the features.
         unsafe {
             expand(cipher_key, &mut key.rounds.as_flattened_mut()[..16 * (last + 1)]);
@@ -73,8 +81,8 @@ impl WideKey {
     /// Asks for the powers that a short packet needs.
     #[inline(always)]
     pub(crate) fn prefetch_short(&self) {
-        const SHORT: usize = 10;
-        crate::prefetch::part(&self.powers, (POWERS - SHORT) * 16, SHORT * 16);
+        const SHORT: usize = 7;
+        crate::prefetch::part(&self.powers, (POWERS - SHORT) * 16, (SHORT + BEHIND) * 16);
     }
 
     #[inline(always)]

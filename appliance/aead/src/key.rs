@@ -68,31 +68,21 @@ pub enum AeadError {
     },
 }
 
-/// Bytes at the beginning of a key with the round keys of AES-256, and what says how many there are.
-const ROUNDS: usize = 64 + 15 * 16;
-
 /// Round keys and hash key of one SA. Zeroised on drop; `Debug` prints the algorithm only (I8).
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Key {
     algorithm: Algorithm,
     kernel: Kernel,
-    schedule: Schedule,
+    #[cfg(target_arch = "x86_64")]
+    wide: WideKey,
+    /// Of the portable kernel.
+    portable: Option<Box<Portable>>,
 }
 
-/// GCM and plain counter mode of the portable kernel hold their own round keys: the crate keeps those of its GCM to itself.
-// Boxing a variant would put a pointer chase into every packet.
-#[allow(clippy::large_enum_variant)]
-enum Schedule {
-    #[cfg(target_arch = "x86_64")]
-    Wide(WideKey),
-    Aes128 {
-        gcm: AesGcm<Aes128Enc, U12>,
-        ctr: Aes128Enc,
-    },
-    Aes256 {
-        gcm: AesGcm<Aes256Enc, U12>,
-        ctr: Aes256Enc,
-    },
+/// GCM and plain counter mode hold their own round keys: the crate keeps those of its GCM to itself.
+enum Portable {
+    Aes128 { gcm: AesGcm<Aes128Enc, U12>, ctr: Aes128Enc },
+    Aes256 { gcm: AesGcm<Aes256Enc, U12>, ctr: Aes256Enc },
 }
 
 impl Key {
@@ -111,20 +101,26 @@ impl Key {
             && kernel.is_here()
             && let Some(wide) = crate::kernel::wide_key(key)
         {
-            return Ok(Key { algorithm, kernel, schedule: Schedule::Wide(wide) });
+            return Ok(Key { algorithm, kernel, wide, portable: None });
         }
         let wrong = |_| AeadError::KeyLength { algorithm, len: key.len() };
-        let schedule = match algorithm {
+        let portable = match algorithm {
             Algorithm::Aes128Gcm16 => {
                 let ctr = Aes128Enc::new_from_slice(key).map_err(wrong)?;
-                Schedule::Aes128 { gcm: ctr.clone().into(), ctr }
+                Portable::Aes128 { gcm: ctr.clone().into(), ctr }
             }
             Algorithm::Aes256Gcm16 => {
                 let ctr = Aes256Enc::new_from_slice(key).map_err(wrong)?;
-                Schedule::Aes256 { gcm: ctr.clone().into(), ctr }
+                Portable::Aes256 { gcm: ctr.clone().into(), ctr }
             }
         };
-        Ok(Key { algorithm, kernel: Kernel::Portable, schedule })
+        Ok(Key {
+            algorithm,
+            kernel: Kernel::Portable,
+            #[cfg(target_arch = "x86_64")]
+            wide: WideKey::NONE,
+            portable: Some(Box::new(portable)),
+        })
     }
 
     /// What runs it.
@@ -136,22 +132,20 @@ impl Key {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn wide(&self) -> Option<(&WideKey, usize)> {
-        match &self.schedule {
-            Schedule::Wide(wide) => Some((wide, crate::gcm::last_round(self.algorithm.key_len()))),
-            _ => None,
-        }
+        (self.kernel != Kernel::Portable).then(|| (&self.wide, crate::gcm::last_round(self.algorithm.key_len())))
     }
 
     /// Asks for what a peek reads of it, ahead of its use.
     #[inline]
     pub fn prefetch_peek(&self) {
-        prefetch::part(self, 0, ROUNDS);
+        // Of AES-256 one line more; but which it is would have to be read here, and waited for.
+        prefetch::part(self, 0, 3 * prefetch::LINE);
     }
 
     /// Asks for what sealing or opening a short packet reads of it, ahead of its use.
     #[inline]
     pub fn prefetch_gcm(&self) {
-        prefetch::part(self, 0, ROUNDS);
+        self.prefetch_peek();
         #[cfg(target_arch = "x86_64")]
         if let Some((wide, _)) = self.wide() {
             wide.prefetch_short();
@@ -166,11 +160,11 @@ impl Key {
     pub(crate) fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8]) -> [u8; TAG_LEN] {
         let (nonce, block) = (Array(*nonce), aad.block());
         let aad = &block[..aad.len()];
-        let tag = match &self.schedule {
-            #[cfg(target_arch = "x86_64")]
-            Schedule::Wide(_) => return [0; TAG_LEN],
-            Schedule::Aes128 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
-            Schedule::Aes256 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
+        // Keys of other kernels do not come here.
+        let Some(portable) = &self.portable else { return [0; TAG_LEN] };
+        let tag = match &**portable {
+            Portable::Aes128 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
+            Portable::Aes256 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
         };
         // The only error is a text of 64 GiB.
         tag.expect("a packet is shorter than 2^36 - 32 bytes").0
@@ -180,11 +174,10 @@ impl Key {
     pub(crate) fn open(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8], tag: &[u8; TAG_LEN]) -> bool {
         let (nonce, tag, block) = (Array(*nonce), Array(*tag), aad.block());
         let aad = &block[..aad.len()];
-        match &self.schedule {
-            #[cfg(target_arch = "x86_64")]
-            Schedule::Wide(_) => return false,
-            Schedule::Aes128 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
-            Schedule::Aes256 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
+        let Some(portable) = &self.portable else { return false };
+        match &**portable {
+            Portable::Aes128 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
+            Portable::Aes256 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
         }
         .is_ok()
     }
@@ -196,11 +189,10 @@ impl Key {
         counter[..NONCE_LEN].copy_from_slice(nonce);
         counter[NONCE_LEN..].copy_from_slice(&block.wrapping_add(2).to_be_bytes());
         let counter = Array(counter);
-        match &self.schedule {
-            #[cfg(target_arch = "x86_64")]
-            Schedule::Wide(_) => {}
-            Schedule::Aes128 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
-            Schedule::Aes256 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
+        let Some(portable) = &self.portable else { return };
+        match &**portable {
+            Portable::Aes128 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
+            Portable::Aes256 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
         }
     }
 }

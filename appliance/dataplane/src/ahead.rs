@@ -5,11 +5,12 @@
 
 use std::net::IpAddr;
 
-use phalanx_ipsec::{InboundIndex, OutboundIndex, Role, TunnelIndex};
+use phalanx_ipsec::{FlowAhead, InboundIndex, InboundSa, OutboundIndex, OutboundSa, Role, Subject, TunnelIndex};
 use phalanx_steering::{Ahead, ConnKey, Seen};
 use phalanx_wire::{Buffer, Endpoint, Flow, LinkHeader, PeerId, Spi, VipId, ethernet, gre, protocol, udp};
 
 use crate::engine::{Batch, Engine};
+use crate::outbound::Outgoing;
 use crate::packet::{Parcel, Source};
 
 /// As many SAs fit a second-level cache with all that belongs to them.
@@ -53,22 +54,19 @@ impl<S: Source> Engine<S> {
         }
         let sas = || found.iter().filter_map(|&at| cache.inbound(at));
         if routes {
-            sas().for_each(phalanx_ipsec::InboundSa::peek_ahead);
+            sas().for_each(InboundSa::peek_ahead);
         } else {
-            sas().for_each(phalanx_ipsec::InboundSa::open_ahead);
-            sas().for_each(phalanx_ipsec::InboundSa::shared_ahead);
+            sas().for_each(InboundSa::open_ahead);
+            sas().for_each(InboundSa::shared_ahead);
         }
     }
 
-    /// The VIP and SPI that the packet seems to have. `last` is the latest address and its VIP: mostly there is one.
+    /// The VIP and SPI that the packet seems to have. `last`: see [`Self::vip_at`].
     fn guess(&self, begins: Begins, bytes: &[u8], last: &mut Option<(IpAddr, VipId)>) -> Option<(VipId, Spi)> {
         let link = match begins {
             Begins::Network => {
                 let (address, spi) = esp(bytes.get(ethernet::HEADER_LEN..)?)?;
-                if last.is_none_or(|(known, _)| known != address) {
-                    *last = Some((address, self.tables.vips.by_address(address)?.entry.id));
-                }
-                return last.map(|(_, vip)| (vip, spi));
+                return Some((self.vip_at(address, last)?, spi));
             }
             Begins::Link => {
                 let version = bytes.get(ethernet::HEADER_LEN)? >> 4;
@@ -78,6 +76,25 @@ impl<S: Source> Engine<S> {
         };
         let vip = VipId(u16::from_be_bytes([*link.get(2)?, *link.get(3)?]));
         Some((vip, esp(link.get(LinkHeader::LEN..)?)?.1))
+    }
+
+    /// What the rules said about the flows of frames from the application.
+    pub(crate) fn flows_ahead(&self, frames: &Batch<S::Packet>) {
+        let tracker = &self.target.tracker;
+        if frames.len() < 2 || tracker.len() < FEW_CONNECTIONS {
+            return;
+        }
+        let (filters, mut last) = (&self.tables.filters, None);
+        let mut ahead: Batch<FlowAhead> = Batch::new();
+        for frame in frames {
+            let Some(flow) = frame.bytes().get(ethernet::HEADER_LEN..).and_then(outbound_flow) else { continue };
+            if let Some(vip) = self.vip_at(flow.local.addr, &mut last)
+                && let Some(one) = filters.ahead_together(vip, &Subject::from(&flow))
+            {
+                ahead.push(one);
+            }
+        }
+        ahead.into_iter().for_each(|one| filters.flow_ahead(one));
     }
 
     /// The same for packets whose filters lead to these tunnels. 1. tunnels; 2. SAs' places; 3. SAs; 4. what these point to.
@@ -94,34 +111,52 @@ impl<S: Source> Engine<S> {
             phalanx_aead::prefetch::all(&self.outbound.sas[at.0 as usize]);
         }
         let sas = || found.iter().filter_map(|&at| cache.outbound(at));
-        sas().for_each(phalanx_ipsec::OutboundSa::seal_ahead);
-        sas().for_each(phalanx_ipsec::OutboundSa::shared_ahead);
+        sas().for_each(OutboundSa::seal_ahead);
+        sas().for_each(OutboundSa::shared_ahead);
     }
 
     /// The router's table entries of what a peek has shown. `who` is the peer of each packet.
-    pub(crate) fn routes_ahead(&self, seen: &[Seen], who: impl Fn(usize) -> Option<PeerId>) {
+    pub(crate) fn routes_ahead(&self, seen: &[Seen], who: impl Fn(usize) -> Option<PeerId>) -> Batch<Option<Ahead>> {
         let table = &self.router.table;
-        if seen.len() < 2 || table.len() < FEW_CONNECTIONS {
-            return;
-        }
-        let mut ahead: Batch<Ahead> = Batch::new();
-        for (at, seen) in seen.iter().enumerate() {
-            if let (Some(flow), Some(peer)) = (seen.flow(), who(at)) {
-                ahead.push(table.ahead(&ConnKey { peer, flow }));
-            }
-        }
-        ahead.into_iter().for_each(|one| table.entry_ahead(one));
+        let ahead = |(at, seen): (usize, &Seen)| Some(table.ahead(&ConnKey { peer: who(at)?, flow: seen.flow()? }));
+        let ahead: Batch<Option<Ahead>> = seen.iter().enumerate().map(ahead).collect();
+        ahead.iter().flatten().for_each(|one| table.entry_ahead(one));
+        ahead
     }
 
     /// A target's entries of packets that were opened just now: their peers and texts.
-    pub(crate) fn tracked_ahead<'a>(&self, role: Role, texts: impl Iterator<Item = Option<(PeerId, &'a [u8])>>) {
+    pub(crate) fn tracked_ahead<'a>(
+        &self,
+        role: Role,
+        texts: impl Iterator<Item = Option<(PeerId, &'a [u8])>>,
+    ) -> Batch<Option<Ahead>> {
+        self.connections_ahead(texts.map(|text| {
+            let (peer, text) = text.filter(|_| role == Role::Target)?;
+            Some(ConnKey { peer, flow: inbound_flow(text)? })
+        }))
+    }
+
+    /// A target's entries of packets that are about to be sealed.
+    pub(crate) fn sent_ahead(&self, burst: &Batch<Outgoing<S::Packet>>) -> Batch<Option<Ahead>> {
+        self.connections_ahead(burst.iter().map(|one| {
+            let peer = self.tables.cache.outbound(one.sa).filter(|_| self.target.enabled)?.peer();
+            Some(ConnKey { peer, flow: outbound_flow(one.packet.bytes())? })
+        }))
+    }
+
+    fn connections_ahead(&self, keys: impl Iterator<Item = Option<ConnKey>>) -> Batch<Option<Ahead>> {
         let tracker = &self.target.tracker;
-        if role != Role::Target || tracker.len() < FEW_CONNECTIONS {
-            return;
+        let ahead: Batch<Option<Ahead>> = keys.map(|key| Some(tracker.ahead(&key?))).collect();
+        ahead.iter().flatten().for_each(|one| tracker.entry_ahead(one));
+        ahead
+    }
+
+    /// The VIP of an address. `last` is the latest one: mostly there is one.
+    fn vip_at(&self, address: IpAddr, last: &mut Option<(IpAddr, VipId)>) -> Option<VipId> {
+        if last.is_none_or(|(known, _)| known != address) {
+            *last = Some((address, self.tables.vips.by_address(address)?.entry.id));
         }
-        let keys = texts.flatten().filter_map(|(peer, text)| Some(ConnKey { peer, flow: inbound_flow(text)? }));
-        let ahead: Batch<Ahead> = keys.map(|key| tracker.ahead(&key)).collect();
-        ahead.into_iter().for_each(|one| tracker.entry_ahead(one));
+        last.map(|(_, vip)| vip)
     }
 }
 
@@ -149,6 +184,13 @@ fn inbound_flow(ip: &[u8]) -> Option<Flow> {
         local: Endpoint::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
         remote: Endpoint::new(source, u16::from_be_bytes([ports[0], ports[1]])),
     })
+}
+
+/// The flow of a packet of ours.
+#[inline]
+fn outbound_flow(ip: &[u8]) -> Option<Flow> {
+    let Flow { protocol, local, remote } = inbound_flow(ip)?;
+    Some(Flow { protocol, local: remote, remote: local })
 }
 
 /// The protocol behind the IP header, if nothing else is in between, and where it begins.

@@ -81,7 +81,7 @@ impl<S: Source> Engine<S> {
         Ok(Engine {
             me,
             id: config.id,
-            tables: Tables::new(limits),
+            tables: Tables::new(limits, if config.target { limits.tracked } else { 0 }),
             router: RouterSide::new(config.router, limits, seeds[0])?,
             target: TargetSide::new(config.target, limits, seeds[1])?,
             outbound: OutboundSide::new(limits),
@@ -115,9 +115,8 @@ impl<S: Source> Engine<S> {
         let frames: Batch<S::Packet> = frames.collect();
         let is_link = self.world.ports[port].role == PortRole::Link;
         self.sas_ahead(if is_link { Begins::Link } else { Begins::Network }, &frames);
-        let mut count = 0;
+        let count = frames.len();
         for mut packet in frames {
-            count += 1;
             let frame = match addressed_to(packet.bytes(), self.world.ports[port].mac) {
                 Ok(frame) => frame,
                 Err(reason) => {
@@ -218,9 +217,8 @@ impl<S: Source> Engine<S> {
         let (mut arrived, mut linked) = (Batch::new(), Batch::new());
         let parcels: Batch<S::Packet> = parcels.collect();
         self.sas_ahead(Begins::Parcel, &parcels);
-        let mut count = 0;
+        let count = parcels.len();
         for mut packet in parcels {
-            count += 1;
             match Parcel::unwrap(&mut packet) {
                 Ok(Parcel::Send(port)) => self.send(port, packet, now),
                 Ok(Parcel::Deliver(port)) => self.deliver_by(port, packet),

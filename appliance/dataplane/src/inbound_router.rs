@@ -7,8 +7,8 @@ use phalanx_aead::{PeekOp, peek_burst};
 use phalanx_ipsec::{InboundIndex, Peek, PeekJob, Peeked, Subject};
 use phalanx_steering::look::{Look, Seen, Shape, look};
 use phalanx_steering::{
-    Arrival, ConnKey, ConnectionTable, Decision, Distribution, Ended, Protection, Seed, SteeringError, TableLimits,
-    steer,
+    Ahead, Arrival, ConnKey, ConnectionTable, Decision, Distribution, Ended, Protection, Seed, SteeringError,
+    TableLimits, steer,
 };
 use phalanx_wire::{Buffer, DropReason, EspHeader, Flow, IpHeader, LinkHeader, TargetId, link, natt, protocol};
 
@@ -59,7 +59,7 @@ pub(crate) struct RouterSide<P> {
 
 /// What a router keeps of an inbound SA beside its windows.
 #[derive(Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(crate) struct RouterSa {
     /// The router itself accepts nothing at or below...
     pub(crate) floor: u64,
@@ -164,11 +164,11 @@ impl<S: Source> Engine<S> {
         self.out.lap(Step::Peek, peeked);
         let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
         let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
-        self.routes_ahead(&seen, |at| Some(self.tables.cache.inbound(burst.get(at)?.sa)?.peer()));
+        let ahead = self.routes_ahead(&seen, |at| Some(self.tables.cache.inbound(burst.get(at)?.sa)?.peer()));
         let (mut fragments, mut early) = (FragmentBatches::default(), Batch::new());
         for (at, (one, mut seen)) in burst.into_iter().zip(seen).enumerate() {
             let piece = self.piece(&one, &mut seen, at);
-            let decision = self.decide(&one, &seen, now);
+            let decision = self.decide(&one, &seen, ahead[at].as_ref(), now);
             let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
             let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, .. } = one;
             let opening = Opening { packet, ip, vip, sa, seq, filtered: false };
@@ -265,7 +265,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Stage 3.
-    fn decide(&self, one: &Peeking<S::Packet>, seen: &Seen, now: Now) -> Decision {
+    fn decide(&self, one: &Peeking<S::Packet>, seen: &Seen, ahead: Option<&Ahead>, now: Now) -> Decision {
         let (vip, sa) = (self.tables.vips.at(one.arrived.vip), self.tables.cache.inbound(one.sa));
         let (Some(vip), Some(sa)) = (vip, sa) else { return Decision::Drop(DropReason::UnknownSpi) };
         // The connection's VIP may be another than the tunnel's: IPv6 through a tunnel over IPv4.
@@ -284,7 +284,7 @@ impl<S: Source> Engine<S> {
         // While draining no new connection is welcome, ours no more than a target's: the SYN is refused once it is proved.
         let distributes = |flow| connects_to.is_some_and(|vip| vip.distributes(flow));
         let distributed = |flow: Flow| self.router.draining && flow.protocol == protocol::TCP || distributes(flow);
-        let decision = steer::decide(&arrival, seen, &self.router.table, distributed);
+        let decision = steer::decide(&arrival, seen, (&self.router.table, ahead), distributed);
         let (flow, opens) = match seen {
             Seen::Tcp { flow, tcp } => (flow, tcp.flags.opens()),
             Seen::Udp { flow } => (flow, decision == Decision::OpenThenSelect),

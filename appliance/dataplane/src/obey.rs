@@ -210,10 +210,10 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    fn set_filters(&mut self, filters: Box<phalanx_ipsec::FilterTable>) -> Answer {
-        if let Some(old) = self.tables.filters.replace(filters) {
-            self.trash(Trash::Filters(old));
-        }
+    fn set_filters(&mut self, mut filters: Box<phalanx_ipsec::FilterTable>) -> Answer {
+        filters.succeed(&mut self.tables.filters);
+        let old = std::mem::replace(&mut self.tables.filters, filters);
+        self.trash(Trash::Filters(old));
         Ok(Outcome::Applied)
     }
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use phalanx_aead::{OpenOp, open_burst};
-use phalanx_ipsec::{InboundIndex, InboundSa, OpenJob, Role};
-use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen};
+use phalanx_ipsec::{InboundIndex, InboundSa, OpenJob, Role, Subject};
+use phalanx_steering::{Ahead, ConnEvent, ConnKey, Opened, Seen};
 use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
 
 use crate::clock::Now;
@@ -15,6 +15,7 @@ use crate::logging::Logged;
 use crate::notes::Fact;
 use crate::packet::Source;
 use crate::stats::Stage;
+use crate::tables::Ruled;
 
 /// An ESP packet whose number passed the window's check.
 pub(crate) struct Opening<P> {
@@ -62,15 +63,15 @@ impl<S: Source> Engine<S> {
         let authentic = self.decrypt(&mut packets, &facts);
         let ciphered = packets.len();
         self.out.lap(Step::Open, ciphered);
-        self.tracked_ahead(
+        let ahead = self.tracked_ahead(
             role,
             packets.iter().zip(&facts).map(|(packet, facts)| {
                 Some((self.tables.cache.inbound(facts.sa)?.peer(), facts.job.text(packet.bytes())))
             }),
         );
         let mut opened = 0;
-        for ((mut packet, facts), authentic) in packets.into_iter().zip(&facts).zip(authentic) {
-            match self.after_cipher(&mut packet, facts, authentic, role, now) {
+        for (((mut packet, facts), authentic), ahead) in packets.into_iter().zip(&facts).zip(authentic).zip(&ahead) {
+            match self.after_cipher(&mut packet, (facts, ahead.as_ref()), authentic, role, now) {
                 Ok(()) => {
                     opened += 1;
                     self.deliver(packet);
@@ -99,7 +100,7 @@ impl<S: Source> Engine<S> {
     fn after_cipher(
         &mut self,
         packet: &mut S::Packet,
-        facts: &Facts,
+        (facts, ahead): (&Facts, Option<&Ahead>),
         authentic: bool,
         role: Role,
         now: Now,
@@ -119,40 +120,66 @@ impl<S: Source> Engine<S> {
         }
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         let inner = sa.finish(packet, &facts.job)?;
-        let (peer, number) = (sa.peer(), facts.job.seq);
+        let (peer, number, clamps) = (sa.peer(), facts.job.seq, sa.clamps());
         let subject = self.inner.opened(role, peer, number, (&inner.header, packet.bytes()), now)?;
         self.out.note(packet, || Fact::Opened(subject));
-        sa.fits(&subject)?;
-        let clamps = sa.clamps().then(|| sa.params().vip);
-        let tunnel = sa.params().tunnel;
-        // R14: what the router looked up by the same bytes, which the ICV has confirmed now, it also logged.
-        let ruled = (!facts.filtered).then(|| self.tables.permits(facts.vip, &tunnel, &subject));
-        if let Some(denied) = ruled.as_ref().filter(|ruled| ruled.verdict.is_err()) {
-            self.log(denied.at_first_sight(), now);
-            denied.verdict?;
-        }
-        // The other half of the tunnel knows how large our answers may be.
-        let half = clamps.and_then(|vip| self.tables.cache.outbound(self.tables.cache.current_of(vip, tunnel)?));
-        if let Some(half) = half {
-            half.clamp_mss(packet.bytes_mut());
-        }
         let opened = (role == Role::Target).then(|| Opened::packet(packet.bytes()));
-        match opened.as_ref().map(Opened::seen) {
-            Some(&Seen::Tcp { flow, tcp }) => {
-                let payload = inner.header.upper_len().saturating_sub(tcp.data_offset);
-                let key = ConnKey { peer, flow };
-                let event = self.target.tracker.inbound(&key, &tcp, payload, now.ms());
-                return self.tell_connection(facts.vip, key, event, ruled.and_then(|ruled| ruled.log), now);
-            }
-            Some(&Seen::Udp { flow }) => {
-                let key = ConnKey { peer, flow };
-                let event = self.target.tracker.datagram_in(&key, now.ms());
-                self.tell_connection(facts.vip, key, event, None, now)?;
-            }
-            _ => {}
+        let seen = opened.as_ref().map(Opened::seen);
+        let key = seen.and_then(Seen::flow).map(|flow| ConnKey { peer, flow });
+        let found = key.map(|key| self.target.tracker.find_ahead(&key, ahead));
+        // Decided for the connection, not for each packet (R16).
+        let ruling = self.tables.ruling(self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?);
+        let known = found.is_some_and(|found| self.target.tracker.ruling(found) == ruling);
+        let ruled = if known { None } else { self.rule(facts, &subject, now)? };
+        if clamps {
+            self.clamp_mss(facts, packet.bytes_mut());
         }
-        self.log(ruled.and_then(|ruled| ruled.at_first_sight()), now);
+        let (Some(key), Some(found)) = (key, found) else {
+            self.log(ruled.and_then(|ruled| ruled.at_first_sight()), now);
+            return Ok(());
+        };
+        let (tracker, now_ms) = (&mut self.target.tracker, now.ms());
+        let (event, log, at_first_sight) = match seen {
+            Some(Seen::Tcp { tcp, .. }) => {
+                let payload = inner.header.upper_len().saturating_sub(tcp.data_offset);
+                let log = ruled.as_ref().and_then(|ruled| ruled.log);
+                (tracker.inbound_found(found, &key, tcp, payload, now_ms), log, None)
+            }
+            _ => {
+                let log = ruled.as_ref().and_then(Ruled::at_first_sight);
+                (tracker.datagram_in_found(found, &key, now_ms), None, log)
+            }
+        };
+        if event.is_none() && ruled.is_some() {
+            tracker.rule(found, ruling);
+        }
+        self.tell_connection(facts.vip, key, event, log, now)?;
+        self.log(at_first_sight, now);
         Ok(())
+    }
+
+    /// Tunnel check and filter. R14: what the router looked up by the same bytes, which the ICV has confirmed now, it also
+    /// logged.
+    fn rule(&mut self, facts: &Facts, subject: &Subject, now: Now) -> Result<Option<Ruled>, DropReason> {
+        let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
+        sa.fits(subject)?;
+        if facts.filtered {
+            return Ok(None);
+        }
+        let ruled = self.tables.permits(facts.vip, &sa.params().tunnel, subject);
+        if ruled.verdict.is_err() {
+            self.log(ruled.at_first_sight(), now);
+        }
+        ruled.verdict.map(|()| Some(ruled))
+    }
+
+    /// The other half of the tunnel knows how large our answers may be.
+    fn clamp_mss(&self, facts: &Facts, packet: &mut [u8]) {
+        let Some(sa) = self.tables.cache.inbound(facts.sa) else { return };
+        let half = self.tables.cache.current_of(sa.params().vip, sa.params().tunnel);
+        if let Some(half) = half.and_then(|half| self.tables.cache.outbound(half)) {
+            half.clamp_mss(packet);
+        }
     }
 
     /// What the tracker found goes to control. A connection that cannot be followed may not begin.

@@ -1,8 +1,8 @@
 //! Outbound: what the application sends from a VIP is sealed here and goes straight to the network (R17-R19).
 
 use phalanx_aead::{SealOp, seal_burst};
-use phalanx_ipsec::{Action, Filter, Origin, OutboundIndex, SealJob, SeqNo, Subject, TunnelIndex};
-use phalanx_steering::{ConnEvent, ConnKey};
+use phalanx_ipsec::{Origin, OutboundIndex, SealJob, SeqNo, Subject, TunnelIndex, Verdict, WayOut};
+use phalanx_steering::{Ahead, ConnEvent, ConnKey};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, protocol};
 
@@ -63,7 +63,7 @@ impl<P> Default for Sealing<P> {
 /// What the filters say about a packet from the application.
 enum Filtered {
     Clear,
-    Tunnel(TunnelIndex, Subject, bool),
+    Tunnel(TunnelIndex, Subject, WayOut),
 }
 
 impl Filtered {
@@ -91,6 +91,8 @@ impl<S: Source> Engine<S> {
     /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let (mut burst, mut filtered) = (Batch::new(), Batch::new());
+        let frames: Batch<S::Packet> = frames.collect();
+        self.flows_ahead(&frames);
         for mut packet in frames {
             let way = application_ip(&mut packet).and_then(|ip| {
                 trim(&mut packet, ip.total_len);
@@ -141,34 +143,38 @@ impl<S: Source> Engine<S> {
         let Some(slot) = self.served(ip.src) else { return Err(stranger(ip)) };
         let vip = self.tables.vips.at(slot).ok_or(DropReason::SpoofedVip)?;
         let subject = self.inner.sent(ip, packet, now)?;
-        let filters = self.tables.filters.as_ref().ok_or(DropReason::NoFilter)?;
+        let filters = &self.tables.filters;
         // A tunnel of one VIP may carry another of the same router: IPv6 through IPv4.
-        let (at, new) = filters.seek_together(vip.entry.id, &subject);
-        let at = at.ok_or(DropReason::NoFilter)?;
-        let Filter { action, log, .. } = filters.filters()[at];
-        let tunnel = filters.tunnel(at, &self.tables.cache);
+        let way = filters.way_out(vip.entry.id, &subject).ok_or(DropReason::NoFilter)?;
+        let tunnel = filters.tunnel(way.rule, &self.tables.cache);
         // The tracker says when to log a connection that it follows.
-        let followed = self.target.enabled && ip.upper == protocol::TCP && matches!(action, Action::Protect(_));
-        let entry = logged(filters, at, &subject, false, action == Action::Deny).filter(|_| new && !followed);
-        self.log(entry, now);
-        match action {
-            Action::Permit => Ok(Filtered::Clear),
-            Action::Deny => Err(DropReason::FilterDeny),
-            Action::Protect(_) => Ok(Filtered::Tunnel(tunnel.ok_or(DropReason::NoSa)?, subject, log)),
+        let followed = self.target.enabled && ip.upper == protocol::TCP && way.verdict == Verdict::Protect;
+        if way.log && way.new && !followed {
+            let denied = way.verdict == Verdict::Deny;
+            self.log(logged(filters, way.rule, &subject, false, denied), now);
+        }
+        match way.verdict {
+            Verdict::Permit => Ok(Filtered::Clear),
+            Verdict::Deny => Err(DropReason::FilterDeny),
+            Verdict::Protect => Ok(Filtered::Tunnel(tunnel.ok_or(DropReason::NoSa)?, subject, way)),
         }
     }
 
     /// What the SA says.
     fn through(&self, filtered: Filtered, packet: &[u8], mark: u32) -> Result<Way, DropReason> {
-        let Filtered::Tunnel(tunnel, subject, log) = filtered else { return Ok(Way::Clear) };
-        let sa = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
-        let params = self.tables.cache.outbound(sa).ok_or(DropReason::NoSa)?;
-        self.out.notes.note(mark, || Fact::Protect(params.id(), params.params().spi, subject));
+        let Filtered::Tunnel(tunnel, subject, way) = filtered else { return Ok(Way::Clear) };
+        let at = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
+        let sa = self.tables.cache.outbound(at).ok_or(DropReason::NoSa)?;
+        self.out.notes.note(mark, || Fact::Protect(sa.id(), sa.params().spi, subject));
         // RFC 4301 §5.1: an SA carries only what its selectors name.
-        if !params.params().selectors.matches(&subject) {
-            return Err(DropReason::WrongTunnel);
+        if !self.tables.filters.fits(&way, sa.serial()) {
+            if !sa.params().selectors.matches(&subject) {
+                return Err(DropReason::WrongTunnel);
+            }
+            self.tables.filters.set_fits(&way, sa.serial());
         }
-        match params.admit(packet, Origin::Host) {
+        let (sa, log, admitted) = (at, way.log, sa.admit(packet, Origin::Host));
+        match admitted {
             Err(DropReason::TooBig) => Ok(Way::TooBig(sa, log)),
             admitted => admitted.map(|()| Way::Sa(sa, log)),
         }
@@ -187,14 +193,15 @@ impl<S: Source> Engine<S> {
     fn seal(&mut self, burst: Batch<Outgoing<S::Packet>>, now: Now) {
         let mut sealing = Sealing::default();
         let mut touched: Batch<OutboundIndex> = Batch::new();
-        for Outgoing { packet, sa: at, log } in burst {
+        let ahead = self.sent_ahead(&burst);
+        for (Outgoing { packet, sa: at, log }, ahead) in burst.into_iter().zip(&ahead) {
             if touched.last() != Some(&at) {
                 touched.push(at);
             }
             let nobody_waits = self.outbound.sas[at.0 as usize].held.is_empty();
             let sa = self.tables.cache.outbound_mut(at).filter(|_| nobody_waits);
             match sa.and_then(|sa| sa.lease.take(now.us())) {
-                Some(seq) => self.begin(&mut sealing, at, packet, seq, log, now),
+                Some(seq) => self.begin(&mut sealing, (at, ahead.as_ref()), packet, seq, log, now),
                 None => self.hold(at, packet, now),
             }
         }
@@ -217,7 +224,7 @@ impl<S: Source> Engine<S> {
                     // Whether to log is asked again, should this open a connection.
                     Some((seq, (packet, since))) => {
                         self.out.stats.measures.waited(Span::Lease, since, now.us());
-                        self.begin(&mut sealing, at, packet, seq, true, now);
+                        self.begin(&mut sealing, (at, None), packet, seq, true, now);
                     }
                     None => go_on = false,
                 }
@@ -232,13 +239,13 @@ impl<S: Source> Engine<S> {
     fn begin(
         &mut self,
         sealing: &mut Sealing<S::Packet>,
-        at: OutboundIndex,
+        (at, ahead): (OutboundIndex, Option<&Ahead>),
         mut packet: S::Packet,
         seq: SeqNo,
         log: bool,
         now: Now,
     ) {
-        let tracked = self.track_outbound(at, packet.bytes(), log, now);
+        let tracked = self.track_outbound((at, ahead), packet.bytes(), log, now);
         let sa = self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa);
         let number = seq.value();
         let sa = sa.inspect(|sa| _ = sa.clamps() && sa.clamp_mss(packet.bytes_mut()));
@@ -290,20 +297,20 @@ impl<S: Source> Engine<S> {
     /// Stage 2: where this core is a target, it follows its connections in both directions.
     pub(crate) fn track_outbound(
         &mut self,
-        at: OutboundIndex,
+        (at, ahead): (OutboundIndex, Option<&Ahead>),
         packet: &[u8],
         log: bool,
         now: Now,
     ) -> Result<(), DropReason> {
         let Some(sa) = self.tables.cache.outbound(at).filter(|_| self.target.enabled) else { return Ok(()) };
-        let (vip, peer) = (sa.params().vip, sa.params().peer);
+        let peer = sa.peer();
         let ip = IpHeader::parse(packet)?;
         if ip.upper == protocol::UDP
             && let Ok(flow) = Flow::of_outbound(&ip, ip.upper_of(packet))
         {
             let key = ConnKey { peer, flow };
             let event = self.target.tracker.datagram_out(&key, now.ms());
-            return self.tell_connection(vip, key, event, None, now);
+            return self.tell_of_sent(at, key, event, None, now);
         }
         if ip.upper != protocol::TCP || ip.fragment.is_some() {
             return Ok(());
@@ -311,15 +318,31 @@ impl<S: Source> Engine<S> {
         let tcp = TcpHeader::parse_prefix(ip.upper_of(packet))?;
         let flow = Flow::of_outbound(&ip, ip.upper_of(packet))?;
         let (key, payload) = (ConnKey { peer, flow }, ip.upper_len().saturating_sub(tcp.data_offset));
-        let event = self.target.tracker.outbound(&key, &tcp, payload, now.ms());
+        let found = self.target.tracker.find_ahead(&key, ahead);
+        let event = self.target.tracker.outbound_found(found, &key, &tcp, payload, now.ms());
         let opened = log && event == Some(ConnEvent::Opened);
         let entry = opened.then(|| self.log_of(&Subject::from(&key.flow))).flatten();
-        self.tell_connection(vip, key, event, entry, now)
+        self.tell_of_sent(at, key, event, entry, now)
+    }
+
+    fn tell_of_sent(
+        &mut self,
+        at: OutboundIndex,
+        key: ConnKey,
+        event: Option<ConnEvent>,
+        log: Option<Logged>,
+        now: Now,
+    ) -> Result<(), DropReason> {
+        if event.is_none() {
+            return Ok(());
+        }
+        let vip = self.tables.cache.outbound(at).ok_or(DropReason::NoSa)?.params().vip;
+        self.tell_connection(vip, key, event, log, now)
     }
 
     /// The entry about a connection of ours, if its rule asks for one.
     fn log_of(&self, subject: &Subject) -> Option<Logged> {
-        let (vip, filters) = (self.tables.vips.by_address(subject.local)?, self.tables.filters.as_ref()?);
+        let (vip, filters) = (self.tables.vips.by_address(subject.local)?, &self.tables.filters);
         let (at, _) = filters.seek_together(vip.entry.id, subject);
         logged(filters, at?, subject, false, false)
     }

@@ -24,7 +24,7 @@ impl<S: Source> Engine<S> {
         let (subject, sa) = (Subject::from(&flow), self.tables.cache.inbound(sa).ok_or(DropReason::UnknownSpi)?);
         sa.fits(&subject)?;
         // Counted, but not logged: who writes into the log must have proved who he is (I5).
-        self.tables.permits(vip, &sa.params().tunnel, &subject).verdict.map(|()| true)
+        self.tables.would_permit(vip, &sa.params().tunnel, &subject).map(|()| true)
     }
 
     /// The filter of a connection's opening, which was opened here anyhow: before it makes an entry. Logs it, once.

@@ -1,36 +1,52 @@
 //! A core's private tables, and the questions that stages of both directions ask of them.
 
-use phalanx_ipsec::{Action, FilterTable, ShadowCache, Subject, TunnelName};
+use phalanx_ipsec::{Action, FilterTable, Flows, InboundSa, ShadowCache, Subject, TunnelName};
+use phalanx_steering::Ruling;
 use phalanx_wire::{DropReason, VipId};
 
 use crate::config::Limits;
 use crate::logging::{Logged, RuleId};
 use crate::vips::Vips;
 
+/// Rules are remembered for so many flows at least.
+const FLOWS: usize = 8192;
+
 pub(crate) struct Tables {
     pub(crate) vips: Vips,
     pub(crate) cache: ShadowCache,
-    pub(crate) filters: Option<Box<FilterTable>>,
+    pub(crate) filters: Box<FilterTable>,
 }
 
 impl Tables {
-    pub(crate) fn new(limits: &Limits) -> Tables {
+    /// `flows`: how many of them rules are remembered for.
+    pub(crate) fn new(limits: &Limits, flows: usize) -> Tables {
         let cache = phalanx_ipsec::Limits {
             inbound: limits.inbound,
             outbound: limits.outbound,
             tunnels: limits.inbound + limits.outbound,
         };
-        Tables { vips: Vips::new(limits.vips), cache: ShadowCache::new(cache), filters: None }
+        let filters = Box::new(FilterTable::default().remembering(Flows::new(flows.max(FLOWS))));
+        Tables { vips: Vips::new(limits.vips), cache: ShadowCache::new(cache), filters }
     }
 
     /// What the rules say about a packet that came out of a tunnel: it must be the one that its rule asks for (RFC 4301
     /// §5.2, step 4).
     pub(crate) fn permits(&self, vip: VipId, through: &TunnelName, subject: &Subject) -> Ruled {
-        self.ruled(vip, subject, |action| match action {
-            Action::Protect(name) if name == *through => Ok(()),
-            Action::Protect(_) => Err(DropReason::WrongTunnel),
-            Action::Permit | Action::Deny => Err(DropReason::FilterDeny),
-        })
+        self.ruled(vip, subject, |action| says_of_tunnel(action, through))
+    }
+
+    /// As [`Tables::permits`], for a packet that has proved nothing: neither remembered nor logged.
+    pub(crate) fn would_permit(&self, vip: VipId, through: &TunnelName, subject: &Subject) -> Result<(), DropReason> {
+        let at = self.filters.find_unproved(vip, subject).ok_or(DropReason::NoFilter)?;
+        says_of_tunnel(self.filters.filters()[at].action, through)
+    }
+
+    /// What stays true of a connection once its packets through an SA passed tunnel check and filter: until the SA or the
+    /// rules are others. Either number takes hours to come again at 1,000 changes a second; a connection that was silent
+    /// for so long is forgotten.
+    #[inline]
+    pub(crate) fn ruling(&self, sa: &InboundSa) -> Ruling {
+        Ruling::new(sa.serial(), self.filters.generation())
     }
 
     /// The VIP's router does the inbound filter (R14).
@@ -47,10 +63,18 @@ impl Tables {
     }
 
     fn ruled(&self, vip: VipId, subject: &Subject, says: impl FnOnce(Action) -> Result<(), DropReason>) -> Ruled {
-        let Some(filters) = &self.filters else { return Ruled::by_nobody() };
+        let filters = &self.filters;
         let (Some(at), new) = filters.seek(vip, subject) else { return Ruled::by_nobody() };
         let verdict = says(filters.filters()[at].action);
         Ruled { verdict, new, log: logged(filters, at, subject, true, verdict.is_err()) }
+    }
+}
+
+fn says_of_tunnel(action: Action, through: &TunnelName) -> Result<(), DropReason> {
+    match action {
+        Action::Protect(name) if name == *through => Ok(()),
+        Action::Protect(_) => Err(DropReason::WrongTunnel),
+        Action::Permit | Action::Deny => Err(DropReason::FilterDeny),
     }
 }
 

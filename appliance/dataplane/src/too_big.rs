@@ -53,7 +53,7 @@ impl<S: Source> Engine<S> {
         now: Now,
     ) {
         // A piece shows nothing of the connection that could be followed.
-        if let Err(reason) = self.track_outbound(at, packet.bytes(), log, now) {
+        if let Err(reason) = self.track_outbound((at, None), packet.bytes(), log, now) {
             return self.out.drop(packet, reason);
         }
         self.out.passed(Stage::CutInner, 1);

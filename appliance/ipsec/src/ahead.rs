@@ -10,8 +10,10 @@ use phalanx_wire::{Spi, VipId};
 use crate::cache::spi_key;
 use crate::{InboundIndex, InboundSa, OutboundIndex, OutboundSa, ShadowCache, TunnelIndex};
 
-/// So much of the memory that a window shares, or of counters, is asked for: its edges and, of a small one, its words.
-const SHARED: usize = 128;
+/// So much of the memory that a window shares is asked for: its edges and, of a small one, its words.
+const SHARED: usize = 2 * prefetch::LINE;
+/// Windows, a meter's and a slot's moving parts: what of an SA stands behind its constants and is touched by each packet.
+const MOVING: usize = prefetch::LINE;
 
 impl InboundSa {
     /// What a router needs until it has peeked into a packet.
@@ -25,19 +27,14 @@ impl InboundSa {
     /// What a target needs to open a packet; then [`InboundSa::shared_ahead`].
     #[inline]
     pub fn open_ahead(&self) {
-        prefetch::all(&self.hot);
-        prefetch::all(&self.window);
-        prefetch::all(&self.meter);
+        prefetch::part(self, 0, prefetch::LINE + MOVING);
         self.key().prefetch_gcm();
-        prefetch::all(&self.params.selectors);
-        prefetch::all(&self.params.tunnel);
     }
 
     /// What other threads see of it: where that is stands in what [`InboundSa::open_ahead`] asked for.
     #[inline]
     pub fn shared_ahead(&self) {
         prefetch::part(&**self.window.shared(), 0, SHARED);
-        prefetch::part(&*self.shared, 0, prefetch::LINE);
     }
 }
 
@@ -45,11 +42,9 @@ impl OutboundSa {
     /// What sealing a packet needs; then [`OutboundSa::shared_ahead`].
     #[inline]
     pub fn seal_ahead(&self) {
-        prefetch::all(&self.hot);
-        prefetch::all(&self.lease);
-        prefetch::all(&self.meter);
+        prefetch::part(self, 0, prefetch::LINE + 2 * MOVING);
+        prefetch::part(&self.meter, 0, prefetch::LINE);
         self.key().prefetch_gcm();
-        prefetch::all(&self.params().selectors);
     }
 
     /// What other threads see of it.
@@ -75,7 +70,7 @@ impl ShadowCache {
     /// Step 1 of an outbound packet, whose filter has named the tunnel.
     #[inline]
     pub fn tunnel_ahead(&self, tunnel: TunnelIndex) {
-        self.tunnels.get(tunnel.0 as usize).into_iter().for_each(prefetch::all);
+        self.current.get(tunnel.0 as usize).into_iter().for_each(prefetch::all);
     }
 
     /// Step 2: where its SA is.

@@ -50,8 +50,6 @@ pub enum Removed {
 pub(crate) struct Tunnel {
     vip: VipId,
     name: TunnelName,
-    /// The SA that its packets take: the one that was added last.
-    current: Option<OutboundIndex>,
 }
 
 /// The SAs of one core.
@@ -59,9 +57,13 @@ pub(crate) struct Tunnel {
 pub struct ShadowCache {
     limits: Limits,
     pub(crate) inbound: Slab<InboundSa>,
+    /// How many SAs there ever were.
+    serial: u32,
     pub(crate) by_spi: Index,
     pub(crate) outbound: Slab<OutboundSa>,
-    pub(crate) tunnels: Vec<Tunnel>,
+    tunnels: Vec<Tunnel>,
+    /// By tunnel: the SA that its packets take, the one that was added last.
+    pub(crate) current: Vec<Option<OutboundIndex>>,
     /// Numbers of `tunnels`, in the order of their VIPs and names.
     by_name: Vec<u32>,
     inbound_by_id: Index,
@@ -77,9 +79,11 @@ impl ShadowCache {
         ShadowCache {
             limits,
             inbound: Slab::new(limits.inbound),
+            serial: 0,
             by_spi: Index::new(limits.inbound, spi_home),
             outbound: Slab::new(limits.outbound),
             tunnels: Vec::with_capacity(limits.tunnels),
+            current: Vec::with_capacity(limits.tunnels),
             by_name: Vec::with_capacity(limits.tunnels),
             inbound_by_id: Index::new(limits.inbound, id_home),
             outbound_by_id: Index::new(limits.outbound, id_home),
@@ -92,7 +96,7 @@ impl ShadowCache {
     /// # Errors
     /// [`IpsecError::TableFull`], [`IpsecError::Duplicate`]; the SA comes back with them.
     #[allow(clippy::result_large_err)] // the error is a box and a cold one
-    pub fn add_inbound(&mut self, sa: Box<InboundSa>) -> Result<InboundIndex, (IpsecError, Box<InboundSa>)> {
+    pub fn add_inbound(&mut self, mut sa: Box<InboundSa>) -> Result<InboundIndex, (IpsecError, Box<InboundSa>)> {
         let (id, spi) = (sa.id(), spi_key(sa.params().vip, sa.params().spi));
         if self.by_spi.find(spi).is_some() {
             return Err((IpsecError::Duplicate("VIP and SPI"), sa));
@@ -101,6 +105,8 @@ impl ShadowCache {
             return Err((IpsecError::Duplicate("identity"), sa));
         }
         let full = IpsecError::TableFull { what: "inbound SAs", limit: self.limits.inbound };
+        self.serial = self.serial.wrapping_add(1);
+        sa.hot.serial = self.serial;
         let at = self.inbound.insert(sa).map_err(|sa| (full, sa))?;
         self.by_spi.insert(spi, at);
         self.inbound_by_id.insert(id.0, at);
@@ -137,12 +143,12 @@ impl ShadowCache {
     pub fn take_over(&mut self, at: OutboundIndex) {
         let Some(sa) = self.outbound.get(at.0) else { return };
         if let Ok(place) = self.place(sa.params().vip, sa.params().tunnel) {
-            self.tunnels[self.by_name[place] as usize].current = Some(at);
+            self.current[self.by_name[place] as usize] = Some(at);
         }
     }
 
     #[allow(clippy::result_large_err)] // the error is a box and a cold one
-    fn insert_outbound(&mut self, sa: Box<OutboundSa>) -> Result<OutboundIndex, (IpsecError, Box<OutboundSa>)> {
+    fn insert_outbound(&mut self, mut sa: Box<OutboundSa>) -> Result<OutboundIndex, (IpsecError, Box<OutboundSa>)> {
         let id = sa.id();
         if self.outbound_by_id.find(id.0).is_some() {
             return Err((IpsecError::Duplicate("identity"), sa));
@@ -151,6 +157,8 @@ impl ShadowCache {
             return Err((full, sa));
         }
         let full = IpsecError::TableFull { what: "outbound SAs", limit: self.limits.outbound };
+        self.serial = self.serial.wrapping_add(1);
+        sa.hot.serial = self.serial;
         let at = self.outbound.insert(sa).map_err(|sa| (full, sa))?;
         self.outbound_by_id.insert(id.0, at);
         self.index_peer(at);
@@ -171,9 +179,9 @@ impl ShadowCache {
         if let Ok(place) = self.place(vip, name) {
             let other = self.outbound.iter().find(|(_, sa)| sa.params().vip == vip && sa.params().tunnel == name);
             let other = other.map(|(at, _)| OutboundIndex(at));
-            let tunnel = &mut self.tunnels[self.by_name[place] as usize];
-            if tunnel.current == Some(OutboundIndex(at)) {
-                tunnel.current = other;
+            let current = &mut self.current[self.by_name[place] as usize];
+            if *current == Some(OutboundIndex(at)) {
+                *current = other;
             }
         }
         Some(Removed::Outbound(sa))
@@ -190,14 +198,14 @@ impl ShadowCache {
     #[inline]
     #[must_use]
     pub fn current(&self, tunnel: TunnelIndex) -> Option<OutboundIndex> {
-        self.tunnels.get(tunnel.0 as usize)?.current
+        *self.current.get(tunnel.0 as usize)?
     }
 
     /// The SA that the packets of this VIP's tunnel take.
     #[must_use]
     pub fn current_of(&self, vip: VipId, name: TunnelName) -> Option<OutboundIndex> {
         let place = self.place(vip, name).ok()?;
-        self.tunnels[self.by_name[place] as usize].current
+        self.current[self.by_name[place] as usize]
     }
 
     /// The outbound SA of the VIP whose packets go to that peer with that SPI: what an ICMP error quotes of them.
@@ -320,7 +328,8 @@ impl ShadowCache {
             }
             Err(place) => {
                 let number = self.tunnels.len() as u32;
-                self.tunnels.push(Tunnel { vip, name, current: None });
+                self.tunnels.push(Tunnel { vip, name });
+                self.current.push(None);
                 self.by_name.insert(place, number);
                 Ok(TunnelIndex(number))
             }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use phalanx_wire::VipId;
 use serde::{Deserialize, Serialize};
 
-use self::flows::{Flows, Key};
+use self::flows::{At, Key};
+pub use self::flows::{FlowAhead, Flows};
 use self::tree::{NOTHING, Tree};
 use crate::cache::{ShadowCache, TunnelIndex};
 use crate::{Selectors, Subject, TunnelName};
@@ -34,6 +35,16 @@ pub enum Action {
     Protect(TunnelName),
 }
 
+impl From<&Action> for Verdict {
+    fn from(action: &Action) -> Verdict {
+        match action {
+            Action::Permit => Verdict::Permit,
+            Action::Deny => Verdict::Deny,
+            Action::Protect(_) => Verdict::Protect,
+        }
+    }
+}
+
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
@@ -49,7 +60,8 @@ pub struct Filter {
 
 /// The rules of one core in order. Replaced as a whole, never changed in place.
 ///
-/// The rules themselves are shared by all cores of a process; what a core finds out for itself is its own.
+/// The rules themselves are shared by all cores of a process; what a core finds out for itself is its own. A new table
+/// remembers no flows until it is given memory to: see [`FilterTable::remembering`].
 #[derive(Clone, Debug)]
 pub struct FilterTable {
     rules: Arc<Rules>,
@@ -58,9 +70,37 @@ pub struct FilterTable {
     flows: Flows,
 }
 
+/// What a packet of ours is told by the rules: [`FilterTable::way_out`].
+#[derive(Clone, Copy, Debug)]
+pub struct WayOut {
+    /// The rule, for [`FilterTable::filters`] and [`FilterTable::tunnel`].
+    pub rule: usize,
+    /// What it does, but for the tunnel's name.
+    pub verdict: Verdict,
+    /// It asks for a log entry.
+    pub log: bool,
+    /// The flow is a new one, as far as is remembered.
+    pub new: bool,
+    /// Where it is remembered.
+    flow: Option<At>,
+}
+
+/// [`Action`] without the tunnel's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Pass in clear.
+    Permit,
+    /// Drop.
+    Deny,
+    /// Through a tunnel.
+    Protect,
+}
+
 #[derive(Debug)]
 struct Rules {
     filters: Box<[Filter]>,
+    /// By rule, in two bytes, what each packet asks for.
+    heads: Box<[(Verdict, bool)]>,
     /// By rule: its place among its router's rules.
     ranks: Box<[u32]>,
     /// By rule, apart, so that a look takes one place in memory.
@@ -117,9 +157,46 @@ impl FilterTable {
         }
         places.sort_unstable();
         let tunnels = vec![Cell::new(None); filters.len()].into();
+        let heads = filters.iter().map(|filter| (Verdict::from(&filter.action), filter.log)).collect();
         let (filters, ranks) = (filters.into(), ranks.into());
-        let rules = Rules { filters, ranks, selectors, vips: places.into(), lists: lists.into(), one_router };
-        FilterTable { rules: Arc::new(rules), tunnels, flows: Flows::new() }
+        let rules = Rules { filters, heads, ranks, selectors, vips: places.into(), lists: lists.into(), one_router };
+        FilterTable { rules: Arc::new(rules), tunnels, flows: Flows::new(0) }
+    }
+
+    /// With memory for flows.
+    #[must_use]
+    pub fn remembering(mut self, flows: Flows) -> FilterTable {
+        self.flows = flows.renewed();
+        self
+    }
+
+    /// Takes over the memory of the table that it replaces; allocates nothing.
+    pub fn succeed(&mut self, old: &mut FilterTable) {
+        self.flows = std::mem::replace(&mut old.flows, Flows::new(0)).renewed();
+    }
+
+    /// A number that changes with each [`FilterTable::succeed`].
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.flows.generation()
+    }
+
+    /// Asks memory for what [`FilterTable::seek_together`] compares first; then [`FilterTable::flow_ahead`].
+    #[inline]
+    pub fn ahead_together(&self, vip: VipId, subject: &Subject) -> Option<FlowAhead> {
+        self.flows.ahead(&Key::new(self.together(vip)?, subject))
+    }
+
+    /// Asks memory for the answer.
+    #[inline]
+    pub fn flow_ahead(&self, ahead: FlowAhead) {
+        self.flows.entry_ahead(ahead);
+    }
+
+    /// How many flows it may remember.
+    #[must_use]
+    pub fn remembers(&self) -> usize {
+        self.flows.room()
     }
 
     /// The first rule of this VIP that matches.
@@ -145,16 +222,62 @@ impl FilterTable {
         }
     }
 
+    /// [`FilterTable::seek_together`] for a packet of ours.
+    #[inline]
+    #[must_use]
+    pub fn way_out(&self, vip: VipId, subject: &Subject) -> Option<WayOut> {
+        let together = self.together(vip)?;
+        let key = Key::new(together, subject);
+        let (found, flow, new) = match self.flows.get(&key) {
+            Some((found, at)) => (found, Some(at), false),
+            None => {
+                let found = self.rules.lists[usize::from(together)].find(&self.rules.selectors, subject, &mut ());
+                (found, self.flows.put(key, found), true)
+            }
+        };
+        let rule = (found != NOTHING).then_some(found as usize)?;
+        let (verdict, log) = self.rules.heads[rule];
+        Some(WayOut { rule, verdict, log, new, flow })
+    }
+
+    /// The flow's packets fit the selectors of the outbound SA of this serial number: it was asked under these rules.
+    #[inline]
+    #[must_use]
+    pub fn fits(&self, way: &WayOut, serial: u32) -> bool {
+        way.flow.and_then(|flow| self.flows.serial(flow)) == Some(serial)
+    }
+
+    /// They do: not to be asked again.
+    #[inline]
+    pub fn set_fits(&self, way: &WayOut, serial: u32) {
+        way.flow.into_iter().for_each(|flow| self.flows.set_serial(flow, serial));
+    }
+
+    /// As [`FilterTable::find`], for a packet that has proved nothing: what it is of is not remembered.
+    #[inline]
+    #[must_use]
+    pub fn find_unproved(&self, vip: VipId, subject: &Subject) -> Option<usize> {
+        let (_, list, _) = self.rules.lists_of(vip)?;
+        let known = self.flows.get(&Key::new(list, subject)).map(|(found, _)| found);
+        let found =
+            known.unwrap_or_else(|| self.rules.lists[usize::from(list)].find(&self.rules.selectors, subject, &mut ()));
+        (found != NOTHING).then_some(found as usize)
+    }
+
     /// As [`FilterTable::seek`], among the rules of all VIPs of that VIP's router.
     #[inline]
     #[must_use]
     pub fn seek_together(&self, vip: VipId, subject: &Subject) -> (Option<usize>, bool) {
-        let together = match self.rules.lists_of(vip) {
-            Some((_, _, together)) => together,
-            None if self.rules.one_router && !self.rules.lists.is_empty() => 0,
-            None => return (None, false),
-        };
-        self.find_in(together, subject)
+        self.together(vip).map_or((None, false), |together| self.find_in(together, subject))
+    }
+
+    /// The list of all rules of the VIP's router.
+    #[inline]
+    fn together(&self, vip: VipId) -> Option<u16> {
+        match self.rules.lists_of(vip) {
+            Some((_, _, together)) => Some(together),
+            None => (self.rules.one_router && !self.rules.lists.is_empty()).then_some(0),
+        }
     }
 
     /// The index of the rule, and whether the flow is a new one, as far as is remembered.
@@ -162,10 +285,10 @@ impl FilterTable {
     fn find_in(&self, list: u16, subject: &Subject) -> (Option<usize>, bool) {
         let key = Key::new(list, subject);
         let (found, new) = match self.flows.get(&key) {
-            Some(found) => (found, false),
+            Some((found, _)) => (found, false),
             None => {
                 let found = self.rules.lists[usize::from(list)].find(&self.rules.selectors, subject, &mut ());
-                self.flows.put(key, found);
+                let _ = self.flows.put(key, found);
                 (found, true)
             }
         };

@@ -32,6 +32,8 @@ pub(crate) struct Constants {
     /// Added to checksums of what comes out of transport mode.
     pub(crate) repair: u16,
     pub(crate) peer: PeerId,
+    /// Which of the SAs that its cache ever had.
+    pub(crate) serial: u32,
 }
 
 const _: () = assert!(size_of::<Constants>() == 64);
@@ -53,6 +55,7 @@ impl Constants {
             remote_port: params.remote_end().port(),
             repair: params.repair(),
             peer: params.peer,
+            serial: 0,
         }
     }
 }
@@ -68,16 +71,17 @@ pub enum Role {
 
 /// An inbound SA on one core.
 ///
-/// In this order: a line that every packet needs, one that a target does, one that a router does, the key.
+/// In this order: a line that every packet needs, one that a target does (but for the meter's limits), one that a router does, the
+/// key.
 #[derive(Debug)]
 #[repr(C)]
 pub struct InboundSa {
     pub(crate) hot: Constants,
     /// What this core accepted as a target.
     pub window: ReplayWindow,
-    pub(crate) shared: Arc<SaShared>,
     /// The bytes it may still open.
     pub meter: LifesizeMeter,
+    pub(crate) shared: Arc<SaShared>,
     /// What this core, as a router, knows to have been accepted: by itself and by those who reported.
     pub verified: ReplayWindow,
     key: Key,
@@ -137,6 +141,14 @@ impl InboundSa {
         self.hot.peer
     }
 
+    /// Which of the inbound SAs that its [`ShadowCache`](crate::ShadowCache) ever had; 0 before it is in one. After 2^32 of them
+    /// numbers come again.
+    #[inline]
+    #[must_use]
+    pub fn serial(&self) -> u32 {
+        self.hot.serial
+    }
+
     /// Tunnel mode, likewise.
     #[inline]
     #[must_use]
@@ -168,7 +180,7 @@ impl InboundSa {
         }
         let bytes = job.text_len() as u64;
         self.meter.charge(bytes)?;
-        self.shared.count_packet(bytes);
+        window.shared().count(bytes);
         Ok(())
     }
 
@@ -218,11 +230,11 @@ impl InboundSa {
 #[repr(C)]
 pub struct OutboundSa {
     pub(crate) hot: Constants,
-    pub(crate) shared: Arc<SaShared>,
-    /// The bytes it may still seal.
-    pub meter: LifesizeMeter,
     /// The numbers this core holds.
     pub lease: LeaseSlot,
+    /// The bytes it may still seal.
+    pub meter: LifesizeMeter,
+    pub(crate) shared: Arc<SaShared>,
     key: Key,
     params: SaParams,
 }
@@ -252,6 +264,20 @@ impl OutboundSa {
     #[must_use]
     pub fn params(&self) -> &SaParams {
         &self.params
+    }
+
+    /// [`SaParams::peer`], from where each packet's facts are.
+    #[inline]
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.hot.peer
+    }
+
+    /// Which of the outbound SAs that its [`ShadowCache`](crate::ShadowCache) ever had; as [`InboundSa::serial`].
+    #[inline]
+    #[must_use]
+    pub fn serial(&self) -> u32 {
+        self.hot.serial
     }
 
     /// The key to make operations with.

@@ -3,11 +3,14 @@
 use phalanx_wire::DropReason;
 use std::sync::Arc;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, add};
 use crate::{Lifesize, SharedWindow};
 
 /// Counters and windows of one SA on one core: that core alone writes, anybody reads.
+///
+/// What an inbound SA's good packets count stands beside the window that took them.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct SaShared {
     packets: AtomicU64,
     bytes: AtomicU64,
@@ -32,13 +35,17 @@ impl SaShared {
     /// Packets protected, or opened and accepted.
     #[must_use]
     pub fn packets(&self) -> u64 {
-        self.packets.load(Ordering::Relaxed)
+        self.packets.load(Ordering::Relaxed) + self.of_windows(SharedWindow::packets)
     }
 
     /// Bytes that the cipher was applied to in these packets: payload, padding, trailer (RFC 4301 §4.4.2.1).
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed) + self.of_windows(SharedWindow::bytes)
+    }
+
+    fn of_windows(&self, what: impl Fn(&SharedWindow) -> u64) -> u64 {
+        self.windows.as_ref().map_or(0, |windows| what(&windows.own) + what(&windows.verified))
     }
 
     /// Packets whose ICV was wrong.
@@ -71,7 +78,9 @@ impl SaShared {
         self.windows.as_ref().map(|w| &w.verified)
     }
 
-    pub(crate) fn count_packet(&self, bytes: u64) {
+    /// A packet was sealed.
+    #[inline]
+    pub(crate) fn count_sent(&self, bytes: u64) {
         add(&self.packets, 1);
         add(&self.bytes, bytes);
     }
@@ -89,11 +98,6 @@ impl SaShared {
             self.highest.store(seq, Ordering::Relaxed);
         }
     }
-}
-
-/// One writer: a read and a write do, and need no locked instruction.
-fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
 /// The bytes that one SA may still protect on this core.

@@ -48,19 +48,20 @@ struct Held {
     until: u64,
 }
 
-/// The leases of one outbound SA on one core.
+/// The leases of one outbound SA on one core. What each packet reads comes first: two cache lines.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct LeaseSlot {
     current: Option<Held>,
-    next: Option<Held>,
-    /// Every number ever offered and believed is below this.
-    ceiling: u64,
+    rate: Rate,
     requested_at: Option<u64>,
     starved_at: Option<u64>,
     latency_us: u64,
+    next: Option<Held>,
+    /// Every number ever offered and believed is below this.
+    ceiling: u64,
     thrown_away: u64,
     refused: u64,
-    rate: Rate,
 }
 
 impl LeaseSlot {

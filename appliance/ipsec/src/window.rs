@@ -7,7 +7,7 @@ use phalanx_wire::DropReason;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, add, fence};
 
 /// The smallest window (RFC 4303 §3.4.3 demands it).
 pub const MIN_WINDOW: u32 = 32;
@@ -35,15 +35,17 @@ pub struct ReplayWindow {
 
 const _: () = assert!(size_of::<ReplayWindow>() == 40);
 
-/// A window's memory as other threads see it.
+/// A window's memory as other threads see it, and what went through it: two cache lines of a small window.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct SharedWindow {
     /// The highest number accepted; everything that belongs to it is in the words.
     edge: AtomicU64,
     /// The edge that the writer is moving to: at or ahead of `edge`, and visible before any word is reused for it.
     claim: AtomicU64,
     floor: AtomicU64,
+    packets: AtomicU64,
+    bytes: AtomicU64,
     size: u32,
     words: Words,
 }
@@ -117,6 +119,8 @@ impl ReplayWindow {
             edge: AtomicU64::new(0),
             claim: AtomicU64::new(0),
             floor: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
             size,
             words: Words::new(words),
         };
@@ -297,6 +301,25 @@ impl ReplayWindow {
 }
 
 impl SharedWindow {
+    /// Packets that were taken, as against numbers that were merely reported.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the cipher was applied to in these packets.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Its writer took a packet.
+    #[inline]
+    pub(crate) fn count(&self, bytes: u64) {
+        add(&self.packets, 1);
+        add(&self.bytes, bytes);
+    }
+
     /// The highest number accepted a moment ago.
     #[must_use]
     pub fn edge(&self) -> u64 {

@@ -123,7 +123,7 @@ proptest! {
     ) {
         let ranked = (0..).zip(rules.clone()).collect();
         let vips: Vec<(VipId, usize)> = (1..5).map(|vip| (VipId(vip), usize::from(vip) & routers)).collect();
-        let table = FilterTable::ranked(ranked, &vips);
+        let table = FilterTable::ranked(ranked, &vips).remembering(Flows::new(64));
         // Twice: the second time flows are known.
         for subject in packets(&rules, &others, corners).into_iter().flat_map(|subject| [subject, subject]) {
             for vip in (1..5).map(VipId) {

@@ -20,7 +20,8 @@ pub struct ConnKey {
 pub(crate) struct PackedKey {
     local: [u8; 16],
     remote: [u8; 16],
-    peer: u32,
+    /// In halves, for the alignment.
+    peer: [u16; 2],
     local_port: u16,
     remote_port: u16,
     protocol: u8,
@@ -38,13 +39,13 @@ impl PackedKey {
             word(&self.local, 8),
             word(&self.remote, 0),
             word(&self.remote, 8),
-            u64::from(self.peer) << 32 | u64::from(self.local_port) << 16 | u64::from(self.remote_port),
+            u64::from(self.peer().0) << 32 | u64::from(self.local_port) << 16 | u64::from(self.remote_port),
             u64::from(self.protocol) << 8 | u64::from(self.families),
         ]
     }
 
     pub(crate) fn peer(&self) -> PeerId {
-        PeerId(self.peer)
+        PeerId(join(self.peer))
     }
 }
 
@@ -56,7 +57,7 @@ impl From<&ConnKey> for PackedKey {
         PackedKey {
             local,
             remote,
-            peer: key.peer.0,
+            peer: split(key.peer.0),
             local_port: key.flow.local.port,
             remote_port: key.flow.remote.port,
             protocol: key.flow.protocol,
@@ -71,6 +72,17 @@ impl From<&PackedKey> for ConnKey {
         let remote = Endpoint { addr: unpack(&key.remote, key.families >> 1), port: key.remote_port };
         ConnKey { peer: key.peer(), flow: Flow { protocol: key.protocol, local, remote } }
     }
+}
+
+/// A number in halves, for a field that asks for little alignment.
+#[inline]
+pub(crate) const fn split(number: u32) -> [u16; 2] {
+    [number as u16, (number >> 16) as u16]
+}
+
+#[inline]
+pub(crate) const fn join([low, high]: [u16; 2]) -> u32 {
+    (high as u32) << 16 | low as u32
 }
 
 #[inline]
@@ -100,11 +112,13 @@ pub(crate) struct Stamp([u16; 3]);
 impl Stamp {
     pub(crate) const BITS: u32 = 48;
 
-    pub(crate) fn at(ms: u64) -> Self {
+    #[inline]
+    pub(crate) const fn at(ms: u64) -> Self {
         Stamp([ms as u16, (ms >> 16) as u16, (ms >> 32) as u16])
     }
 
-    pub(crate) fn ms(self) -> u64 {
-        u64::from(self.0[2]) << 32 | u64::from(self.0[1]) << 16 | u64::from(self.0[0])
+    #[inline]
+    pub(crate) const fn ms(self) -> u64 {
+        (self.0[2] as u64) << 32 | (self.0[1] as u64) << 16 | self.0[0] as u64
     }
 }

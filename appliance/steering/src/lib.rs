@@ -40,7 +40,7 @@ pub use select::{Candidate, Policy, Selector};
 pub use steer::{Arrival, Decision};
 pub use store::Ahead;
 pub use table::{Conn, ConnState, ConnectionTable, TableLimits};
-pub use tracker::{ConnEvent, Tracker, TrackerLimits};
+pub use tracker::{ConnEvent, Found, Ruling, Tracker, TrackerLimits};
 pub use weight::LoadWeight;
 
 /// Where an incremental walk over a table stands. Starts at the default.

@@ -6,7 +6,8 @@ use phalanx_wire::{DropReason, Flow, PeerId, Spi, TargetId};
 use crate::ConnKey;
 use crate::distribute::{Protection, Situation, Verdict, verdict};
 use crate::look::{Opened, Seen};
-use crate::table::ConnectionTable;
+use crate::store::Ahead;
+use crate::table::{Conn, ConnectionTable};
 
 /// Where a packet came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,27 +70,43 @@ pub enum Decision {
     Drop(DropReason),
 }
 
+/// Where connections are looked up.
+pub trait Lookup {
+    /// The entry of `key`.
+    fn lookup(&self, key: &ConnKey) -> Option<Conn>;
+}
+
+impl Lookup for &ConnectionTable {
+    #[inline]
+    fn lookup(&self, key: &ConnKey) -> Option<Conn> {
+        ConnectionTable::lookup(self, key)
+    }
+}
+
+/// With what was prepared for the packet.
+impl Lookup for (&ConnectionTable, Option<&Ahead>) {
+    #[inline]
+    fn lookup(&self, key: &ConnKey) -> Option<Conn> {
+        self.0.lookup_ahead(key, self.1)
+    }
+}
+
 /// Decides about a packet of which only an unauthenticated prefix may have been seen; the table is only read (I5).
 /// `distributed` tells whether a new connection or flow is distributed (R24), by protocol and local port; known ones are,
 /// whatever it says.
 #[inline]
-pub fn decide(
-    arrival: &Arrival,
-    seen: &Seen,
-    table: &ConnectionTable,
-    distributed: impl FnOnce(Flow) -> bool,
-) -> Decision {
+pub fn decide(arrival: &Arrival, seen: &Seen, table: impl Lookup, distributed: impl FnOnce(Flow) -> bool) -> Decision {
     let verdict = arrival.verdict(seen);
     let (flow, tcp) = match seen {
         Seen::Tcp { flow, tcp } => (flow, tcp),
         // An error about a packet of a connection goes where the connection is, as it came: one window, the target's, decides
         // about its number as about those of the connection's segments (I2). One that is about none is the router's.
         Seen::Error { flow } => {
-            return follow(arrival, verdict, flow, table).unwrap_or_else(|| by_the_router(arrival));
+            return follow(arrival, verdict, flow, &table).unwrap_or_else(|| by_the_router(arrival));
         }
         // UDP has no SYN: what is of no known flow begins one.
         Seen::Udp { flow } => {
-            return follow(arrival, verdict, flow, table).unwrap_or_else(|| {
+            return follow(arrival, verdict, flow, &table).unwrap_or_else(|| {
                 let begins = verdict != Verdict::Local && distributed(*flow);
                 if begins { OPEN_IF_SETTLED[usize::from(arrival.settled)] } else { by_the_router(arrival) }
             });
@@ -113,7 +130,7 @@ pub fn decide(
 }
 
 /// Where a packet goes that is of a known connection and begins none.
-fn follow(arrival: &Arrival, verdict: Verdict, flow: &Flow, table: &ConnectionTable) -> Option<Decision> {
+fn follow(arrival: &Arrival, verdict: Verdict, flow: &Flow, table: &impl Lookup) -> Option<Decision> {
     let known = table.lookup(&ConnKey { peer: arrival.peer, flow: *flow });
     known.filter(|_| verdict != Verdict::Local).map(|conn| match verdict {
         _ if conn.is_older(arrival.spi, arrival.number) => Decision::Drop(DropReason::TooOld),

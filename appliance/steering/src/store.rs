@@ -40,9 +40,12 @@ pub(crate) struct Store<V> {
     capacity: usize,
 }
 
-/// Where a look-up that is about to come will look.
+/// Where the look-up of a key that is about to come will look. Of another key it says nothing, and that is seen.
 #[derive(Clone, Copy)]
-pub struct Ahead(Place);
+pub struct Ahead {
+    key: PackedKey,
+    place: Place,
+}
 
 /// A key's two buckets and its tag.
 #[derive(Clone, Copy)]
@@ -85,22 +88,31 @@ impl<V: Copy + Default> Store<V> {
 
     #[inline]
     pub(crate) fn find(&self, key: &PackedKey) -> Option<Slot> {
-        let place = self.place(key);
+        self.find_ahead(key, None)
+    }
+
+    /// As [`Self::find`], which may have been prepared.
+    #[inline]
+    pub(crate) fn find_ahead(&self, key: &PackedKey, ahead: Option<&Ahead>) -> Option<Slot> {
+        let place = match ahead {
+            Some(ahead) if ahead.key == *key => ahead.place,
+            _ => self.place(key),
+        };
         place.buckets.into_iter().find_map(|bucket| self.find_in(bucket, place.tag, key))
     }
 
     /// Asks for the tags that a look-up of this key compares first; then [`Self::entry_ahead`].
     #[inline]
-    pub(crate) fn tags_ahead(&self, key: &PackedKey) -> Ahead {
-        let place = self.place(key);
+    pub(crate) fn tags_ahead(&self, key: PackedKey) -> Ahead {
+        let place = self.place(&key);
         place.buckets.into_iter().for_each(|bucket| prefetch::all(&self.tags[bucket as usize]));
-        Ahead(place)
+        Ahead { key, place }
     }
 
     /// Asks for the entry that these tags lead to.
     #[inline]
-    pub(crate) fn entry_ahead(&self, ahead: Ahead) {
-        let Place { buckets, tag } = ahead.0;
+    pub(crate) fn entry_ahead(&self, ahead: &Ahead) {
+        let Place { buckets, tag } = ahead.place;
         let hits = buckets.map(|bucket| matches(&self.tags[bucket as usize], tag));
         let (bucket, hits) = if hits[0] != 0 { (buckets[0], hits[0]) } else { (buckets[1], hits[1]) };
         if hits != 0 {

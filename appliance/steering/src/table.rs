@@ -122,7 +122,13 @@ impl ConnectionTable {
     /// The entry of `key`. Refreshes nothing: who asks may be unauthenticated (I5).
     #[inline]
     pub fn lookup(&self, key: &ConnKey) -> Option<Conn> {
-        let slot = self.store.find(&key.into())?;
+        self.lookup_ahead(key, None)
+    }
+
+    /// As [`Self::lookup`], which may have been prepared.
+    #[inline]
+    pub fn lookup_ahead(&self, key: &ConnKey, ahead: Option<&Ahead>) -> Option<Conn> {
+        let slot = self.store.find_ahead(&key.into(), ahead)?;
         Some(self.show(slot))
     }
 
@@ -316,12 +322,12 @@ impl ConnectionTable {
     /// Asks memory for what [`Self::lookup`] of this key will compare first; then [`Self::entry_ahead`].
     #[inline]
     pub fn ahead(&self, key: &ConnKey) -> Ahead {
-        self.store.tags_ahead(&key.into())
+        self.store.tags_ahead(key.into())
     }
 
     /// Asks memory for the entry that the first step leads to.
     #[inline]
-    pub fn entry_ahead(&self, ahead: Ahead) {
+    pub fn entry_ahead(&self, ahead: &Ahead) {
         self.store.entry_ahead(ahead);
     }
 

@@ -13,7 +13,7 @@ use phalanx_wire::{TcpHeader, protocol};
 
 use crate::fifo::{Links, Queue};
 use crate::hash::Seed;
-use crate::key::{ConnKey, PackedKey, Stamp};
+use crate::key::{ConnKey, PackedKey, Stamp, join, split};
 use crate::store::{Ahead, Slot, Store};
 use crate::table::ConnState;
 use crate::{Cursor, Progress, SteeringError};
@@ -93,13 +93,22 @@ const OUTBOUND: usize = 1;
 struct Value {
     /// When it was put into its queue.
     seen: Stamp,
-    /// By direction of sending: the acknowledgement number that covers the SYN or, once sent, the FIN.
-    awaited: [u32; 2],
+    /// By direction of sending: the acknowledgement number that covers the SYN or, once sent, the FIN; in halves.
+    awaited: [[u16; 2]; 2],
     marks: u8,
     phase: Phase,
+    ruling: Stamp,
 }
 
 impl Value {
+    fn awaited(&self, of: usize) -> u32 {
+        join(self.awaited[of])
+    }
+
+    fn await_of(&mut self, of: usize, ack: u32) {
+        self.awaited[of] = split(ack);
+    }
+
     fn both(&self, marks: u8) -> bool {
         let wanted = marks | marks << 4;
         self.marks & wanted == wanted
@@ -113,6 +122,23 @@ impl Value {
         self.marks |= marks << (4 * direction);
     }
 }
+
+/// What rules said about the packets of a connection, in words of the caller's own: 48 bits, of which 0 is nothing. It is
+/// remembered with the connection once that is established (R16), until other words are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ruling(u64);
+
+impl Ruling {
+    /// Two numbers of 24 and 23 bits; what is above those is cut off. Never nothing.
+    #[must_use]
+    pub const fn new(a: u32, b: u32) -> Ruling {
+        Ruling((a as u64 & 0xff_ffff) << 24 | (b as u64 & 0x7f_ffff) << 1 | 1)
+    }
+}
+
+/// Where a connection is, or that it is nowhere; good until the tracker changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Found(Option<Slot>);
 
 /// Tracks the connections of one target core.
 pub struct Tracker {
@@ -138,12 +164,69 @@ impl Tracker {
     /// A packet from the peer: its integrity check was good and the window has taken its number. `payload_len` is the
     /// number of bytes behind the TCP header and its options.
     pub fn inbound(&mut self, key: &ConnKey, tcp: &TcpHeader, payload_len: usize, now: u64) -> Option<ConnEvent> {
-        self.packet(INBOUND, key, tcp, payload_len, now)
+        self.inbound_found(self.find(key), key, tcp, payload_len, now)
+    }
+
+    /// As [`Self::inbound`], of a key that was looked up just now.
+    #[inline]
+    pub fn inbound_found(
+        &mut self,
+        found: Found,
+        key: &ConnKey,
+        tcp: &TcpHeader,
+        payload_len: usize,
+        now: u64,
+    ) -> Option<ConnEvent> {
+        self.packet(INBOUND, found, key, tcp, payload_len, now)
+    }
+
+    /// Looks a connection up.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, key: &ConnKey) -> Found {
+        self.find_ahead(key, None)
+    }
+
+    /// As [`Self::find`], which may have been prepared.
+    #[inline]
+    #[must_use]
+    pub fn find_ahead(&self, key: &ConnKey, ahead: Option<&Ahead>) -> Found {
+        Found(self.store.find_ahead(&key.into(), ahead))
+    }
+
+    /// The words that are remembered with the connection.
+    #[inline]
+    #[must_use]
+    pub fn ruling(&self, found: Found) -> Ruling {
+        found.0.map_or(Ruling(0), |slot| Ruling(self.store.value(slot).ruling.ms()))
+    }
+
+    /// Remembers them, if it is established and neither side has closed it.
+    #[inline]
+    pub fn rule(&mut self, found: Found, ruling: Ruling) {
+        if let Some(slot) = found.0
+            && matches!(self.store.value(slot).phase, Phase::Established | Phase::Flowing)
+        {
+            self.store.value_mut(slot).ruling = Stamp::at(ruling.0);
+        }
     }
 
     /// A packet from our own stack.
     pub fn outbound(&mut self, key: &ConnKey, tcp: &TcpHeader, payload_len: usize, now: u64) -> Option<ConnEvent> {
-        self.packet(OUTBOUND, key, tcp, payload_len, now)
+        self.outbound_found(self.find(key), key, tcp, payload_len, now)
+    }
+
+    /// As [`Self::outbound`], of a key that was looked up just now.
+    #[inline]
+    pub fn outbound_found(
+        &mut self,
+        found: Found,
+        key: &ConnKey,
+        tcp: &TcpHeader,
+        payload_len: usize,
+        now: u64,
+    ) -> Option<ConnEvent> {
+        self.packet(OUTBOUND, found, key, tcp, payload_len, now)
     }
 
     /// An established connection whose beginning was not seen here: one that moved from elsewhere. From now on it is
@@ -229,12 +312,12 @@ impl Tracker {
     /// Asks memory for what [`Self::inbound`] of this key will compare first; then [`Self::entry_ahead`].
     #[inline]
     pub fn ahead(&self, key: &ConnKey) -> Ahead {
-        self.store.tags_ahead(&key.into())
+        self.store.tags_ahead(key.into())
     }
 
     /// Asks memory for the entry that the first step leads to.
     #[inline]
-    pub fn entry_ahead(&self, ahead: Ahead) {
+    pub fn entry_ahead(&self, ahead: &Ahead) {
         self.store.entry_ahead(ahead);
     }
 
@@ -253,17 +336,25 @@ impl Tracker {
         self.store.capacity()
     }
 
-    fn packet(&mut self, from: usize, key: &ConnKey, tcp: &TcpHeader, payload: usize, now: u64) -> Option<ConnEvent> {
-        let packed = key.into();
-        match self.store.find(&packed) {
+    #[inline]
+    fn packet(
+        &mut self,
+        from: usize,
+        found: Found,
+        key: &ConnKey,
+        tcp: &TcpHeader,
+        payload: usize,
+        now: u64,
+    ) -> Option<ConnEvent> {
+        match found.0 {
             // A SYN on a connection that is over is a new connection; any other packet of it is late.
             Some(slot) if self.store.value(slot).phase == Phase::Lingering && tcp.flags.opens() => {
                 self.forget(slot);
-                self.open(from, &packed, tcp, now)
+                self.open(from, &key.into(), tcp, now)
             }
             Some(slot) => self.known(slot, from, tcp, payload, now),
             // Only a SYN begins anything: not a late packet, and not our own stack's reset for one.
-            None if tcp.flags.opens() => self.open(from, &packed, tcp, now),
+            None if tcp.flags.opens() => self.open(from, &key.into(), tcp, now),
             None => None,
         }
     }
@@ -271,7 +362,7 @@ impl Tracker {
     fn open(&mut self, from: usize, key: &PackedKey, tcp: &TcpHeader, now: u64) -> Option<ConnEvent> {
         let mut value = Value::default();
         value.mark(from, SYN);
-        value.awaited[from] = tcp.seq.wrapping_add(1);
+        value.await_of(from, tcp.seq.wrapping_add(1));
         match self.enter(key, value, now) {
             Some(_) => None,
             None => Some(ConnEvent::Refused),
@@ -366,18 +457,18 @@ fn note_sent(value: &mut Value, from: usize, tcp: &TcpHeader, payload: usize) {
     // Until it is acknowledged, another SYN (of the same client, which forgot the first) takes its place.
     if tcp.flags.syn() && !value.has(from, SYN_ACKED) {
         value.mark(from, SYN);
-        value.awaited[from] = tcp.seq.wrapping_add(1);
+        value.await_of(from, tcp.seq.wrapping_add(1));
     }
     if tcp.flags.fin() && !value.has(from, FIN) {
         value.mark(from, FIN);
         // RFC 9293 §3.4: the FIN comes after the data and takes a number of its own.
-        value.awaited[from] = tcp.seq.wrapping_add(payload as u32).wrapping_add(1);
+        value.await_of(from, tcp.seq.wrapping_add(payload as u32).wrapping_add(1));
     }
 }
 
 /// Takes down what this packet acknowledges of the SYN or FIN that `of` sent.
 fn note_acknowledged(value: &mut Value, of: usize, tcp: &TcpHeader) {
-    let covered = tcp.ack.wrapping_sub(value.awaited[of]) as i32 >= 0;
+    let covered = tcp.ack.wrapping_sub(value.awaited(of)) as i32 >= 0;
     if !tcp.flags.ack() || !covered {
         return;
     }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{ACK, FIN, RST, SYN, key, segment};
-use phalanx_steering::{ConnEvent, ConnKey, ConnState, Cursor, Progress, Tracker, TrackerLimits};
+use phalanx_steering::{ConnEvent, ConnKey, ConnState, Cursor, Progress, Ruling, Tracker, TrackerLimits};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -338,4 +338,47 @@ fn a_late_datagram_of_a_flow_that_is_over_begins_none_and_a_later_one_does() {
     assert_eq!(over, 1);
     assert_eq!(tracker.sweep(196_000, 10, |_, _| over += 1), Progress::Done);
     assert_eq!((over, tracker.is_empty()), (1, true), "told once");
+}
+
+#[test]
+fn what_rules_said_is_remembered_only_while_a_connection_is_established() {
+    let said = Ruling::new(7, 1);
+    let mut talk = Talk::new();
+    assert_eq!(talk.tracker.ruling(talk.tracker.find(&talk.key)), Ruling::default(), "of no connection nothing is");
+    talk.peer(SYN, 1000, 0, 0);
+    talk.tracker.rule(talk.tracker.find(&talk.key), said);
+    assert_eq!(talk.tracker.ruling(talk.tracker.find(&talk.key)), Ruling::default(), "half-open");
+    talk.us(SYN | ACK, 5000, 1001, 0);
+    talk.peer(ACK, 1001, 5001, 0);
+    talk.tracker.rule(talk.tracker.find(&talk.key), said);
+    assert_eq!(talk.tracker.ruling(talk.tracker.find(&talk.key)), said);
+    talk.peer(RST, 1001, 5001, 0);
+    talk.peer(SYN, 9000, 0, 0);
+    assert_eq!(
+        talk.tracker.ruling(talk.tracker.find(&talk.key)),
+        Ruling::default(),
+        "the next connection of this name"
+    );
+}
+
+#[test]
+fn other_words_are_other_rulings() {
+    assert_ne!(Ruling::new(7, 1), Ruling::new(7, 2));
+    assert_ne!(Ruling::new(7, 1), Ruling::new(8, 1));
+    assert_ne!(Ruling::new(0, 0), Ruling::default(), "nothing is no ruling");
+}
+
+#[test]
+fn a_look_up_that_was_prepared_for_another_connection_is_not_misled() {
+    let mut tracker = tracker(100);
+    for port in 1..50 {
+        tracker.inbound(&key(1, port), &segment(SYN, 1, 0), 0, 0);
+    }
+    for port in 1..60 {
+        let other = tracker.ahead(&key(1, port + 1));
+        tracker.entry_ahead(&other);
+        tracker.rule(tracker.find_ahead(&key(1, port), Some(&other)), Ruling::new(1, 1));
+        let (asked, plain) = (tracker.find_ahead(&key(1, port), Some(&other)), tracker.find(&key(1, port)));
+        assert_eq!(format!("{asked:?}"), format!("{plain:?}"), "port {port}");
+    }
 }

@@ -160,3 +160,51 @@ fn what_is_denied_is_logged_once_a_flow_and_not_without_end() {
     assert_eq!(bench.stats.stage(Stage::LogsSuppressed), 200 - entries);
     bench.only_dropped(&[(DropReason::FilterDeny, 205)]);
 }
+
+/// A box that is router and target, and an established connection to port 443 whose packets were decided about.
+fn established() -> (Bench, Client) {
+    let (mut bench, mut client) = (Bench::new(1), Client::new());
+    bench.route_vip(&SELF);
+    bench.set_rules();
+    bench.lease(1, 100);
+    bench.receive(NETWORK, &client.tcp_to(443, 4000, SYN));
+    bench.receive(APPLICATION, &segment("10.77.0.100", 443, "10.99.0.10", 4000, SYN | ACK));
+    bench.client_receives();
+    for _ in 0..3 {
+        bench.receive(NETWORK, &client.tcp_to(443, 4000, ACK));
+        bench.receive(APPLICATION, &segment("10.77.0.100", 443, "10.99.0.10", 4000, ACK));
+    }
+    assert_eq!((bench.delivered().len(), bench.client_receives().len()), (4, 3));
+    bench.only_dropped(&[]);
+    (bench, client)
+}
+
+#[test]
+fn what_was_decided_for_a_connection_ends_with_the_rules_it_was_decided_by() {
+    let (mut bench, mut client) = established();
+    let through = Action::Protect(TunnelName::new("client").unwrap());
+    let rules = vec![rule(&TUNNEL, Some(443), Action::Deny, false), rule(&TUNNEL, None, through, false)];
+    bench.order(Command::SetFilters(Box::new(FilterTable::new(rules))));
+    bench.receive(NETWORK, &client.tcp_to(443, 4000, ACK));
+    bench.receive(APPLICATION, &segment("10.77.0.100", 443, "10.99.0.10", 4000, ACK));
+    bench.only_dropped(&[(DropReason::FilterDeny, 2)]);
+    assert_eq!((bench.delivered().len(), bench.client_receives().len()), (0, 0));
+}
+
+#[test]
+fn what_was_decided_for_a_connection_ends_with_the_sas_it_was_decided_for() {
+    let (mut bench, mut client) = established();
+    for (id, direction) in [(IN, Direction::Inbound), (OUT, Direction::Outbound)] {
+        let mut narrow = bench.shape.sa(id, direction);
+        narrow.selectors.local_ports = PortRange::one(80);
+        bench.order(Command::RemoveSa(id));
+        bench.order(match direction {
+            Direction::Inbound => Command::AddInbound(Box::new(InboundSa::new(narrow).unwrap())),
+            Direction::Outbound => Command::AddOutbound(Box::new(OutboundSa::new(narrow).unwrap())),
+        });
+    }
+    bench.lease(200, 100);
+    bench.receive(NETWORK, &client.tcp_to(443, 4000, ACK));
+    bench.receive(APPLICATION, &segment("10.77.0.100", 443, "10.99.0.10", 4000, ACK));
+    bench.only_dropped(&[(DropReason::WrongTunnel, 2)]);
+}

@@ -167,7 +167,7 @@ impl OutboundSa {
                 ip::set_destination(bytes, self.hot.remote)?;
             }
         }
-        self.shared.count_packet(layout.text_len() as u64);
+        self.shared.count_sent(layout.text_len() as u64);
         self.shared.saw_sent(seq);
         Ok(SealJob {
             nonce: super::nonce(self.hot.salt, iv),

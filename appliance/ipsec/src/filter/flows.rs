@@ -1,15 +1,23 @@
 //! What the rules said about flows seen of late: a flow's packets after the first cost one look, however many rules there
-//! are. It belongs to one table of rules and goes with it, so it never says what another table would.
+//! are. The memory is a core's and outlives its tables of rules; each answer bears the number of the table that gave it,
+//! and is worth nothing under another.
+//!
+//! A flow has a set of eight places, each with two bytes of its hash in a row that is compared as a whole. So a look takes
+//! that row and, nearly always, one cache line.
 
 use std::cell::Cell;
+
+use phalanx_aead::prefetch;
 
 use super::NOTHING;
 use crate::Subject;
 use crate::selectors::number;
 
-const SETS: usize = 2048;
-/// Flows of one set. A thousand flows, scattered over the sets, all find a place.
-const WAYS: usize = 4;
+/// Places of a set. A set has four flows on average at capacity, so that nearly all flows find a place.
+const WAYS: usize = 8;
+const FILL: usize = 4;
+/// The tag of a free place.
+const FREE: u16 = 0;
 
 /// A flow and the list of rules that was asked, whole: flows are never mistaken for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +28,45 @@ pub(super) struct Key([u64; 5]);
 struct Entry {
     key: Key,
     found: u32,
+    generation: u32,
+    /// Of the outbound SA whose selectors it was found to fit; SAs count from 1.
+    serial: u32,
+    /// Which entry of all.
+    number: u32,
 }
+
+/// Where a flow is remembered: good as long as no other took its place, which shows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    entry: u32,
+    number: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(16))]
+struct Tags([u16; WAYS]);
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub(super) struct Flows(Box<[[Cell<Entry>; WAYS]]>);
+pub struct Flows {
+    tags: Box<[Cell<Tags>]>,
+    entries: Box<[Cell<Entry>]>,
+    generation: u32,
+    /// Entries so far; says where the next flow goes that finds its set full.
+    count: Cell<u32>,
+}
 
-/// No key: one of a flow has its lowest bit set.
-const FREE: Entry = Entry { key: Key([0; 5]), found: NOTHING };
+/// Where a look-up that is about to come will look.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowAhead(Place);
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    set: u32,
+    tag: u16,
+}
+
+const EMPTY: Entry = Entry { key: Key([0; 5]), found: NOTHING, generation: 0, serial: 0, number: 0 };
 
 impl Key {
     #[inline]
@@ -36,43 +75,185 @@ impl Key {
         let ports = u64::from(subject.local_port.unwrap_or(0)) << 16 | u64::from(subject.remote_port.unwrap_or(0));
         let families = u64::from(subject.local.is_ipv4()) << 1 | u64::from(subject.remote.is_ipv4());
         let known = u64::from(subject.local_port.is_some()) << 1 | u64::from(subject.remote_port.is_some());
-        let rest =
-            ports << 32 | u64::from(list) << 16 | u64::from(subject.protocol) << 8 | families << 3 | known << 1 | 1;
+        let rest = ports << 32 | u64::from(list) << 16 | u64::from(subject.protocol) << 8 | families << 3 | known << 1;
         Key([(local >> 64) as u64, local as u64, (remote >> 64) as u64, remote as u64, rest])
     }
 
     #[inline]
-    fn set(&self) -> usize {
+    fn hash(&self) -> u64 {
         let [a, b, c, d, e] = self.0;
         let addresses = super::fold(a ^ 0xa076_1d64_78bd_642f, c ^ 0xe703_7ed1_a0b4_28db)
             ^ super::fold(b ^ 0x8ebc_6af0_9c88_c6e3, d ^ 0x5899_65cc_7537_4cc3);
-        super::fold(addresses ^ e, 0x1d8e_4e27_c47d_124f) as usize % SETS
+        super::fold(addresses ^ e, 0x1d8e_4e27_c47d_124f)
     }
 }
 
 impl Flows {
-    pub(super) fn new() -> Flows {
-        Flows((0..SETS).map(|_| [const { Cell::new(FREE) }; WAYS]).collect())
-    }
-
-    /// What was found for the flow.
-    #[inline]
-    pub(super) fn get(&self, key: &Key) -> Option<u32> {
-        let set = &self.0[key.set()];
-        set.iter().map(Cell::get).find(|entry| entry.key == *key).map(|entry| entry.found)
-    }
-
-    /// Remembers it, in the place of the oldest of its set.
-    #[inline]
-    pub(super) fn put(&self, key: Key, found: u32) {
-        let set = &self.0[key.set()];
-        for way in (1..WAYS).rev() {
-            set[way].set(set[way - 1].get());
+    /// Memory for so many flows: 132 bytes for each.
+    #[must_use]
+    pub fn new(flows: usize) -> Flows {
+        let sets = flows.div_ceil(FILL);
+        Flows {
+            tags: (0..sets).map(|_| Cell::new(Tags([FREE; WAYS]))).collect(),
+            entries: (0..sets * WAYS).map(|_| Cell::new(EMPTY)).collect(),
+            generation: 0,
+            count: Cell::new(0),
         }
-        set[0].set(Entry { key, found });
+    }
+
+    /// The same memory for another table of rules: nothing is known.
+    #[must_use]
+    pub(super) fn renewed(mut self) -> Flows {
+        self.generation = self.generation.wrapping_add(1);
+        self
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// What was found for the flow, and where that is remembered.
+    #[inline]
+    pub(super) fn get(&self, key: &Key) -> Option<(u32, At)> {
+        let place = self.place(key)?;
+        let known = |at: usize| {
+            let entry = self.entries[at].get();
+            self.is(&entry, key).then_some((entry.found, At { entry: at as u32, number: entry.number }))
+        };
+        self.hits(place).find_map(known)
+    }
+
+    #[inline]
+    pub(super) fn serial(&self, at: At) -> Option<u32> {
+        let entry = self.entries[at.entry as usize].get();
+        (entry.number == at.number).then_some(entry.serial)
+    }
+
+    #[inline]
+    pub(super) fn set_serial(&self, at: At, serial: u32) {
+        let cell = &self.entries[at.entry as usize];
+        let entry = cell.get();
+        if entry.number == at.number {
+            cell.set(Entry { serial, ..entry });
+        }
+    }
+
+    /// Remembers it: in its own place if it had one under another table, else in a free one, else in that of another flow. Where.
+    #[inline]
+    pub(super) fn put(&self, key: Key, found: u32) -> Option<At> {
+        let place = self.place(&key)?;
+        let number = self.count.get().wrapping_add(1);
+        self.count.set(number);
+        let tags = &self.tags[place.set as usize];
+        let mut row = tags.get();
+        let own = self.hits(place).find(|at| self.entries[*at].get().key == key).map(|at| at % WAYS);
+        let way = own.or_else(|| row.0.iter().position(|tag| *tag == FREE)).unwrap_or(number as usize % WAYS);
+        row.0[way] = place.tag;
+        tags.set(row);
+        let at = place.set as usize * WAYS + way;
+        self.entries[at].set(Entry { key, found, generation: self.generation, serial: 0, number });
+        Some(At { entry: at as u32, number })
+    }
+
+    /// Asks memory for what a look-up compares first; then [`Self::entry_ahead`].
+    #[inline]
+    pub(super) fn ahead(&self, key: &Key) -> Option<FlowAhead> {
+        let place = self.place(key)?;
+        prefetch::all(&self.tags[place.set as usize]);
+        Some(FlowAhead(place))
+    }
+
+    /// Asks memory for the answer.
+    #[inline]
+    pub(super) fn entry_ahead(&self, ahead: FlowAhead) {
+        self.hits(ahead.0).take(1).for_each(|at| prefetch::all(&self.entries[at]));
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.0)
+        size_of_val(&*self.tags) + size_of_val(&*self.entries)
+    }
+
+    /// How many flows it is made for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.tags.len() * FILL
+    }
+
+    #[inline]
+    fn is(&self, entry: &Entry, key: &Key) -> bool {
+        entry.generation == self.generation && entry.key == *key
+    }
+
+    /// None where there is no room for any flow.
+    #[inline]
+    fn place(&self, key: &Key) -> Option<Place> {
+        if self.tags.is_empty() {
+            return None;
+        }
+        let hash = key.hash();
+        let set = ((hash >> 32) * self.tags.len() as u64) >> 32;
+        Some(Place { set: set as u32, tag: (hash as u16).max(1) })
+    }
+
+    /// The entries whose tag is that of the flow.
+    #[inline]
+    fn hits(&self, place: Place) -> impl Iterator<Item = usize> {
+        let row = self.tags[place.set as usize].get().0;
+        let mut hits = (0..WAYS).fold(0u8, |hits, way| hits | u8::from(row[way] == place.tag) << way);
+        std::iter::from_fn(move || {
+            let way = (hits != 0).then(|| hits.trailing_zeros() as usize)?;
+            hits &= hits - 1;
+            Some(place.set as usize * WAYS + way)
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn key(n: u32) -> Key {
+        let remote = std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into();
+        let local = std::net::Ipv4Addr::new(10, 77, 0, 100).into();
+        Key::new(0, &Subject { local, remote, protocol: 6, local_port: Some(80), remote_port: Some(n as u16) })
+    }
+
+    #[test]
+    fn as_many_flows_as_it_is_made_for_nearly_all_find_a_place() {
+        let flows = Flows::new(10_000);
+        (0..10_000).for_each(|n| _ = flows.put(key(n), n));
+        let known = (0..10_000).filter(|&n| flows.get(&key(n)).is_some()).count();
+        assert!(known > 9_800, "{known}");
+        assert!((0..10_000).all(|n| flows.get(&key(n)).is_none_or(|(found, _)| found == n)));
+        assert!(flows.bytes() <= 10_000 * 144, "{}", flows.bytes());
+    }
+
+    #[test]
+    fn under_another_table_nothing_is_known_and_a_flow_keeps_its_place() {
+        let flows = Flows::new(1);
+        flows.put(key(1), 7);
+        let flows = flows.renewed();
+        assert!(flows.get(&key(1)).is_none());
+        flows.put(key(1), 8);
+        assert_eq!(flows.get(&key(1)).map(|(found, _)| found), Some(8));
+        assert_eq!(flows.tags[0].get().0.iter().filter(|tag| **tag != FREE).count(), 1);
+    }
+
+    #[test]
+    fn where_another_flow_took_the_place_nothing_is_said_of_the_first() {
+        let flows = Flows::new(1);
+        let first = flows.put(key(0), 0).unwrap();
+        flows.set_serial(first, 5);
+        assert_eq!(flows.serial(first), Some(5));
+        (1..100).for_each(|n| _ = flows.put(key(n), n));
+        flows.set_serial(first, 6);
+        assert_eq!(flows.serial(first), None);
+        assert!(flows.entries.iter().all(|entry| entry.get().serial != 6));
+    }
+
+    #[test]
+    fn without_memory_nothing_is_remembered() {
+        let flows = Flows::new(0);
+        assert!(flows.put(key(1), 7).is_none() && flows.get(&key(1)).is_none() && flows.ahead(&key(1)).is_none());
     }
 }

@@ -2,7 +2,7 @@
 //! as a TCP handshake may take; established once both sides have sent, or the peer goes on sending for half of that time; over
 //! when nobody says anything for [`udp_idle_ms`](super::TrackerLimits::udp_idle_ms).
 
-use super::{ConnEvent, INBOUND, Phase, SYN, Tracker, Value};
+use super::{ConnEvent, Found, INBOUND, Phase, SYN, Tracker, Value};
 use crate::key::ConnKey;
 use crate::store::Slot;
 
@@ -14,8 +14,12 @@ impl Tracker {
     /// A datagram from the peer: its integrity check was good and the window has taken its number. It is here because the
     /// router steered it here, so it begins a flow where there is none.
     pub fn datagram_in(&mut self, key: &ConnKey, now: u64) -> Option<ConnEvent> {
-        let packed = key.into();
-        if let Some(slot) = self.store.find(&packed) {
+        self.datagram_in_found(self.find(key), key, now)
+    }
+
+    /// As [`Self::datagram_in`], of a key that was looked up just now.
+    pub fn datagram_in_found(&mut self, found: Found, key: &ConnKey, now: u64) -> Option<ConnEvent> {
+        if let Some(slot) = found.0 {
             let waited = now.saturating_sub(self.store.value(slot).seen.ms());
             let over = self.store.value(slot).phase == Phase::Lingering;
             if !over || waited < LATE_MS {
@@ -25,7 +29,7 @@ impl Tracker {
         }
         let mut value = Value::default();
         value.mark(INBOUND, SYN);
-        match self.enter(&packed, value, now) {
+        match self.enter(&key.into(), value, now) {
             Some(_) => None,
             None => Some(ConnEvent::Refused),
         }
