@@ -112,10 +112,12 @@ unsafe fn expand(key: &[u8], rounds: &mut [u8]) {
         let word = |at: usize| rounds[4 * at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let mut new = word(at - 1);
         if at % words == 0 {
+            // SAFETY: as this function's.
             new = unsafe { substitute(new) }.rotate_right(8) ^ constant;
             // Times x in AES's field; what would go over is only reached after the last use but for 128-bit keys.
             constant = (constant << 1) ^ if constant & 0x80 == 0 { 0 } else { 0x11b };
         } else if words == 8 && at % words == 4 {
+            // SAFETY: as this function's.
             new = unsafe { substitute(new) };
         }
         new ^= word(at - words);
@@ -126,12 +128,14 @@ unsafe fn expand(key: &[u8], rounds: &mut [u8]) {
 /// The S-box on each byte. The last round of AES with a key of 0, on a state whose columns are alike: no table, constant time.
 #[inline(always)]
 unsafe fn substitute(word: u32) -> u32 {
+    // SAFETY: features as for the kernel this is part of.
     unsafe { _mm_cvtsi128_si32(_mm_aesenclast_si128(_mm_set1_epi32(word as i32), _mm_setzero_si128())) as u32 }
 }
 
 /// One block by AES.
 #[inline(always)]
 unsafe fn encrypt(rounds: &[Block; ROUND_KEYS], last: usize, block: __m128i) -> __m128i {
+    // SAFETY: features as for the kernel this is part of; of a round key 16 bytes can be read.
     unsafe {
         let key = |at: usize| _mm_loadu_si128(rounds[at].as_ptr().cast());
         let mut state = _mm_xor_si128(block, key(0));
@@ -145,6 +149,7 @@ unsafe fn encrypt(rounds: &[Block; ROUND_KEYS], last: usize, block: __m128i) -> 
 /// A product of 255 bits, in three parts by Karatsuba, modulo GCM's polynomial: two folds of 64 bits each.
 #[inline(always)]
 unsafe fn reduce(low: __m128i, middle: __m128i, high: __m128i) -> __m128i {
+    // SAFETY: features as for the kernel this is part of.
     unsafe {
         let polynomial = _mm_set_epi64x(0xc200_0000_0000_0000_u64 as i64, 1);
         let middle = _mm_xor_si128(middle, _mm_xor_si128(low, high));
@@ -164,12 +169,14 @@ struct Sum<V> {
 impl<V: Lanes> Sum<V> {
     #[inline(always)]
     unsafe fn new() -> Sum<V> {
+        // SAFETY: features as for the kernel this is part of.
         unsafe { Sum { low: V::zero(), middle: V::zero(), high: V::zero() } }
     }
 
     /// Adds reversed blocks, each by its power.
     #[inline(always)]
     unsafe fn add(&mut self, blocks: V, powers: V) {
+        // SAFETY: features as for the kernel this is part of.
         unsafe {
             self.low = self.low.xor(blocks.mul_low(powers));
             self.high = self.high.xor(blocks.mul_high(powers));
@@ -188,12 +195,14 @@ struct Stream<V> {
 impl<V: Lanes> Stream<V> {
     #[inline(always)]
     unsafe fn new(key: &WideKey, nonce: __m128i, block: u32) -> Stream<V> {
+        // SAFETY: features as for the kernel this is part of.
         unsafe { Stream { base: V::every(nonce).xor(key.round(0)), counters: V::counters(block) } }
     }
 
     /// The keystream of the next `N` vectors, but for the last round key.
     #[inline(always)]
     unsafe fn next<const N: usize, const LAST: usize>(&mut self, key: &WideKey) -> [V; N] {
+        // SAFETY: features as for the kernel this is part of.
         unsafe {
             let mut states = [V::zero(); N];
             for state in &mut states {
@@ -228,6 +237,7 @@ impl<V: Lanes> Work<'_, V> {
     /// `N` whole vectors.
     #[inline(always)]
     unsafe fn whole<const N: usize, const LAST: usize, const OPEN: bool>(&mut self) {
+        // SAFETY: so much text is left, and as many powers; features as for the kernel this is part of.
         unsafe {
             let states = self.stream.next::<N, LAST>(self.key);
             let last = self.key.round::<V>(LAST);
@@ -250,6 +260,7 @@ impl<V: Lanes> Work<'_, V> {
     /// The last `len` bytes, less than a vector.
     #[inline(always)]
     unsafe fn rest<const LAST: usize, const OPEN: bool>(&mut self, len: usize) {
+        // SAFETY: `len` bytes of text are left, and a vector can be read from any power on; features as for the kernel this is part of.
         unsafe {
             let [state] = self.stream.next::<1, LAST>(self.key);
             let before = V::load_part(self.text, len);
@@ -263,6 +274,7 @@ impl<V: Lanes> Work<'_, V> {
     /// All of a chunk: up to [`CHUNK`] blocks.
     #[inline(always)]
     unsafe fn chunk<const LAST: usize, const OPEN: bool>(&mut self, mut len: usize) {
+        // SAFETY: `len` bytes of text are left, and as many powers as they have blocks.
         unsafe {
             while len >= WIDE * V::BYTES {
                 self.whole::<WIDE, LAST, OPEN>();
@@ -295,6 +307,7 @@ pub(crate) unsafe fn packet<V: Lanes, const LAST: usize, const OPEN: bool>(
     aad: &Aad,
     text: &mut [u8],
 ) -> __m128i {
+    // SAFETY: `text` is ours to change; the power that each chunk begins with is one for each of its blocks and those behind; features as for the kernel this is part of.
     unsafe {
         let nonce = nonce_block(nonce);
         // SP 800-38D §7.1: block 1 masks the tag, the text begins at block 2.
@@ -332,6 +345,7 @@ pub(crate) unsafe fn packet<V: Lanes, const LAST: usize, const OPEN: bool>(
 /// Everything that was multiplied, added up and reduced.
 #[inline(always)]
 unsafe fn total<V: Lanes>(sum: &Sum<V>, more: (__m128i, __m128i, __m128i)) -> __m128i {
+    // SAFETY: features as for the kernel this is part of.
     unsafe {
         let with = |part: V, more| _mm_xor_si128(part.fold(), more);
         reduce(with(sum.low, more.0), with(sum.middle, more.1), with(sum.high, more.2))
@@ -340,6 +354,7 @@ unsafe fn total<V: Lanes>(sum: &Sum<V>, more: (__m128i, __m128i, __m128i)) -> __
 
 #[inline(always)]
 unsafe fn load(from: *const u8) -> __m128i {
+    // SAFETY: the caller's pointer is to a block.
     unsafe { _mm_loadu_si128(from.cast()) }
 }
 
@@ -349,6 +364,7 @@ unsafe fn nonce_block(nonce: &[u8; NONCE_LEN]) -> __m128i {
     let (low, high) = nonce.split_at(8);
     let low = low.try_into().map_or(0, u64::from_le_bytes);
     let high = high.try_into().map_or(0, u32::from_le_bytes);
+    // SAFETY: features as for the kernel this is part of.
     unsafe { _mm_set_epi64x(i64::from(high), low as i64) }
 }
 
@@ -356,6 +372,7 @@ unsafe fn nonce_block(nonce: &[u8; NONCE_LEN]) -> __m128i {
 #[inline(always)]
 unsafe fn aad_block(aad: &Aad) -> __m128i {
     let [first, second] = aad.words;
+    // SAFETY: features as for the kernel this is part of.
     unsafe { _mm_set_epi64x(first.swap_bytes() as i64, second.swap_bytes() as i64) }
 }
 
@@ -369,6 +386,7 @@ pub(crate) unsafe fn stream<V: Lanes, const LAST: usize>(
     mut to: *mut u8,
     mut len: usize,
 ) {
+    // SAFETY: the caller's pointers are to `len` bytes; features as for the kernel this is part of.
     unsafe {
         let mut stream = Stream::<V>::new(key, nonce_block(nonce), block.wrapping_add(2));
         let last = key.round::<V>(LAST);
@@ -388,6 +406,7 @@ pub(crate) unsafe fn stream<V: Lanes, const LAST: usize>(
 /// Whether two tags are the same, without telling where they differ.
 #[inline(always)]
 pub(crate) unsafe fn same(tag: __m128i, other: &[u8; TAG_LEN]) -> bool {
+    // SAFETY: features as for the kernel this is part of; a tag is a block.
     unsafe {
         let differ = _mm_xor_si128(tag, load(other.as_ptr()));
         _mm_testz_si128(differ, differ) == 1

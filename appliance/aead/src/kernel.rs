@@ -163,6 +163,7 @@ pub(crate) fn wide_key(key: &[u8]) -> Option<WideKey> {
 #[inline(always)]
 unsafe fn seal<V: Lanes>(op: &mut SealOp<'_>) {
     let Some((key, rounds)) = op.key.wide() else { return };
+    // SAFETY: as this function's.
     unsafe {
         let tag = match rounds {
             10 => gcm::packet::<V, 10, false>(key, &op.nonce, &op.aad, op.text),
@@ -176,6 +177,7 @@ unsafe fn seal<V: Lanes>(op: &mut SealOp<'_>) {
 #[inline(always)]
 unsafe fn open<V: Lanes>(op: &mut OpenOp<'_>) {
     let Some((key, rounds)) = op.key.wide() else { return };
+    // SAFETY: as this function's.
     unsafe {
         let tag = match rounds {
             10 => gcm::packet::<V, 10, true>(key, &op.nonce, &op.aad, op.text),
@@ -199,6 +201,7 @@ unsafe fn peek<V: Lanes>(op: &mut PeekOp<'_>) {
     let Some((key, rounds)) = op.key.wide() else { return };
     let len = op.cipher.len().min(op.out.len());
     let (from, to) = (op.cipher.as_ptr(), op.out.as_mut_ptr());
+    // SAFETY: as this function's; both have `len` bytes.
     unsafe {
         match rounds {
             10 => gcm::stream::<V, 10>(key, &op.nonce, op.block, from, to, len),

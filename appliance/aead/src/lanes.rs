@@ -3,6 +3,9 @@
 //! The methods are safe to *inline* anywhere and safe to *run* only where the processor has the features that the type names: the
 //! kernels are entered through functions with those features enabled, and only after they were detected.
 
+// What may be relied on is said once, in the contract of the trait; a body is an instruction or a few that need just that.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
 use std::arch::x86_64::*;
 
 /// Some blocks side by side. A block is as it stands in memory unless it is said to be reversed: GHASH works on the bytes of a block

@@ -5,7 +5,7 @@ mod rules;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use phalanx_ipsec::{Action, Filter, FilterTable, PortRange, Prefix, Selectors, Subject};
+use phalanx_ipsec::{Action, Filter, FilterTable, Flows, PortRange, Prefix, Selectors, Subject};
 use phalanx_wire::VipId;
 use proptest::prelude::*;
 use rules::{filter, first_match, local, packet_of, realistic};
