@@ -50,6 +50,14 @@ fn processes_of_one_box_are_linked_by_memif_and_find_each_other_again_after_a_cr
     }
     let dropped = all_drops(&bed);
     assert_eq!(dropped.get("link-forged").copied().unwrap_or(0), 0, "{dropped:?}");
+    for node in ["t1", "r", "t2"] {
+        bed.terminate(node);
+    }
+    for socket in
+        ["memif-t1", "memif-t2"].iter().flat_map(|name| ["", ".server", ".client"].map(|end| format!("{name}{end}")))
+    {
+        assert!(!bed.file(&socket).exists(), "{socket} is still there");
+    }
 }
 
 /// Whoever lives is in the shared memory of whoever dies, when it dies: it must not be torn away under it.
