@@ -69,7 +69,22 @@ impl RouterCluster {
         if self.peers.end(params) == told.remote {
             return;
         }
-        let (vip, peer, remote) = (params.vip, params.peer, told.remote);
+        let (vip, peer) = (params.vip, params.peer);
+        self.moved(vip, peer, told.remote);
+    }
+
+    /// Another proof than a packet's shows that the peer of an encapsulated SA is there now.
+    pub fn move_peer(&mut self, sa: SaId, remote: SocketAddr) {
+        let Some(pair) = self.pair_of(sa).and_then(|id| self.pairs.get(&id)) else { return };
+        let params = &pair.spec.inbound;
+        if params.encap.is_none() || remote.is_ipv4() != params.remote.is_ipv4() || self.peers.end(params) == remote {
+            return;
+        }
+        let (vip, peer) = (params.vip, params.peer);
+        self.moved(vip, peer, remote);
+    }
+
+    fn moved(&mut self, vip: VipId, peer: PeerId, remote: SocketAddr) {
         self.peers.moved.insert((vip, peer), remote);
         for at in 0..self.members.len() {
             if self.members[at].state >= MemberState::Joining && self.serves(at, vip) {

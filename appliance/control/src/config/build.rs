@@ -12,6 +12,8 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 
+mod peer;
+
 /// The configuration. `None` only if a draft lacks what it must have, which is then reported (it would be our mistake, not
 /// the administrator's: whatever is missing was reported before).
 pub(super) fn config(path: &Path, draft: Draft, sink: &Sink) -> Option<Config> {
@@ -58,6 +60,7 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
     let ports = draft.ports.into_iter().map(port).collect::<Option<Vec<_>>>()?;
     let vips = draft.vips.into_iter().map(vip).collect::<Option<Vec<_>>>()?;
     let sas = draft.sas.into_iter().map(|s| sa(s, &vips)).collect::<Option<Vec<_>>>()?;
+    let peers = draft.peers.into_iter().map(|p| peer::peer(p, &vips)).collect::<Option<Vec<_>>>()?;
     let largest = |key: Option<At<u32>>, default| key.map_or(default, |k: At<u32>| k.value);
     let sas_most = largest(draft.limits.sas, 1_024);
     Some(Config {
@@ -84,6 +87,7 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
         filters: draft.filters.into_iter().map(|f| filter(f, &vips)).collect::<Option<Vec<_>>>()?,
         ports,
         vips,
+        peers,
         sas,
         warnings: Vec::new(),
     })

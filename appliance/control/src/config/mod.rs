@@ -10,6 +10,7 @@
 mod build;
 mod key;
 mod number;
+mod proposal;
 mod read;
 mod report;
 mod section;

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 pub use phalanx_aead::Algorithm;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Everything one node is told. Made by [`super::load`].
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Config {
     pub cores: Vec<Core>,
     /// `[[vip]]`; all of them owned by this node.
     pub vips: Vec<Vip>,
+    /// `[[peer]]`: who negotiates its SAs with this node.
+    pub peers: Vec<Peer>,
     /// `[[sa]]`: static SAs, each a pair.
     pub sas: Vec<Sa>,
     /// `[[filter]]`, first match first.
@@ -353,6 +356,25 @@ pub enum MssClamp {
     Path,
     /// At most so many bytes.
     Most(u16),
+}
+
+/// `[[peer]]`
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Index into [`Config::vips`]: our address.
+    pub vip: usize,
+    /// Everything that is negotiated.
+    pub ike: Arc<phalanx_ike::PeerConfig>,
+    /// Largest outer packet towards the peer.
+    pub path_mtu: u16,
+    /// What becomes of the segment sizes that TCP announces.
+    pub mss_clamp: MssClamp,
+    /// Copy the inner DSCP to the outer header.
+    pub copy_dscp: bool,
+    /// ECN as RFC 6040; otherwise the outer header says "not capable".
+    pub ecn: bool,
+    /// Seconds of silence before a keepalive, where a NAT is in front of us; 0: none.
+    pub nat_keepalive: u32,
 }
 
 /// One direction of an [`Sa`].

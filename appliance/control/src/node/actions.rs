@@ -125,12 +125,19 @@ impl Brain {
             [] => return Err(format!("there is no SA {text}; `phalanx sa` shows those that are")),
             _ => return Err(format!("{text} means {} pairs of SAs: name one by its id", meant.len())),
         };
+        let name = spec.inbound.tunnel;
+        if let Some(child) = self.ike.as_ref().and_then(|ike| ike.child_of(spec.inbound.id)) {
+            self.terminate_child(child);
+            self.settle();
+            let notes = vec!["its peer was told; it may be negotiated again at any time".to_owned()];
+            return Ok(Done { done: format!("SA {name} is deleted here and on its targets"), notes });
+        }
         self.wanted.deleted.insert(spec.inbound.id);
         self.converge();
         self.settle();
         let notes =
             vec!["it comes back with another key in the configuration, or when this router restarts".to_owned()];
-        Ok(Done { done: format!("SA {} is deleted here and on its targets", spec.inbound.tunnel), notes })
+        Ok(Done { done: format!("SA {name} is deleted here and on its targets"), notes })
     }
 
     fn reload_by_order(&mut self) -> Result<Done, String> {

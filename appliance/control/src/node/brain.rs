@@ -69,6 +69,8 @@ pub enum Input {
     Burned(SaId, Result<u64, CouplingError>),
     /// What the store remembers of a static SA that is to be added.
     Remembered(SaId, Result<SaPair, CouplingError>),
+    /// IKE messages wait.
+    IkeHeard,
     /// SIGHUP.
     Reload,
     /// The lookout saw something on this host.
@@ -145,6 +147,7 @@ pub struct Brain {
     pub(super) rules_due: super::rules::RulesDue,
     pub(super) vips: BTreeMap<VipId, VipState>,
     pub(super) router: Option<RouterCluster>,
+    pub(super) ike: Option<super::ike::Ike>,
     pub(super) routers: BTreeMap<NodeName, TargetCluster>,
     pub(super) ways: Ways,
     pub(super) store: Option<Arc<Embedded>>,
@@ -211,6 +214,7 @@ impl Brain {
             }
             Input::Burned(_, Ok(_)) => {}
             Input::Remembered(sa, pair) => self.remembered(sa, pair),
+            Input::IkeHeard => self.ike_hear(),
             Input::Reload => self.reload().log(),
             Input::Seen(seen) => self.seen(seen),
             Input::Request(Request::Query(query)) => self.query(query),
@@ -232,9 +236,11 @@ impl Brain {
         if self.use_looked_at.elapsed() >= USE_EVERY {
             self.use_looked_at = Instant::now();
             self.look_at_use(now);
+            self.look_at_children();
             self.look_at_tap_mtu();
             self.tell_drops();
         }
+        self.ike_tick();
         self.look_for_absent();
         self.step_loads();
         if let Some(router) = &mut self.router {
@@ -291,6 +297,7 @@ impl Brain {
                     idle = false;
                 }
             }
+            idle &= !self.ike_settle();
             if idle {
                 return self.make_rules();
             }

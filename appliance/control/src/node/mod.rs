@@ -16,6 +16,8 @@ mod cores;
 pub(crate) mod distribution;
 mod dumps;
 mod figures;
+mod ike;
+mod ike_tunnels;
 mod listeners;
 mod lookout;
 mod mtu;
@@ -166,7 +168,8 @@ impl Brain {
     }
 
     /// Takes everything down in the reverse order of its start.
-    fn end(self) {
+    fn end(mut self) {
+        self.ike_end();
         let Brain { dataplane, tap, courier, .. } = self;
         if let Err(error) = tap.release() {
             tracing::error!(%error, "the host stays closed for the VIPs");

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use phalanx_cluster::messages::{NodeName, RankedFilter, VipDef};
 use phalanx_cluster::{SaPair, TargetPlan, VipPlan};
 use phalanx_dataplane::config as dp;
+use phalanx_ike::{ChildMode, ChildSa, Keyed};
 use phalanx_ipsec::{
     Action, Algorithm, Direction, Encap, Filter, IpsecError, Lifesize, Mode, MssClamp, Original, PortRange, Prefix,
     SaParams, SecretKey, Selectors, TunnelName,
@@ -16,6 +17,7 @@ use phalanx_steering::Policy;
 use phalanx_wire::{CoreId, Epoch, PeerId, ReassemblyLimits, Spi, TargetId, VipId};
 
 use super::distribution;
+use super::ike_tunnels::Tunnel;
 use crate::config::{self, Config};
 
 /// What the largest SA adds to a packet: IPv6 header, UDP header, SPI and sequence number, IV, padding and its length, next header, ICV.
@@ -24,6 +26,10 @@ const WORST_OVERHEAD: u16 = 40 + 8 + 8 + 8 + 3 + 2 + 16;
 pub const FIRST_EPOCH: Epoch = Epoch(1);
 /// Dynamic rules that come with SAs stand behind everything the operator wrote.
 const DYNAMIC_RANK: u32 = 1 << 20;
+/// Those of negotiated ones, in the order of their peers, behind the static ones.
+const NEGOTIATED_RANK: u32 = 1 << 24;
+/// Our replay window where the peer sends: it costs little, and no reordering on the way reaches it.
+const OUR_WINDOW: u32 = 1024;
 
 /// What the host's stack is given in one piece: no TAP driver takes more. What the stack itself may send is [`application_mtu`].
 pub(super) const HOST_MTU: u16 = 1500;
@@ -247,11 +253,7 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
             selectors,
             lifesize: Lifesize { soft: sa.soft_bytes, hard: sa.hard_bytes },
             path_mtu: sa.path_mtu,
-            mss_clamp: match sa.mss_clamp {
-                config::MssClamp::None => MssClamp::None,
-                config::MssClamp::Path => MssClamp::Path,
-                config::MssClamp::Most(most) => MssClamp::Most(most),
-            },
+            mss_clamp: mss_clamp(sa.mss_clamp),
             copy_dscp: sa.copy_dscp,
             ecn: sa.ecn,
             encap: sa.encap.map(|udp| Encap {
@@ -274,6 +276,80 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
         early: false,
         waits: false,
     })
+}
+
+/// The peers whose VIPs are not down, as the state machine is to know them.
+pub(super) fn ike(config: &Config, down: &BTreeSet<VipId>) -> phalanx_ike::Config {
+    let up = |peer: &&config::Peer| !down.contains(&VipId(config.vips[peer.vip].id));
+    phalanx_ike::Config {
+        peers: config.peers.iter().filter(up).map(|peer| peer.ike.clone()).collect(),
+        taken_spis: config.sas.iter().map(|sa| sa.inbound.spi).collect(),
+        ..phalanx_ike::Config::default()
+    }
+}
+
+/// A CHILD_SA as the cluster knows it, with the rule that leads to it (R2, R4). `at`: the peer's place in the configuration.
+pub(super) fn negotiated(
+    peer: &config::Peer,
+    at: usize,
+    vip: VipId,
+    child: &ChildSa,
+    tunnel: &Tunnel,
+) -> Result<SaPair, IpsecError> {
+    let (local, remote) = (child.path.local.ip(), child.path.remote.ip());
+    let encap = child.encapsulated.then(|| Encap { remote_port: child.path.remote.port(), original: child.original });
+    let limit = |bytes: u64| if bytes == 0 { u64::MAX } else { bytes };
+    let half = |direction, keyed: &Keyed| -> Result<Arc<SaParams>, IpsecError> {
+        let window = if direction == Direction::Inbound { child.window.max(OUR_WINDOW) } else { child.window };
+        let params = SaParams {
+            id: SaParams::static_id(local, keyed.spi, direction, &keyed.key),
+            direction,
+            vip,
+            peer: tunnel.peer,
+            tunnel: tunnel.name,
+            spi: keyed.spi,
+            mode: match child.mode {
+                ChildMode::Tunnel => Mode::Tunnel { local, remote },
+                ChildMode::Transport => Mode::Transport,
+            },
+            local,
+            remote,
+            algorithm: child.algorithm,
+            key: keyed.key.clone(),
+            esn: child.esn,
+            window,
+            selectors: child.selectors,
+            lifesize: Lifesize { soft: limit(child.soft_bytes), hard: limit(child.hard_bytes) },
+            path_mtu: peer.path_mtu,
+            mss_clamp: mss_clamp(peer.mss_clamp),
+            copy_dscp: peer.copy_dscp,
+            ecn: peer.ecn,
+            encap,
+        };
+        params.check()?;
+        Ok(Arc::new(params))
+    };
+    let rule = Filter { vip, selectors: child.selectors, action: Action::Protect(tunnel.name), log: false };
+    let which = peer.ike.children.iter().position(|one| *one.name == *child.name).unwrap_or_default();
+    let rank = NEGOTIATED_RANK + (at as u32) * 256 + which.min(255) as u32;
+    Ok(SaPair {
+        inbound: half(Direction::Inbound, &child.inbound)?,
+        outbound: half(Direction::Outbound, &child.outbound)?,
+        filters: vec![RankedFilter { rank, filter: rule, name: None }],
+        ceiling: 0,
+        reached: 0,
+        keepalive_us: if child.keepalive { u64::from(peer.nat_keepalive) * 1_000_000 } else { 0 },
+        early: true,
+        waits: child.replaces.is_some(),
+    })
+}
+
+fn mss_clamp(clamp: config::MssClamp) -> MssClamp {
+    match clamp {
+        config::MssClamp::None => MssClamp::None,
+        config::MssClamp::Path => MssClamp::Path,
+        config::MssClamp::Most(most) => MssClamp::Most(most),
+    }
 }
 
 /// The same peer has the same number after a restart, whatever else the configuration gained: FNV-1a over its names.

@@ -70,7 +70,8 @@ impl Brain {
             needs_restart.push("[[vip]]: this node owned none when it started".to_owned());
         }
         let old = self.config.clone();
-        let merged = Config { vips: new.vips, sas: new.sas, filters: new.filters, warnings: new.warnings, ..old };
+        let Config { vips, peers, sas, filters, warnings, .. } = new;
+        let merged = Config { vips, peers, sas, filters, warnings, ..old };
         let planned = plan::vips(&merged, &self.numbering).and_then(|_| plan::pairs(&merged));
         if let Err(error) = planned {
             return Reloaded::refused(error.to_string());
@@ -101,7 +102,11 @@ impl Brain {
             return Vec::new();
         }
         let (plans, pairs) = (self.planned_vips(), self.planned_pairs());
-        let mut said = self.end_pairs(&pairs);
+        self.ike_configure();
+        self.ike_settle();
+        let negotiated = self.ike.as_ref().into_iter().flat_map(|ike| ike.pairs().cloned());
+        let wanted: Vec<SaPair> = pairs.iter().cloned().chain(negotiated).collect();
+        let mut said = self.end_pairs(&wanted);
         said.extend(self.end_vips(&plans));
         said.extend(self.begin_vips(plans));
         self.become_own_target();

@@ -107,6 +107,10 @@ impl Brain {
             }
             RouterOutput::ConnOpened(c) => self.tell_router(Command::Confirm(c.vip, key(&c), c.target)),
             RouterOutput::ConnClosed(c) => self.tell_router(Command::EndConn(c.vip, key(&c), c.target)),
+            RouterOutput::SaReady { sa, missing } if self.ike_ready(sa, &missing) => {
+                self.tell_router(Command::Spread(sa));
+            }
+            RouterOutput::SaGone { sa, .. } if self.ike_gone(sa) => {}
             RouterOutput::SaReady { sa, missing } => {
                 for one in &missing {
                     self.warn(format!("SA {sa} is ready, but {} does not hold it: {}", one.node, one.why));
@@ -148,8 +152,11 @@ impl Brain {
             RouterOutput::PeerMoved { sas, remote } => {
                 let cores: Vec<CoreId> = self.cores.router().into_iter().collect();
                 self.move_peer(&sas, remote, &cores);
+                self.ike_followed(&sas, remote);
             }
             RouterOutput::Keepalive { vip, remote } => self.tell_router(Command::Keepalive(vip, remote)),
+            // The state machine sees it by itself.
+            RouterOutput::LifesizeSoft(sa) if self.ike.as_ref().is_some_and(|ike| ike.child_of(sa).is_some()) => {}
             RouterOutput::LifesizeSoft(sa) => {
                 self.warn(format!("SA {sa} reached its soft lifesize: give it a successor"))
             }
@@ -347,6 +354,9 @@ impl Brain {
 
     /// I3: nobody uses it any more.
     fn lifesize_over(&mut self, sa: SaId) {
+        if self.ike_hard_limit(sa) {
+            return;
+        }
         self.warn(format!("SA {sa} reached its hard lifesize and stops"));
         let now = self.now();
         let Some(router) = &mut self.router else { return };

@@ -20,6 +20,7 @@ use super::books::{FilterBook, SaBook};
 use super::brain::{Brain, Input, Phase, Ways};
 use super::cores::Cores;
 use super::dumps::Dumps;
+use super::ike::{Bell, Ike};
 use super::listeners::Loads;
 use super::lookout::{Lookout, View};
 use super::plan::{self, Numbering};
@@ -49,6 +50,9 @@ pub(super) async fn node(
     let incarnation = random()?;
     let ways = Ways { targets: None, routers: BTreeMap::new() };
     let pairs = pairs(&config, store.as_deref()).await?;
+    // The IVs of IKE's own messages begin with it: as long as the store is the same, no start has the number of another.
+    let epoch = store.as_ref().map(|store| store.generation() as u32);
+    let bell = epoch.map(|_| Bell::new());
     let mut brain = Brain {
         started: Instant::now(),
         incarnation,
@@ -60,6 +64,7 @@ pub(super) async fn node(
         rules_due: super::rules::RulesDue::new(),
         vips: BTreeMap::new(),
         router: None,
+        ike: None,
         routers: BTreeMap::new(),
         ways,
         store,
@@ -79,7 +84,7 @@ pub(super) async fn node(
         phase: Phase::Starting,
         watching: Default::default(),
         capturing: false,
-        courier: Courier::start(dataplane.events(), inputs.clone())?,
+        courier: Courier::start(dataplane.events(), bell.clone(), inputs.clone())?,
         dataplane,
         numbering,
         config,
@@ -90,6 +95,11 @@ pub(super) async fn node(
     brain.look_out()?;
     brain.become_target();
     brain.become_router(pairs)?;
+    if let (Some(epoch), Some(bell)) = (epoch, bell) {
+        let peers = plan::ike(&brain.config, &brain.wanted.down);
+        brain.ike = Some(Ike::new(peers, epoch, bell));
+        brain.ike_configure();
+    }
     serve_targets(&mut brain, inputs.clone()).await?;
     dial_routers(&mut brain, inputs).await?;
     Ok(brain)
@@ -295,11 +305,14 @@ pub struct Courier {
 }
 
 impl Courier {
-    fn start(mut events: EventReceiver, inputs: mpsc::Sender<Input>) -> std::io::Result<Courier> {
+    fn start(mut events: EventReceiver, bell: Option<Bell>, inputs: mpsc::Sender<Input>) -> std::io::Result<Courier> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("phalanx-courier".into()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
+                if bell.as_ref().is_some_and(Bell::ring) && inputs.blocking_send(Input::IkeHeard).is_err() {
+                    return;
+                }
                 let Some(event) = events.try_recv() else {
                     std::thread::sleep(COURIER_NAP);
                     continue;

@@ -3,12 +3,14 @@
 mod machine;
 mod natt;
 mod node;
+mod peer;
 mod sa;
 mod vip;
 
 pub(super) use machine::{CoreDraft, CoreRole, MemoryDraft, PortDraft};
 pub(super) use natt::{KEEPALIVE_S, NattDraft};
 pub(super) use node::{ClusterDraft, ClusterNodeDraft, LimitsDraft, NodeDraft};
+pub(super) use peer::{ChildDraft, LifeDraft, PeerDraft};
 pub(super) use sa::{ActionDraft, FilterDraft, HalfDraft, SaDraft, SelectorsDraft};
 pub(super) use vip::{DistributeDraft, PortsDraft, TargetsDraft, VipDraft};
 
@@ -26,6 +28,7 @@ pub(super) struct Draft {
     pub ports: Vec<PortDraft>,
     pub cores: Vec<CoreDraft>,
     pub vips: Vec<VipDraft>,
+    pub peers: Vec<PeerDraft>,
     pub sas: Vec<SaDraft>,
     pub filters: Vec<FilterDraft>,
 }
@@ -46,6 +49,7 @@ impl Draft {
             ports: file.tables("port", "[[port]]").into_iter().map(PortDraft::read).collect(),
             cores: file.tables("core", "[[core]]").into_iter().map(CoreDraft::read).collect(),
             vips: file.tables("vip", "[[vip]]").into_iter().map(VipDraft::read).collect(),
+            peers: file.tables("peer", "[[peer]]").into_iter().map(|f| PeerDraft::read(f, folder)).collect(),
             sas: file.tables("sa", "[[sa]]").into_iter().map(|f| SaDraft::read(f, folder)).collect(),
             filters: file.tables("filter", "[[filter]]").into_iter().map(FilterDraft::read).collect(),
         };

@@ -73,7 +73,7 @@ impl SaDraft {
             soft_bytes: f.optional("soft_bytes"),
             hard_bytes: f.optional("hard_bytes"),
             path_mtu: f.optional("path_mtu"),
-            mss_clamp: mss_clamp(&mut f),
+            mss_clamp: mss_clamp(&mut f, "[[sa]]"),
             copy_dscp: f.optional("copy_dscp"),
             ecn: f.optional("ecn"),
             natt: NattDraft::read(&mut f),
@@ -108,19 +108,23 @@ impl HalfDraft {
                 Problem::error("an `spi` is 256 to 4294967295").at(spi.span.clone(), "reserved by RFC 4303 §2.1"),
             );
         }
-        if let Some(window) = &draft.window
-            && (!WINDOWS.contains(&window.value) || !window.value.is_multiple_of(32))
-        {
-            let problem = Problem::error("a replay `window` is 32 to 65536 packets, a multiple of 32");
-            f.sink().push(problem.at(window.span.clone(), ""));
-        }
+        check_window(&draft.window, &f);
         f.finish();
         draft
     }
 }
 
+pub(super) fn check_window(window: &Option<At<u32>>, f: &Fields<'_, '_>) {
+    if let Some(window) = window
+        && (!WINDOWS.contains(&window.value) || !window.value.is_multiple_of(32))
+    {
+        let problem = Problem::error("a replay `window` is 32 to 65536 packets, a multiple of 32");
+        f.sink().push(problem.at(window.span.clone(), ""));
+    }
+}
+
 /// `"none"`, `"path"` or a number. RFC 9293 §3.7.1: 536 is what every IPv4 host takes.
-fn mss_clamp(f: &mut Fields<'_, '_>) -> Option<At<MssClamp>> {
+pub(super) fn mss_clamp(f: &mut Fields<'_, '_>, what: &str) -> Option<At<MssClamp>> {
     let value = f.raw("mss_clamp")?;
     let most = value.get_ref().as_integer().and_then(|most| most.to_string().parse().ok());
     let most = most.filter(|most: &u16| *most >= 536);
@@ -130,7 +134,7 @@ fn mss_clamp(f: &mut Fields<'_, '_>) -> Option<At<MssClamp>> {
         _ => most.map(MssClamp::Most),
     };
     if clamp.is_none() {
-        let message = "[[sa]]: `mss_clamp` must be \"none\", \"path\" or 536 to 65535";
+        let message = format!("{what}: `mss_clamp` must be \"none\", \"path\" or 536 to 65535");
         f.sink().push(Problem::error(message).at(value.span(), ""));
     }
     clamp.map(|clamp| At::new(clamp, value.span()))
@@ -198,7 +202,7 @@ fn key_from(path: &Path) -> Result<KeyText, Problem> {
 }
 
 impl SelectorsDraft {
-    fn read(f: &mut Fields<'_, '_>) -> SelectorsDraft {
+    pub(super) fn read(f: &mut Fields<'_, '_>) -> SelectorsDraft {
         SelectorsDraft {
             local: f.parsed::<Block>("local").map(|b| b.map(|b| b.0)),
             remote: f.parsed::<Block>("remote").map(|b| b.map(|b| b.0)),

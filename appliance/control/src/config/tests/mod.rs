@@ -2,6 +2,7 @@
 
 mod memif;
 mod natt;
+mod peers;
 mod whole;
 
 use super::*;
@@ -295,7 +296,7 @@ fn keys_may_stand_in_files_that_others_cannot_read() {
 #[test]
 fn keys_in_a_file_that_others_may_read_are_warned_of() {
     let checked = check(Path::new("px.toml"), ROUTER, Some(0o100644)).unwrap();
-    let line = "px.toml:55: this file holds keys, and everybody on this machine may read it (chmod 600 the file, or keep keys apart with `key_file`)";
+    let line = "px.toml:55: this file holds keys, and everybody on this machine may read it (chmod 600 the file, or keep keys apart with `key_file` and `secret_file`)";
     assert_eq!(checked.config.warnings, [line]);
     assert_eq!(check(Path::new("px.toml"), TARGET, Some(0o100644)).unwrap().config.warnings, [""; 0]);
 }

@@ -6,13 +6,14 @@ mod machine;
 mod memif;
 mod natt;
 mod nodes;
+mod peers;
 mod sas;
 mod selectors;
 mod vips;
 
 use super::read::{At, Sink, Span};
 use super::report::Problem;
-use super::section::Draft;
+use super::section::{Draft, place};
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -22,6 +23,7 @@ pub(super) fn check(draft: &Draft, mode: Option<u32>, sink: &Sink) {
     machine::check(draft, sink);
     memif::check(draft, sink);
     vips::check(draft, sink);
+    peers::check(draft, sink);
     sas::check(draft, sink);
     filters::check(draft, sink);
     secrecy(draft, mode, sink);
@@ -65,14 +67,16 @@ fn known<'a>(name: &At<String>, names: impl Iterator<Item = &'a str> + Clone, wh
 
 /// Keys in a file that others may read (I8).
 fn secrecy(draft: &Draft, mode: Option<u32>, sink: &Sink) {
-    let inline = draft.sas.iter().flat_map(|s| s.halves()).find(|(_, h)| h.key_inline);
-    if let (Some((_, half)), Some(mode)) = (inline, mode)
+    let keys = draft.sas.iter().flat_map(|s| s.halves()).filter(|(_, h)| h.key_inline).map(|(_, h)| &h.span);
+    let secrets = draft.peers.iter().filter(|p| p.secret_inline).map(|p| place(&p.secret, &p.span));
+    let inline = keys.cloned().chain(secrets).next();
+    if let (Some(place), Some(mode)) = (inline, mode)
         && mode & 0o077 != 0
     {
         let who = if mode & 0o007 != 0 { "everybody on this machine" } else { "the file's group" };
         let problem = Problem::warning(format!("this file holds keys, and {who} may read it"))
-            .at(half.span.clone(), "a key in the file itself")
-            .help("chmod 600 the file, or keep keys apart with `key_file`");
+            .at(place, "a key in the file itself")
+            .help("chmod 600 the file, or keep keys apart with `key_file` and `secret_file`");
         sink.push(problem);
     }
 }

@@ -1,0 +1,175 @@
+//! Proposals in the notation that IKE daemons share: `aes128gcm16-prfsha256-x25519`. Words of one kind are alternatives, the
+//! first one preferred.
+
+use phalanx_aead::Algorithm;
+use phalanx_ike::crypto::{AesBits, Cipher, Group, Integrity, Prf};
+use phalanx_ike::{EspProposal, IkeProposal};
+use std::str::FromStr;
+
+/// What every peer of ours can be expected to take, and nothing else (RFC 8247).
+pub(super) const IKE: &str =
+    "aes256gcm16-aes128gcm16-chacha20poly1305-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384-modp3072-modp2048";
+/// ESP where nothing is said.
+pub(super) const ESP: &str = "aes128gcm16-aes256gcm16";
+
+/// `proposal` of a peer.
+pub(super) struct Ike(pub IkeProposal);
+
+/// `proposal` of a child.
+pub(super) struct Esp(pub EspProposal);
+
+/// A word of a proposal.
+enum Word {
+    Aead(Cipher),
+    Cbc(AesBits),
+    Hash(Integrity, Prf),
+    Prf(Prf),
+    Group(Group),
+    Esn(bool),
+}
+
+impl FromStr for Word {
+    type Err = String;
+    fn from_str(word: &str) -> Result<Word, String> {
+        use AesBits::{B128, B256};
+        Ok(match word {
+            "aes128gcm16" | "aes128gcm" | "aes128gcm128" => Word::Aead(Cipher::AesGcm16 { bits: B128 }),
+            "aes256gcm16" | "aes256gcm" | "aes256gcm128" => Word::Aead(Cipher::AesGcm16 { bits: B256 }),
+            "chacha20poly1305" => Word::Aead(Cipher::ChaCha20Poly1305),
+            "aes128" | "aes" => Word::Cbc(B128),
+            "aes256" => Word::Cbc(B256),
+            "sha256" | "sha2_256" => Word::Hash(Integrity::HmacSha256_128, Prf::HmacSha256),
+            "sha384" | "sha2_384" => Word::Hash(Integrity::HmacSha384_192, Prf::HmacSha384),
+            "sha512" | "sha2_512" => Word::Hash(Integrity::HmacSha512_256, Prf::HmacSha512),
+            "prfsha256" => Word::Prf(Prf::HmacSha256),
+            "prfsha384" => Word::Prf(Prf::HmacSha384),
+            "prfsha512" => Word::Prf(Prf::HmacSha512),
+            "x25519" | "curve25519" => Word::Group(Group::X25519),
+            "ecp256" => Word::Group(Group::Ecp256),
+            "ecp384" => Word::Group(Group::Ecp384),
+            "ecp521" => Word::Group(Group::Ecp521),
+            "modp2048" => Word::Group(Group::Modp2048),
+            "modp3072" => Word::Group(Group::Modp3072),
+            "modp4096" => Word::Group(Group::Modp4096),
+            "esn" => Word::Esn(true),
+            "noesn" => Word::Esn(false),
+            "md5" | "sha1" | "sha" | "3des" | "des" | "modp768" | "modp1024" | "modp1536" | "prfmd5" | "prfsha1" => {
+                return Err(format!("`{word}` is too weak (RFC 8247)"));
+            }
+            _ => return Err(format!("`{word}` is no algorithm of this version")),
+        })
+    }
+}
+
+/// Once each, in the order of their first mention.
+fn add<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+impl FromStr for Ike {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Ike, String> {
+        let (mut ciphers, mut prfs, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+        let words = text.split('-').map(str::parse).collect::<Result<Vec<Word>, String>>()?;
+        let hashes: Vec<(Integrity, Prf)> =
+            words.iter().filter_map(|w| if let Word::Hash(i, p) = w { Some((*i, *p)) } else { None }).collect();
+        for word in words {
+            match word {
+                Word::Aead(cipher) => add(&mut ciphers, cipher),
+                Word::Cbc(_) if hashes.is_empty() => {
+                    return Err("AES-CBC needs an integrity algorithm such as `sha256`".to_owned());
+                }
+                Word::Cbc(bits) => {
+                    hashes.iter().for_each(|(integrity, _)| {
+                        add(&mut ciphers, Cipher::AesCbc { bits, integrity: *integrity });
+                    });
+                }
+                Word::Prf(prf) => add(&mut prfs, prf),
+                Word::Group(group) => add(&mut groups, group),
+                Word::Hash(..) => {}
+                Word::Esn(_) => return Err("`esn` and `noesn` are of a child's proposal".to_owned()),
+            }
+        }
+        // The hash of the integrity algorithm, where nothing else is said.
+        if prfs.is_empty() {
+            hashes.iter().for_each(|(_, prf)| add(&mut prfs, *prf));
+        }
+        let lacks = |what: &str, such: &str| Err(format!("names no {what} such as `{such}`"));
+        match (ciphers.is_empty(), prfs.is_empty(), groups.is_empty()) {
+            (true, ..) => lacks("cipher", "aes128gcm16"),
+            (_, true, _) => lacks("pseudorandom function", "prfsha256"),
+            (.., true) => lacks("key exchange", "x25519"),
+            _ => Ok(Ike(IkeProposal { ciphers, prfs, groups })),
+        }
+    }
+}
+
+impl FromStr for Esp {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Esp, String> {
+        let (mut algorithms, mut groups, mut esn) = (Vec::new(), Vec::new(), Vec::new());
+        for word in text.split('-') {
+            match word.parse()? {
+                Word::Aead(Cipher::AesGcm16 { bits: AesBits::B128 }) => add(&mut algorithms, Algorithm::Aes128Gcm16),
+                Word::Aead(Cipher::AesGcm16 { bits: AesBits::B256 }) => add(&mut algorithms, Algorithm::Aes256Gcm16),
+                Word::Group(group) => add(&mut groups, group),
+                Word::Esn(with) => add(&mut esn, with),
+                Word::Aead(_) | Word::Cbc(_) | Word::Hash(..) | Word::Prf(_) => {
+                    return Err(format!("`{word}` is not for ESP here: `aes128gcm16` and `aes256gcm16` are"));
+                }
+            }
+        }
+        if algorithms.is_empty() {
+            return Err("names no cipher such as `aes128gcm16`".to_owned());
+        }
+        // RFC 7296 §3.3.2: either, rather the longer one.
+        if esn.is_empty() {
+            esn = vec![true, false];
+        }
+        Ok(Esp(EspProposal { algorithms, groups, esn }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong<T: FromStr<Err = String>>(text: &str) -> String {
+        text.parse::<T>().err().unwrap_or_default()
+    }
+
+    #[test]
+    fn words_of_one_kind_are_alternatives_in_their_order() {
+        let Ike(p) = "aes256-aes128gcm16-sha384-sha256-ecp384-x25519".parse().unwrap();
+        let cbc = |integrity| Cipher::AesCbc { bits: AesBits::B256, integrity };
+        let gcm = Cipher::AesGcm16 { bits: AesBits::B128 };
+        assert_eq!(p.ciphers, [cbc(Integrity::HmacSha384_192), cbc(Integrity::HmacSha256_128), gcm]);
+        assert_eq!((p.prfs, p.groups), (vec![Prf::HmacSha384, Prf::HmacSha256], vec![Group::Ecp384, Group::X25519]));
+        let Ike(p) = "aes128gcm16-prfsha512-modp2048".parse().unwrap();
+        assert_eq!((p.ciphers, p.prfs), (vec![gcm], vec![Prf::HmacSha512]));
+        assert!(IKE.parse::<Ike>().is_ok() && ESP.parse::<Esp>().is_ok());
+    }
+
+    #[test]
+    fn esp_takes_either_kind_of_numbers_unless_told() {
+        let Esp(p) = "aes256gcm16-x25519".parse().unwrap();
+        assert_eq!(
+            (p.algorithms, p.groups, p.esn),
+            (vec![Algorithm::Aes256Gcm16], vec![Group::X25519], vec![true, false])
+        );
+        let Esp(p) = "aes128gcm16-noesn".parse().unwrap();
+        assert_eq!((p.groups, p.esn), (vec![], vec![false]));
+    }
+
+    #[test]
+    fn what_is_weak_missing_or_unknown_is_named() {
+        assert_eq!(wrong::<Ike>("aes128-sha1-modp1024"), "`sha1` is too weak (RFC 8247)");
+        assert_eq!(wrong::<Ike>("aes128-x25519"), "AES-CBC needs an integrity algorithm such as `sha256`");
+        assert_eq!(wrong::<Ike>("aes128gcm16-x25519"), "names no pseudorandom function such as `prfsha256`");
+        assert_eq!(wrong::<Ike>("aes128gcm16-prfsha256"), "names no key exchange such as `x25519`");
+        assert_eq!(wrong::<Ike>("blowfish-x25519"), "`blowfish` is no algorithm of this version");
+        assert_eq!(wrong::<Esp>("aes128-sha256"), "`aes128` is not for ESP here: `aes128gcm16` and `aes256gcm16` are");
+    }
+}
