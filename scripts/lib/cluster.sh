@@ -13,6 +13,7 @@
 #   OUTER INNER MODE ESN     the tunnel, as for guest-sa; default 4, OUTER, tunnel, 0
 #   WINDOW                   the client's replay window; default 64
 #   SA                       further lines of the router's [[sa]]
+#   PEER                     lines of a [[peer]] that negotiates: then there is no [[sa]], and the guest runs strongSwan (guest-swan)
 #   SELECT                   round-robin | least-connections
 #   NETWORK_DRIVER           the nodes' network ports; default net_af_packet, before which the kernel puts IPv4 fragments together; net_af_xdp does not
 #   LINK                     gre | memif: the nodes' links; default gre, over the link ports
@@ -27,7 +28,7 @@ set -euo pipefail
 ROOT=$(cd "$LIB/../.." && pwd)
 PHALANX=${PHALANX:-${CARGO_TARGET_DIR:-$ROOT/target}/release/phalanx}
 : "${OUTER:=4}" "${MODE:=tunnel}" "${ESN:=0}" "${WINDOW:=64}" "${SELECT:=round-robin}" "${NETWORK_DRIVER:=net_af_packet}"
-: "${ENCAP:=none}" "${KEEPALIVE:=20}" "${LINK:=gre}"
+: "${ENCAP:=none}" "${KEEPALIVE:=20}" "${LINK:=gre}" "${PEER:=}"
 : "${INNER:=$OUTER}"
 [ "$MODE" = tunnel ] || INNER=$OUTER
 SPI_TO_VIP=4097 SPI_TO_CLIENT=8193
@@ -157,6 +158,10 @@ distribute = [{ ports = [80, 5201, 8080], targets = ["t1", "t2"] }]
 select = "$SELECT"
 X
   done
+  if [ -n "$PEER" ]; then
+    printf '\n[[peer]]\nname = "client"\nvip = "vip%s"\n%s\n' "$OUTER" "$PEER"
+    return
+  fi
   cat <<X
 
 [[sa]]
@@ -199,9 +204,15 @@ configure() {
   "$PHALANX" store create --config "$etc/r.toml" >/dev/null
 }
 
+# client_swan: strongSwan in the guest, with what is in $BED_DIR/guest/swan.
+client_swan() {
+  cp "$LIB/guest-net" "$LIB/guest-swan" "$BED_DIR/guest/"
+  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU /mnt/guest-swan"
+}
+
 # client_sa: the other end of the tunnel, in the guest.
 client_sa() {
-  cp "$LIB/guest-sa" "$BED_DIR/guest/" # the guest has a /tmp and a /run of its own over ours, and this checkout may be there
+  cp "$LIB/guest-net" "$LIB/guest-sa" "$BED_DIR/guest/" # the guest has a /tmp and a /run of its own over ours, and this checkout may be there
   bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU ENCAP=$ENCAP \
     SPI_OUT=$SPI_TO_VIP KEY_OUT=$(cat "$BED_DIR/etc/to-vip.key") SPI_IN=$SPI_TO_CLIENT KEY_IN=$(cat "$BED_DIR/etc/to-client.key") /mnt/guest-sa"
 }

@@ -49,6 +49,8 @@ pub struct Tunnel {
     pub sa: &'static str,
     /// `gre` or `memif`: the nodes' links.
     pub link: &'static str,
+    /// Lines of the router's `[[peer]]`: then nothing is static, and the client runs strongSwan.
+    pub peer: &'static str,
 }
 
 impl Tunnel {
@@ -64,6 +66,7 @@ impl Tunnel {
         udp: None,
         sa: "",
         link: "gre",
+        peer: "",
     };
 
     /// The VIP as it stands in a URL.
@@ -111,7 +114,9 @@ impl Bed {
             bed.start(node);
         }
         bed.script("cluster.sh", &["ready"]);
-        bed.script("cluster.sh", &["client_sa"]);
+        if tunnel.peer.is_empty() {
+            bed.script("cluster.sh", &["client_sa"]);
+        }
         bed
     }
 
@@ -152,6 +157,11 @@ impl Bed {
     /// The VIP as it stands in a URL.
     pub fn host(&self) -> &'static str {
         self.tunnel.host()
+    }
+
+    /// What it was made for.
+    pub fn tunnel(&self) -> &Tunnel {
+        &self.tunnel
     }
 
     /// Runs one of the bed's scripts to its end; a failure of it is one of the test.
@@ -229,6 +239,13 @@ impl Bed {
         let output = output.expect("phalanx can be run");
         let said = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// The same of a command of several words.
+    pub fn look(&self, node: &str, words: &[&str]) -> Value {
+        let (answered, said) = self.tell(node, &[words, &["--json"]].concat());
+        assert!(answered, "{words:?} on {node}: {said}");
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{words:?} on {node}: {error}: {said}"))
     }
 
     /// Waits until the router gives connections to both targets.
@@ -371,6 +388,7 @@ fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {
         .env("WINDOW", tunnel.window.to_string())
         .env("NETWORK_DRIVER", tunnel.driver)
         .env("SA", tunnel.sa)
-        .env("LINK", tunnel.link);
+        .env("LINK", tunnel.link)
+        .env("PEER", tunnel.peer);
     command
 }

@@ -3,6 +3,7 @@
 mod ask;
 mod capture;
 mod explain;
+mod ike;
 mod measured;
 mod node;
 mod pki;
@@ -67,6 +68,13 @@ enum Command {
     },
     /// Outbound sequence numbers: who holds which
     Lease(Ask),
+    /// IKE: its SAs and their children; one in detail, events, counters; begin, new keys, end
+    Ike {
+        #[command(flatten)]
+        how: Ask,
+        #[command(subcommand)]
+        action: Option<ike::IkeCommand>,
+    },
     /// Dropped packets by reason
     Drop(Ask),
     /// Where the poll loops' time goes: clocks and packets of each step
@@ -255,6 +263,8 @@ fn dispatch(command: Command, version: &'static str) -> Outcome {
         Command::Target { how, action: None } => ask::ask(What::Target, &how),
         Command::Target { how, action: Some(action) } => ask::act(&action.action(), &how),
         Command::Lease(how) => ask::ask(What::Lease, &how),
+        Command::Ike { how, action: None } => ask::ask(What::Ike, &how),
+        Command::Ike { how, action: Some(action) } => ike::run(action, &how),
         Command::Drop(how) => ask::ask(What::Drop, &how),
         Command::Runtime(how) => ask::ask(What::Runtime, &how),
         Command::Latency(how) => ask::ask(What::Latency, &how),
@@ -319,6 +329,13 @@ mod tests {
         assert!(matches!(parse("phalanx trace --count 3 --dropped=replay --spi 0x1001"), Ok(Command::Trace(_))));
         assert!(matches!(parse("phalanx trace --dropped --local 10.77.0.100:80"), Ok(Command::Trace(_))));
         assert!(parse("phalanx trace --count 0").is_err());
+        assert!(matches!(parse("phalanx ike --json"), Ok(Command::Ike { action: None, .. })));
+        for line in ["show branch", "events --json", "counters", "initiate branch pages", "rekey 7", "terminate all"] {
+            assert!(
+                matches!(parse(&format!("phalanx ike {line}")), Ok(Command::Ike { action: Some(_), .. })),
+                "{line}"
+            );
+        }
         let capture = "phalanx capture --core 0 --port net --count 9 --snaplen 96 -w a.pcapng";
         assert!(matches!(parse(capture), Ok(Command::Capture(_))));
         assert!(matches!(parse("phalanx capture -w -"), Ok(Command::Capture(_))));

@@ -17,6 +17,7 @@ pub(super) fn check(file: &Path) -> Outcome {
     let config = load(file)?;
     let words = [
         (config.vips.len(), "VIP"),
+        (config.peers.len(), "peer"),
         (config.sas.len(), "SA pair"),
         (config.ports.len(), "port"),
         (config.cores.len(), "core"),

@@ -19,6 +19,7 @@ pub(super) fn render(answer: &Answer, all: bool, terminal: bool) -> String {
         Answer::Vip(rows) => with(rows.len(), "no VIPs", &|| vips(rows)),
         Answer::Target(rows) => with(rows.len(), "no targets", &|| targets(rows)),
         Answer::Lease(rows) => with(rows.len(), "no outbound SAs", &|| leases(rows)),
+        Answer::Ike(status) => with(status.sas.len(), "no IKE SAs", &|| super::ike::list(status)),
         Answer::Drop(rows) => {
             let rows: Vec<&DropRow> = rows.iter().filter(|r| all || r.happened()).collect();
             with(rows.len(), "no packet was dropped", &|| drops(&rows, all))

@@ -16,6 +16,9 @@ impl Brain {
             Action::VipDown(which) => self.vip_down(&which.vip),
             Action::VipUp(which) => self.vip_up(&which.vip),
             Action::SaDelete(which) => self.delete_sa(&which.sa),
+            Action::IkeInitiate(which) => self.ike_initiate(which),
+            Action::IkeRekey(which) => self.ike_rekey(&which),
+            Action::IkeTerminate(which) => self.ike_terminate(&which),
             Action::Reload => self.reload_by_order(),
         };
         // Whoever asked may be gone.

@@ -42,6 +42,7 @@ impl Brain {
             What::Vip => Answer::Vip(self.vip_rows()),
             What::Target => Answer::Target(self.target_rows(&rows)),
             What::Lease => Answer::Lease(self.lease_rows(&rows)),
+            What::Ike => Answer::Ike(Box::new(self.ike_status())),
             What::Drop => Answer::Drop(self.drop_rows()),
             What::Runtime => Answer::Runtime(self.runtime_rows()),
             What::Latency => Answer::Latency(self.latency_rows()),

@@ -65,6 +65,8 @@ pub(super) struct Ike {
     by_sa: HashMap<SaId, ChildId>,
     tunnels: Tunnels,
     pub events: VecDeque<Happened>,
+    /// Milliseconds that the latest set-ups took.
+    pub times: Vec<u64>,
     used_told: Instant,
     /// The core hears.
     heard: bool,
@@ -113,6 +115,7 @@ impl Ike {
             by_sa: HashMap::new(),
             tunnels: Tunnels::default(),
             events: VecDeque::new(),
+            times: Vec::new(),
             used_told: Instant::now(),
             heard: false,
         }
@@ -152,7 +155,7 @@ fn unix() -> u64 {
 
 impl Brain {
     /// The state machine's clock.
-    fn ike_now(&self) -> u64 {
+    pub(super) fn ike_now(&self) -> u64 {
         self.now() / 1000
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod distribution;
 mod dumps;
 mod figures;
 mod ike;
+mod ike_rows;
 mod ike_tunnels;
 mod listeners;
 mod lookout;

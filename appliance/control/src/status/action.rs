@@ -22,6 +22,12 @@ pub enum Action {
     VipUp(OneVip),
     /// Deletes a static SA in both directions, at its router and on all targets (R6).
     SaDelete(OneSa),
+    /// Begins with a peer.
+    IkeInitiate(OnePeer),
+    /// New keys.
+    IkeRekey(OneIke),
+    /// Ends something of IKE; its peer is told.
+    IkeTerminate(OneIke),
     /// Reads the configuration again, as SIGHUP does.
     Reload,
 }
@@ -39,6 +45,25 @@ pub struct OneVip {
 #[serde(deny_unknown_fields)]
 pub struct OneSa {
     /// Its tunnel, or the SPI or id of one of its directions.
+    pub sa: String,
+}
+
+/// A peer of the router that is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnePeer {
+    /// Its name.
+    pub peer: String,
+    /// One of its children; none: all.
+    #[serde(default)]
+    pub child: Option<String>,
+}
+
+/// Something of IKE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneIke {
+    /// The id of an IKE SA, the number of a child, or the name of a peer.
     pub sa: String,
 }
 

@@ -8,13 +8,14 @@ pub mod action;
 mod capture;
 mod client;
 pub mod figures;
+pub mod ike;
 pub mod metrics;
 mod metrics_port;
 pub mod model;
 mod server;
 mod trace;
 
-pub use action::{Action, Demand, Done, OneSa, OneTarget, OneVip};
+pub use action::{Action, Demand, Done, OneIke, OnePeer, OneSa, OneTarget, OneVip};
 pub use capture::{Capture, CaptureRequest, LONGEST as LONGEST_COPY, PATH as CAPTURE_PATH, SNAPLEN};
 pub use client::{ClientError, chunks, fetch, order, stream};
 pub use metrics_port::MetricsPort;
@@ -22,6 +23,7 @@ pub use server::{Server, StatusError};
 pub use trace::{Ends, MOST, Trace, TraceRequest};
 
 use figures::{LatencyRow, Overview, RuntimeRow};
+use ike::IkeStatus;
 use model::{ConnRow, DropRow, LeaseRow, SaRow, Status, TargetRow, VipRow};
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +42,8 @@ pub enum What {
     Target,
     /// Outbound sequence numbers.
     Lease,
+    /// IKE SAs, events, counters.
+    Ike,
     /// Dropped packets by reason.
     Drop,
     /// Where the cores' time goes.
@@ -52,13 +56,14 @@ pub enum What {
 
 impl What {
     /// Everything there is.
-    pub const ALL: [What; 10] = [
+    pub const ALL: [What; 11] = [
         What::Status,
         What::Sa,
         What::Conn,
         What::Vip,
         What::Target,
         What::Lease,
+        What::Ike,
         What::Drop,
         What::Runtime,
         What::Latency,
@@ -74,6 +79,7 @@ impl What {
             What::Vip => "vip",
             What::Target => "target",
             What::Lease => "lease",
+            What::Ike => "ike",
             What::Drop => "drop",
             What::Runtime => "runtime",
             What::Latency => "latency",
@@ -103,6 +109,8 @@ pub enum Answer {
     Target(Vec<TargetRow>),
     /// To [`What::Lease`].
     Lease(Vec<LeaseRow>),
+    /// To [`What::Ike`].
+    Ike(Box<IkeStatus>),
     /// To [`What::Drop`].
     Drop(Vec<DropRow>),
     /// To [`What::Runtime`].
@@ -123,6 +131,7 @@ impl Answer {
             What::Vip => Answer::Vip(serde_json::from_slice(json)?),
             What::Target => Answer::Target(serde_json::from_slice(json)?),
             What::Lease => Answer::Lease(serde_json::from_slice(json)?),
+            What::Ike => Answer::Ike(serde_json::from_slice(json)?),
             What::Drop => Answer::Drop(serde_json::from_slice(json)?),
             What::Runtime => Answer::Runtime(serde_json::from_slice(json)?),
             What::Latency => Answer::Latency(serde_json::from_slice(json)?),

@@ -1,0 +1,104 @@
+//! strongSwan in the client guest: a real IKE daemon on top of a real kernel's IPsec.
+
+use crate::bed::{Bed, Tunnel};
+use std::fs;
+
+/// strongSwan with one connection, `vip`, that has one child, `c`.
+pub struct Swan<'a> {
+    bed: &'a Bed,
+}
+
+/// The connection as `swanctl.conf` has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection<'a> {
+    /// Proposals of IKE.
+    pub ike: &'a str,
+    /// Proposals of ESP.
+    pub esp: &'a str,
+    /// What the client calls itself.
+    pub id: &'a str,
+    /// How both prove who they are: `psk` or `pubkey`.
+    pub auth: &'a str,
+    /// Lines of `local`.
+    pub local: &'a str,
+    /// The secret.
+    pub secret: &'a str,
+    /// More lines of the connection.
+    pub more: &'a str,
+    /// More lines of the child.
+    pub child: &'a str,
+}
+
+impl Connection<'_> {
+    /// What fits [`PEER`].
+    pub const PLAIN: Connection<'static> = Connection {
+        ike: "aes128gcm16-prfsha256-x25519",
+        esp: "aes128gcm16-esn-noesn",
+        id: "client.example",
+        auth: "psk",
+        local: "",
+        secret: "swordfish, always",
+        more: "",
+        child: "",
+    };
+
+    fn text(&self, tunnel: &Tunnel) -> String {
+        let Connection { ike, esp, id, auth, local, secret, more, child } = self;
+        let outer = if tunnel.outer == 4 { "10.77.0.100" } else { "fd77::100" };
+        let selectors = match (tunnel.mode, tunnel.inner) {
+            ("transport", _) => String::new(),
+            (_, 4) => "local_ts = 10.99.0.10/32\n remote_ts = 10.77.0.100/32".to_owned(),
+            _ => "local_ts = fd99::10/128\n remote_ts = fd77::100/128".to_owned(),
+        };
+        let mode = tunnel.mode;
+        format!(
+            "connections {{ vip {{ version = 2\n remote_addrs = {outer}\n proposals = {ike}\n {more}\n\
+             local {{ auth = {auth}\n id = {id}\n {local} }}\n remote {{ auth = {auth}\n id = vip.example }}\n\
+             children {{ c {{ mode = {mode}\n {selectors}\n esp_proposals = {esp}\n {child} }} }} }} }}\n\
+             secrets {{ ike-1 {{ id-1 = {id}\n id-2 = vip.example\n secret = \"{secret}\" }} }}\n"
+        )
+    }
+}
+
+/// Lines of the router's `[[peer]]` for that client, from anywhere.
+pub const PEER: &str = "local_id = \"vip.example\"\nremote_id = \"client.example\"\nsecret = \"swordfish, always\"\n";
+
+impl Swan<'_> {
+    /// Starts it, or starts it anew.
+    pub fn start<'a>(bed: &'a Bed, connection: &Connection) -> Swan<'a> {
+        let folder = bed.file("guest/swan");
+        fs::create_dir_all(&folder).expect("the guest's folder");
+        fs::write(folder.join("swanctl.conf"), connection.text(bed.tunnel())).expect("its configuration");
+        // It sends again after 0.5 s, and gives up after 8.
+        fs::write(folder.join("charon.conf"), "retransmit_timeout = 0.5\nretransmit_tries = 4\n").expect("a file");
+        bed.script("cluster.sh", &["client_swan"]);
+        Swan { bed }
+    }
+
+    /// `swanctl` with these words: its exit code and output.
+    pub fn ctl(&self, words: &str) -> (i32, String) {
+        self.bed.guest(&format!(". /run/swan/env; swanctl {words} --uri unix:///run/swan/vici"))
+    }
+
+    /// The same, and it must succeed.
+    pub fn ctl_ok(&self, words: &str) -> String {
+        let (code, said) = self.ctl(words);
+        assert_eq!(code, 0, "swanctl {words}: {said}");
+        said
+    }
+
+    /// Sets the child up, and with it the IKE SA.
+    pub fn initiate(&self) {
+        self.ctl_ok("--initiate --child c --timeout 20");
+    }
+
+    /// What it says of its SAs.
+    pub fn sas(&self) -> String {
+        self.ctl_ok("--list-sas")
+    }
+
+    /// The daemon's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.bed.file("guest/swan/log")).unwrap_or_default()
+    }
+}
