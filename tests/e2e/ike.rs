@@ -1,13 +1,33 @@
 //! IKE: strongSwan in the client guest negotiates with the router of the VIP, and both targets have the SAs.
 
-use crate::bed::{Bed, Tunnel, wait_until};
+use crate::bed::{Bed, Gateway, Tunnel, wait_until};
+use crate::client::Client;
 use crate::looks::assert_invariants;
-use crate::swan::{Connection, PEER, Swan};
+use crate::swan::{Connection, Swan};
 use serde_json::Value;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
-const IKE: Tunnel = Tunnel { peer: PEER, ..Tunnel::PLAIN };
+
+/// Lines of the router's `[[peer]]`: more of the peer, and its child.
+macro_rules! peer {
+    ($more:literal, $child:literal) => {
+        concat!(
+            "local_id = \"vip.example\"\nremote_id = \"client.example\"\nsecret = \"swordfish, always\"\n",
+            $more,
+            "\n[[peer.child]]\nname = \"c\"\n",
+            $child,
+            "\n"
+        )
+    };
+}
+
+const IKE: Tunnel = Tunnel { peer: peer!("", "remote = \"10.99.0.10\""), ..Tunnel::PLAIN };
+const IKE_V6: Tunnel = Tunnel { outer: 6, inner: 6, peer: peer!("", "remote = \"fd99::10\""), ..Tunnel::PLAIN };
+const TRANSPORT: Tunnel = Tunnel { mode: "transport", peer: peer!("", "mode = \"transport\""), ..Tunnel::PLAIN };
+/// The router knows where the client is.
+const KNOWN: Tunnel =
+    Tunnel { peer: peer!("remote = \"10.77.0.10\"\nliveness = 1", "remote = \"10.99.0.10\""), ..Tunnel::PLAIN };
 
 /// New connections, shared by both targets.
 fn pages(bed: &Bed, count: usize) {
@@ -24,11 +44,22 @@ fn sas(bed: &Bed) -> Vec<Value> {
     bed.query("r", "ike")["sas"].as_array().cloned().expect("a list")
 }
 
-/// The IKE SA with its one child that is up at the router.
+/// An IKE SA with a child that is up at the router.
 fn up(bed: &Bed) -> Option<(Value, Value)> {
     let ike = sas(bed).into_iter().find(|sa| sa["state"] == "established")?;
     let child = ike["children"].as_array()?.iter().find(|child| child["state"] == "up")?.clone();
     Some((ike, child))
+}
+
+fn wait_up(bed: &Bed) -> (Value, Value) {
+    wait_until("an IKE SA and its child are up", SOON, || up(bed).is_some());
+    up(bed).expect("it was a moment ago")
+}
+
+fn events(bed: &Bed) -> String {
+    let events = bed.look("r", &["ike", "events"]);
+    let words = events.as_array().expect("a list").iter().filter_map(|event| event["words"].as_str());
+    words.collect::<Vec<_>>().join("\n")
 }
 
 fn assert_clean(bed: &Bed) {
@@ -52,9 +83,10 @@ fn they_begin(tunnel: Tunnel, connection: Connection) {
     let swan = Swan::start(&bed, &connection);
     bed.progress("the client begins");
     swan.initiate();
-    let (ike, child) = up(&bed).expect("an IKE SA with a child");
+    let (ike, child) = up(&bed).unwrap_or_else(|| panic!("{:?}\n{}", sas(&bed), swan.log()));
     bed.progress(&format!("{} {} {}", ike["suite"], child["suite"], child["selectors"]));
     assert_eq!((ike["role"].as_str(), ike["peer"].as_str()), (Some("responder"), Some("client")));
+    assert_eq!(ike["identity"], "client.example");
     assert_eq!(child["esn"], tunnel.esn, "{child}");
     pages(&bed, 20);
     let size = bed.guest_ok(&format!("curl -sS -o /dev/null -w '%{{size_download}}' http://{}/megabyte", bed.host()));
@@ -71,6 +103,117 @@ fn a_client_with_a_secret_negotiates_and_both_targets_serve_it() {
 }
 
 #[test]
-fn sixty_four_bit_numbers_are_agreed_upon() {
-    they_begin(Tunnel { esn: true, ..IKE }, Connection { esp: "aes256gcm16-esn", ..Connection::PLAIN });
+fn sixty_four_bit_numbers_and_longer_keys_are_agreed_upon() {
+    let ike = "aes256gcm16-prfsha384-ecp384";
+    they_begin(Tunnel { esn: true, ..IKE }, Connection { ike, esp: "aes256gcm16-esn", ..Connection::PLAIN });
+}
+
+#[test]
+fn a_client_negotiates_over_ipv6() {
+    they_begin(Tunnel { esn: true, ..IKE_V6 }, Connection { ike: "aes256-sha512-modp3072", ..Connection::PLAIN });
+}
+
+#[test]
+fn transport_mode_is_agreed_upon() {
+    they_begin(TRANSPORT, Connection { esp: "aes128gcm16-noesn", ..Connection::PLAIN });
+}
+
+#[test]
+fn a_client_behind_a_nat_negotiates_and_is_served_in_udp() {
+    let tunnel = Tunnel { gateway: Gateway::Nat { mtu: 1500 }, esn: true, ..IKE };
+    they_begin(tunnel, Connection { ike: "chacha20poly1305-prfsha256-x25519", ..Connection::PLAIN });
+}
+
+#[test]
+fn the_router_begins_and_ends() {
+    let bed = Bed::up(KNOWN);
+    let swan = Swan::start(&bed, &Connection::PLAIN);
+    bed.order("r", &["ike", "initiate", "client"]);
+    let (ike, child) = wait_up(&bed);
+    assert_eq!((ike["role"].as_str(), child["esn"].as_bool()), (Some("initiator"), Some(true)));
+    pages(&bed, 20);
+    assert!(swan.sas().contains("ESTABLISHED"));
+    bed.order("r", &["ike", "terminate", "client"]);
+    wait_gone(&bed);
+    wait_until("the client heard it", SOON, || swan.sas().trim().is_empty());
+    assert_clean(&bed);
+}
+
+#[test]
+fn what_does_not_fit_fails_with_words_that_help() {
+    let bed = Bed::up(IKE);
+    let cases = [
+        (Connection { secret: "sailfish", ..Connection::PLAIN }, "could not be authenticated"),
+        (Connection { id: "mallory.example", ..Connection::PLAIN }, "mallory.example"),
+        (Connection { ike: "aes128-sha1-modp1024", ..Connection::PLAIN }, "no common proposal: the peer offered"),
+        (Connection { esp: "aes128-sha256", ..Connection::PLAIN }, "no common proposal: the peer offered"),
+    ];
+    for (connection, words) in cases {
+        let swan = Swan::start(&bed, &connection);
+        let before = events(&bed).len();
+        let (code, said) = swan.ctl("--initiate --child c --timeout 10");
+        assert_ne!(code, 0, "{connection:?}: {said}");
+        wait_until(&format!("the router says {words:?}"), SOON, || events(&bed)[before..].contains(words));
+        bed.progress(events(&bed)[before..].trim());
+    }
+    let swan = Swan::start(&bed, &Connection::PLAIN);
+    swan.initiate();
+    pages(&bed, 20);
+    assert_clean(&bed);
+}
+
+#[test]
+fn new_keys_from_either_side_lose_nothing() {
+    let bed = Bed::up(KNOWN);
+    let swan = Swan::start(&bed, &Connection::PLAIN);
+    swan.initiate();
+    let client = Client::new(&bed);
+    let streams = ["t1", "t2"].map(|target| client.stream_from(target));
+    for round in 0..3 {
+        for (who, what) in [("we", "child"), ("they", "child"), ("we", "ike"), ("they", "ike")] {
+            let (ike, child) = wait_up(&bed);
+            let id = |of: &Value| of["id"].as_str().map_or_else(|| of["id"].to_string(), ToOwned::to_owned);
+            let old = if what == "ike" { id(&ike) } else { id(&child) };
+            match (who, what) {
+                ("we", _) => drop(bed.order("r", &["ike", "rekey", &old])),
+                (_, "child") => drop(swan.ctl_ok("--rekey --child c")),
+                _ => drop(swan.ctl_ok("--rekey --ike vip")),
+            }
+            wait_until(&format!("round {round}: {who} have a new {what}"), SOON, || {
+                let all = sas(&bed);
+                all.len() == 1
+                    && up(&bed).is_some_and(|(ike, child)| (if what == "ike" { id(&ike) } else { id(&child) }) != old)
+                    && all[0]["children"].as_array().is_some_and(|children| children.len() == 1)
+            });
+            streams.iter().for_each(|stream| stream.goes_on(SOON));
+        }
+    }
+    pages(&bed, 20);
+    for node in ["r", "t1", "t2"] {
+        wait_until(&format!("{node} has one pair"), SOON, || {
+            bed.query(node, "sa").as_array().is_some_and(|a| a.len() == 2)
+        });
+    }
+    assert_clean(&bed);
+}
+
+#[test]
+fn a_router_that_was_killed_negotiates_anew_and_connections_go_on() {
+    let bed = Bed::up(KNOWN);
+    let swan =
+        Swan::start(&bed, &Connection { more: "dpd_delay = 1s", child: "dpd_action = restart", ..Connection::PLAIN });
+    swan.initiate();
+    pages(&bed, 20);
+    bed.kill_hard("r");
+    bed.start("r");
+    bed.wait_ready();
+    bed.order("r", &["ike", "initiate", "client"]);
+    wait_up(&bed);
+    pages(&bed, 20);
+    for node in ["r", "t1", "t2"] {
+        wait_until(&format!("{node} has one pair"), SOON, || {
+            bed.query(node, "sa").as_array().is_some_and(|a| a.len() == 2)
+        });
+    }
+    assert_invariants(&bed);
 }

@@ -1,6 +1,6 @@
 //! strongSwan in the client guest: a real IKE daemon on top of a real kernel's IPsec.
 
-use crate::bed::{Bed, Tunnel};
+use crate::bed::{Bed, Gateway, Tunnel};
 use std::fs;
 
 /// strongSwan with one connection, `vip`, that has one child, `c`.
@@ -30,7 +30,7 @@ pub struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    /// What fits [`PEER`].
+    /// What fits the router's peer.
     pub const PLAIN: Connection<'static> = Connection {
         ike: "aes128gcm16-prfsha256-x25519",
         esp: "aes128gcm16-esn-noesn",
@@ -44,6 +44,13 @@ impl Connection<'_> {
 
     fn text(&self, tunnel: &Tunnel) -> String {
         let Connection { ike, esp, id, auth, local, secret, more, child } = self;
+        // Its route to the VIP has the inner address as its source.
+        let local_at = match (tunnel.gateway, tunnel.outer) {
+            (Gateway::None, 4) => "10.77.0.10",
+            (Gateway::None, _) => "fd77::10",
+            (_, 4) => "10.88.0.10",
+            _ => "fd88::10",
+        };
         let outer = if tunnel.outer == 4 { "10.77.0.100" } else { "fd77::100" };
         let selectors = match (tunnel.mode, tunnel.inner) {
             ("transport", _) => String::new(),
@@ -52,16 +59,13 @@ impl Connection<'_> {
         };
         let mode = tunnel.mode;
         format!(
-            "connections {{ vip {{ version = 2\n remote_addrs = {outer}\n proposals = {ike}\n {more}\n\
+            "connections {{ vip {{ version = 2\n local_addrs = {local_at}\n remote_addrs = {outer}\n proposals = {ike}\n {more}\n\
              local {{ auth = {auth}\n id = {id}\n {local} }}\n remote {{ auth = {auth}\n id = vip.example }}\n\
              children {{ c {{ mode = {mode}\n {selectors}\n esp_proposals = {esp}\n {child} }} }} }} }}\n\
              secrets {{ ike-1 {{ id-1 = {id}\n id-2 = vip.example\n secret = \"{secret}\" }} }}\n"
         )
     }
 }
-
-/// Lines of the router's `[[peer]]` for that client, from anywhere.
-pub const PEER: &str = "local_id = \"vip.example\"\nremote_id = \"client.example\"\nsecret = \"swordfish, always\"\n";
 
 impl Swan<'_> {
     /// Starts it, or starts it anew.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use phalanx_ipsec::{Filter, SaParams, WindowSnapshot};
+use phalanx_ipsec::{Filter, SaParams, TunnelName, WindowSnapshot};
 use phalanx_wire::{CoreId, Epoch, Flow, PeerId, SaId, VipId};
 
 /// The version of these messages. Both sides must speak the same.
@@ -276,6 +276,13 @@ pub enum ToRouter {
     Draining(Drained),
     /// A peer is behind a NAT and seems to have moved.
     PeerMoved(PeerAt),
+    /// Its application wants to send through a negotiated tunnel that has no SA (R20).
+    SaWanted {
+        /// The VIP.
+        vip: VipId,
+        /// The tunnel.
+        tunnel: TunnelName,
+    },
     /// Packets it dropped since its boot, by the reason's name; only reasons that happened. Nothing depends on it.
     Dropped(Vec<(String, u64)>),
     /// Still there. Made and eaten by the fabric.
@@ -371,6 +378,7 @@ impl ToRouter {
             Self::Load(_) => "Load",
             Self::Draining(_) => "Draining",
             Self::PeerMoved(_) => "PeerMoved",
+            Self::SaWanted { .. } => "SaWanted",
             Self::Dropped(_) => "Dropped",
             Self::Beat => "Beat",
         }

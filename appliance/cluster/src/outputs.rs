@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use phalanx_ipsec::{Lease, SaParams};
+use phalanx_ipsec::{Lease, SaParams, TunnelName};
 use phalanx_wire::{CoreId, Epoch, Flow, PeerId, SaId, TargetId, VipId};
 
 use crate::messages::{LeaseRefusal, NodeName, RankedFilter, ToRouter, ToTarget, VipDef, WindowRecord};
@@ -290,6 +290,13 @@ pub enum RouterOutput {
         vip: VipId,
         /// To the peer there.
         remote: SocketAddr,
+    },
+    /// A target wants to send through a negotiated tunnel that has no SA (R20).
+    SaWanted {
+        /// The VIP.
+        vip: VipId,
+        /// The tunnel.
+        tunnel: TunnelName,
     },
     /// The soft lifesize is reached: rekey (R22).
     LifesizeSoft(SaId),

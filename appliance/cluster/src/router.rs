@@ -176,6 +176,11 @@ impl RouterCluster {
             }
             ToRouter::Draining(drained) => self.draining(at, drained),
             ToRouter::PeerMoved(told) => self.peer_seen(at, &told),
+            // R2: who does not serve the VIP sends nothing from it.
+            ToRouter::SaWanted { vip, tunnel } if self.serves(at, vip) => {
+                self.outputs.push_back(RouterOutput::SaWanted { vip, tunnel });
+            }
+            ToRouter::SaWanted { .. } => {}
             ToRouter::Dropped(reasons) => self.members[at].dropped = reasons,
             ToRouter::Beat => {}
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use phalanx_ipsec::{Direction, SaParams};
+use phalanx_ipsec::{Direction, SaParams, TunnelName};
 use phalanx_wire::{CoreId, Epoch, SaId, VipId};
 
 use crate::error::ClusterError;
@@ -238,6 +238,13 @@ impl TargetCluster {
     pub fn peer_seen(&mut self, told: PeerAt) {
         if self.state == State::Attached {
             self.send(ToRouter::PeerMoved(told));
+        }
+    }
+
+    /// The application wants to send through a negotiated tunnel that has no SA (R20). The cores tell again while it does.
+    pub fn sa_wanted(&mut self, vip: VipId, tunnel: TunnelName) {
+        if self.state == State::Attached {
+            self.send(ToRouter::SaWanted { vip, tunnel });
         }
     }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 pub use crate::logging::{Logged, RuleId};
-use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, WindowSnapshot};
+use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, TunnelName, WindowSnapshot};
 use phalanx_steering::{Candidate, ConnKey, Cursor, Distribution, Listeners, Policy, PortRule, SteeringError};
 use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
 
@@ -285,6 +285,15 @@ pub enum Event {
         remote: SocketAddr,
         /// Its number.
         number: u64,
+    },
+    /// A packet of the application needs an SA of a negotiated tunnel that has none (R20). Repeated while such packets come.
+    SaWanted {
+        /// On this core.
+        core: CoreId,
+        /// The VIP.
+        vip: VipId,
+        /// The tunnel.
+        tunnel: TunnelName,
     },
     /// A rule asked for a log entry (R16).
     Log {

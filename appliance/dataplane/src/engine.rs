@@ -27,6 +27,7 @@ use crate::peers::Movers;
 use crate::station::{Station, addressed_to};
 use crate::stats::Stage;
 use crate::tables::Tables;
+use crate::wanted::Wanted;
 use crate::watcher::Watcher;
 use crate::world::World;
 
@@ -42,6 +43,7 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) fragments: Fragments<S::Packet>,
     pub(crate) inner: InnerFragments,
     pub(crate) ike: IkeSide,
+    pub(crate) wanted: Wanted<S::Packet>,
     /// By port index: this core's network and link ports.
     pub(crate) stations: Box<[Option<Station<S::Packet>>]>,
     /// The port that inner packets are delivered by.
@@ -88,6 +90,7 @@ impl<S: Source> Engine<S> {
             fragments: Fragments::new(me, limits),
             inner: InnerFragments::new(limits, seeds[0])?,
             ike: IkeSide::new(),
+            wanted: Wanted::default(),
             stations: world.ports.iter().enumerate().map(station).collect(),
             application: world.application(me),
             out,

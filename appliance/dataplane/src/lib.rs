@@ -57,6 +57,7 @@ mod tend;
 mod tests;
 mod too_big;
 mod vips;
+mod wanted;
 mod watcher;
 mod world;
 

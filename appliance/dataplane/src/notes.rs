@@ -74,6 +74,8 @@ pub enum For {
     Lease,
     /// A durable ceiling.
     Ceiling,
+    /// An SA that is on its way.
+    Sa,
     /// The next hop's MAC address.
     Neighbour,
 }

@@ -26,8 +26,8 @@ impl<S: Source> Engine<S> {
             Command::AddEarly(sa) => Some(self.add_inbound(sa, true)),
             Command::Spread(id) => Some(self.spread(id, now)),
             Command::PathMtu(id, mtu) => Some(self.set_path_mtu(id, mtu)),
-            Command::AddOutbound(sa) => Some(self.add_outbound(sa, true)),
-            Command::AddSuccessor(sa) => Some(self.add_outbound(sa, false)),
+            Command::AddOutbound(sa) => Some(self.add_outbound(sa, true, now)),
+            Command::AddSuccessor(sa) => Some(self.add_outbound(sa, false, now)),
             Command::UseOutbound(id) => Some(self.use_outbound(id)),
             Command::RemoveSa(id) => Some(self.remove_sa(id)),
             Command::SetFilters(filters) => Some(self.set_filters(filters)),
@@ -165,14 +165,17 @@ impl<S: Source> Engine<S> {
         Ok(Outcome::Applied)
     }
 
-    fn add_outbound(&mut self, sa: Box<OutboundSa>, at_once: bool) -> Answer {
+    fn add_outbound(&mut self, sa: Box<OutboundSa>, at_once: bool, now: Now) -> Answer {
         if self.tables.cache.find_outbound(sa.id()).is_some() {
             self.trash(Trash::Outbound(sa));
             return Ok(Outcome::Kept);
         }
         let added = if at_once { self.tables.cache.add_outbound(sa) } else { self.tables.cache.add_successor(sa) };
         match added {
-            Ok(_) => Ok(Outcome::Applied),
+            Ok(at) => {
+                self.sa_came(at, now);
+                Ok(Outcome::Applied)
+            }
             Err((error, sa)) => {
                 self.trash(Trash::Outbound(sa));
                 Err(refused(&error))

@@ -112,6 +112,7 @@ impl<S: Source> Engine<S> {
                     self.out.note(&packet, || Fact::Clear);
                     self.send_to_network(packet, now);
                 }
+                Err(DropReason::NoSa) => self.want_sa(packet, now),
                 Err(DropReason::Fragment) => self.whole_from_host(packet, &mut burst, now),
                 Err(reason) => self.out.drop(packet, reason),
             }

@@ -33,6 +33,7 @@ impl<S: Source> Engine<S> {
         self.tend_ceilings(now);
         self.sweep_tracker(now);
         self.tend_leases(now);
+        self.tend_wanted(now);
         self.tend_fragments(now);
         self.gauge();
         self.out.turn(Step::Tend);

@@ -33,6 +33,12 @@ impl TunnelName {
         Ok(TunnelName { bytes, len: name.len() as u8 })
     }
 
+    /// Its SAs come from IKE: `peer:child`. A static one cannot have a colon in its name.
+    #[must_use]
+    pub fn is_negotiated(&self) -> bool {
+        self.as_str().contains(':')
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

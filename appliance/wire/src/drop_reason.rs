@@ -75,7 +75,7 @@ reasons! {
     CeilingWait "ceiling-wait" "The number is above the durable ceiling, which did not move in time.";
     TableFull "table-full" "The connection table is full.";
     HalfOpenLimit "half-open-limit" "The peer has too many half-open connections.";
-    SaWait "sa-wait" "A packet of a new SA that the targets did not have in time.";
+    SaWait "sa-wait" "A packet that waited in vain: for the targets to have its SA, or for IKE to make one.";
     NoTarget "no-target" "No target can be selected.";
     NoListener "no-listener" "No target listens on the port; the peer was refused as by any host, within a rate.";
     Settling "settling" "The router is still gathering connections and windows after a restart.";

@@ -39,6 +39,7 @@ impl Brain {
                 }
             }
             Event::PeerSeen { sa, remote, number, .. } => self.peer_seen(PeerAt { sa, remote, number }),
+            Event::SaWanted { vip, tunnel, .. } => self.sa_wanted(vip, tunnel),
             Event::Log { core, logged } => self.log_by_rule(core, &logged),
             // Freed here, where it does not hurt (I7).
             Event::Trash(trash) => drop(trash),

@@ -12,6 +12,7 @@ use phalanx_cluster::{CouplingFacility, SaPair, keys};
 use phalanx_dataplane::{Command, IkeDatagram, Mailbox};
 use phalanx_ike::crypto::Random;
 use phalanx_ike::{Answer, ChildId, ChildSa, Endpoint, Output, Path, What, Which};
+use phalanx_ipsec::TunnelName;
 use phalanx_wire::{SaId, VipId};
 
 use super::brain::Brain;
@@ -277,6 +278,26 @@ impl Brain {
         let replaces = child.replaces;
         ike.children.insert(child.id, Child { pair, replaces, state: State::Installing, verified: false });
         Ok(())
+    }
+
+    /// The application of this node wants to send through a negotiated tunnel that has no SA (R20).
+    pub(super) fn sa_wanted(&mut self, vip: VipId, tunnel: TunnelName) {
+        let Some(state) = self.vips.get(&vip) else { return };
+        match state.router.clone() {
+            Some(name) => self.routers.get_mut(&name).into_iter().for_each(|target| target.sa_wanted(vip, tunnel)),
+            None => self.ike_acquire(tunnel),
+        }
+    }
+
+    /// Has one made. A tunnel's name tells of whom.
+    pub(super) fn ike_acquire(&mut self, tunnel: TunnelName) {
+        let now = self.ike_now();
+        let mut names = tunnel.as_str().split(':').map(ToOwned::to_owned);
+        let (Some(ike), Some(peer), Some(child)) = (&mut self.ike, names.next(), names.next()) else { return };
+        let command = phalanx_ike::Command::Acquire { peer, child, remote: None };
+        if let Err(error) = ike.endpoint.command(now, command) {
+            ike.happened(true, format!("{tunnel}: a packet wants an SA: {error}"));
+        }
     }
 
     /// All live targets have a negotiated pair, or the time for that is over. False: it is not negotiated.

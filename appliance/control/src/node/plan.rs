@@ -28,6 +28,8 @@ pub const FIRST_EPOCH: Epoch = Epoch(1);
 const DYNAMIC_RANK: u32 = 1 << 20;
 /// Those of negotiated ones, in the order of their peers, behind the static ones.
 const NEGOTIATED_RANK: u32 = 1 << 24;
+/// Those that stand while there are none.
+const STANDING_RANK: u32 = 1 << 28;
 /// Our replay window where the peer sends: it costs little, and no reordering on the way reaches it.
 const OUR_WINDOW: u32 = 1024;
 
@@ -153,7 +155,9 @@ pub fn vips(config: &Config, numbering: &Numbering) -> Result<Vec<VipPlan>, Ipse
         .vips
         .iter()
         .map(|vip| {
-            let own: Vec<RankedFilter> = filters.iter().filter(|f| f.filter.vip == VipId(vip.id)).cloned().collect();
+            let mut own: Vec<RankedFilter> =
+                filters.iter().filter(|f| f.filter.vip == VipId(vip.id)).cloned().collect();
+            own.extend(standing(config, vip)?);
             Ok(VipPlan {
                 def: VipDef {
                     vip: VipId(vip.id),
@@ -168,6 +172,33 @@ pub fn vips(config: &Config, numbering: &Numbering) -> Result<Vec<VipPlan>, Ipse
             })
         })
         .collect()
+}
+
+/// What peers whose address is known are there for: until there is an SA, packets wait for one or are dropped, and never go in
+/// clear (R20, I9). Behind the rules that come with SAs.
+fn standing(config: &Config, vip: &config::Vip) -> Result<Vec<RankedFilter>, IpsecError> {
+    let mut rules = Vec::new();
+    for (at, peer) in config.peers.iter().enumerate().filter(|(_, peer)| config.vips[peer.vip].id == vip.id) {
+        let Some(remote) = peer.ike.remote.address() else { continue };
+        for (which, child) in peer.ike.children.iter().enumerate() {
+            let selectors = Selectors {
+                local: child.local.unwrap_or(Prefix::host(vip.address.addr())),
+                remote: child.remote.unwrap_or(Prefix::host(remote)),
+                protocol: child.protocol,
+                local_ports: child.local_ports,
+                remote_ports: child.remote_ports,
+            };
+            let action = Action::Protect(TunnelName::new(&format!("{}:{}", peer.ike.name, child.name))?);
+            let filter = Filter { vip: VipId(vip.id), selectors, action, log: false };
+            rules.push(RankedFilter { rank: STANDING_RANK + rank_of(at, which), filter, name: None });
+        }
+    }
+    Ok(rules)
+}
+
+/// In the order of peers and their children.
+fn rank_of(peer: usize, child: usize) -> u32 {
+    (peer as u32) * 256 + child.min(255) as u32
 }
 
 /// Our addresses on the trusted link.
@@ -331,7 +362,7 @@ pub(super) fn negotiated(
     };
     let rule = Filter { vip, selectors: child.selectors, action: Action::Protect(tunnel.name), log: false };
     let which = peer.ike.children.iter().position(|one| *one.name == *child.name).unwrap_or_default();
-    let rank = NEGOTIATED_RANK + (at as u32) * 256 + which.min(255) as u32;
+    let rank = NEGOTIATED_RANK + rank_of(at, which);
     Ok(SaPair {
         inbound: half(Direction::Inbound, &child.inbound)?,
         outbound: half(Direction::Outbound, &child.outbound)?,

@@ -155,6 +155,7 @@ impl Brain {
                 self.ike_followed(&sas, remote);
             }
             RouterOutput::Keepalive { vip, remote } => self.tell_router(Command::Keepalive(vip, remote)),
+            RouterOutput::SaWanted { tunnel, .. } => self.ike_acquire(tunnel),
             // The state machine sees it by itself.
             RouterOutput::LifesizeSoft(sa) if self.ike.as_ref().is_some_and(|ike| ike.child_of(sa).is_some()) => {}
             RouterOutput::LifesizeSoft(sa) => {

@@ -7,7 +7,7 @@ use prost::Message;
 use super::fits;
 use super::parts::{
     Bad, LIST_MAX, NAME_MAX, Part, WINDOWS_MAX, connection, core, from_connection, from_peer_end, from_sa_window,
-    from_vip_epoch, from_window, list, needed, peer_end, sa_window, small, text, vip, vip_epoch, window,
+    from_vip_epoch, from_window, list, needed, peer_end, sa_window, small, text, tunnel_name, vip, vip_epoch, window,
 };
 use crate::proto::target_message::Kind;
 use crate::{FabricError, proto};
@@ -46,6 +46,7 @@ fn kind_name(kind: &Kind) -> &'static str {
         Kind::Dropped(_) => "Dropped",
         Kind::Beat(_) => "Beat",
         Kind::Load(_) => "Load",
+        Kind::SaWanted(_) => "SaWanted",
     }
 }
 
@@ -82,6 +83,7 @@ fn parse(kind: Kind) -> Part<ToRouter> {
         Kind::Dropped(m) => ToRouter::Dropped(list(m.reasons, REASONS_MAX, "reasons", |r| {
             Ok((text(r.reason, NAME_MAX, "reason")?, r.packets))
         })?),
+        Kind::SaWanted(m) => ToRouter::SaWanted { vip: vip(m.vip)?, tunnel: tunnel_name(&m.tunnel)? },
         Kind::Beat(_) => ToRouter::Beat,
     })
 }
@@ -167,6 +169,9 @@ fn build(message: &ToRouter) -> Part<Kind> {
             let count =
                 |(reason, packets): &(String, u64)| proto::DropCount { reason: reason.clone(), packets: *packets };
             Kind::Dropped(proto::Dropped { reasons: reasons.iter().map(count).collect() })
+        }
+        ToRouter::SaWanted { vip, tunnel } => {
+            Kind::SaWanted(proto::SaWanted { vip: vip.0.into(), tunnel: tunnel.as_str().to_owned() })
         }
         ToRouter::Beat => Kind::Beat(proto::Beat {}),
     })

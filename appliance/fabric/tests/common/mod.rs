@@ -40,6 +40,8 @@ pub fn to_router() -> impl Strategy<Value = ToRouter> {
             number
         })),
         vec(("[a-z-]{1,20}", any::<u64>()), 0..5).prop_map(ToRouter::Dropped),
+        (vip(), "[a-z:.-]{1,31}")
+            .prop_map(|(vip, tunnel)| ToRouter::SaWanted { vip, tunnel: TunnelName::new(&tunnel).unwrap() }),
         Just(ToRouter::Beat),
     ]
 }

@@ -2,9 +2,9 @@
 
 use super::{IpNet, Peer, SaMode, Vip, selectors};
 use crate::config::read::At;
-use crate::config::section::{ChildDraft, LifeDraft, PeerDraft};
+use crate::config::section::{ChildDraft, LifeDraft, PeerDraft, ProofDraft};
 use crate::config::{MssClamp, proposal};
-use phalanx_ike::auth::Identity;
+use phalanx_ike::auth::{Identity, IdentityPattern};
 use phalanx_ike::{ChildConfig, ChildMode, Credential, EspProposal, IkeProposal, Lifetime, PeerConfig, Proof, Remote};
 use phalanx_ipsec::{PortRange, Prefix};
 use std::net::IpAddr;
@@ -25,7 +25,10 @@ pub(super) fn peer(p: PeerDraft, vips: &[Vip]) -> Option<Peer> {
     let local = vips[vip].address.addr();
     let remote = p.remote.map_or(Remote::Any, |r| r.value);
     let start = p.start.is_some_and(|s| s.value);
-    let secret = p.secret?.value;
+    let (credential, proof) = match p.proof?.value {
+        ProofDraft::Secret(secret) => (Credential::Psk(secret.clone()), Proof::Psk(secret)),
+        ProofDraft::Certificate(ours, theirs) => (Credential::Certificate(ours), Proof::Certificate(theirs)),
+    };
     let children = if p.children.is_empty() {
         vec![Arc::new(only_child(start)?)]
     } else {
@@ -36,10 +39,13 @@ pub(super) fn peer(p: PeerDraft, vips: &[Vip]) -> Option<Peer> {
         name: p.name?.value.into(),
         local,
         local_id: p.local_id.map_or_else(|| Identity::from(local), |id| id.value),
-        remote_id: p.remote_id.map(|id| id.value).or_else(|| remote.address().map(Identity::from))?,
+        remote_id: p
+            .remote_id
+            .map(|id| id.value)
+            .or_else(|| remote.address().map(|at| IdentityPattern::Exactly(at.into())))?,
         remote,
-        credential: Credential::Psk(secret.clone()),
-        proof: Proof::Psk(secret),
+        credential,
+        proof,
         proposal: p.proposal.map_or_else(default_ike, |p| Some(p.value))?,
         children,
         lifetime: life(&p.life, IKE_REKEY_S),

@@ -4,6 +4,7 @@ mod machine;
 mod natt;
 mod node;
 mod peer;
+mod proof;
 mod sa;
 mod vip;
 
@@ -11,6 +12,7 @@ pub(super) use machine::{CoreDraft, CoreRole, MemoryDraft, PortDraft};
 pub(super) use natt::{KEEPALIVE_S, NattDraft};
 pub(super) use node::{ClusterDraft, ClusterNodeDraft, LimitsDraft, NodeDraft};
 pub(super) use peer::{ChildDraft, LifeDraft, PeerDraft};
+pub(super) use proof::ProofDraft;
 pub(super) use sa::{ActionDraft, FilterDraft, HalfDraft, SaDraft, SelectorsDraft};
 pub(super) use vip::{DistributeDraft, PortsDraft, TargetsDraft, VipDraft};
 

@@ -1,19 +1,16 @@
 //! `[[peer]]` and `[[peer.child]]`.
 
-use super::node::path;
+use super::proof::ProofDraft;
 use super::sa::SelectorsDraft;
 use crate::config::number::Name;
 use crate::config::proposal::{Esp, Ike};
 use crate::config::read::{At, Fields, Span};
 use crate::config::report::Problem;
 use crate::config::{MssClamp, SaMode};
-use phalanx_ike::auth::Identity;
-use phalanx_ike::crypto::Secret;
+use phalanx_ike::auth::{Identity, IdentityPattern};
 use phalanx_ike::{EspProposal, IkeProposal, Remote};
 use phalanx_ipsec::Prefix;
-use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -23,8 +20,8 @@ pub(in crate::config) struct PeerDraft {
     pub vip: Option<At<String>>,
     pub remote: Option<At<Remote>>,
     pub local_id: Option<At<Identity>>,
-    pub remote_id: Option<At<Identity>>,
-    pub secret: Option<At<Secret>>,
+    pub remote_id: Option<At<IdentityPattern>>,
+    pub proof: Option<At<ProofDraft>>,
     /// Whether the secret stands in this file.
     pub secret_inline: bool,
     pub proposal: Option<At<IkeProposal>>,
@@ -85,15 +82,20 @@ impl FromStr for Place {
 
 impl PeerDraft {
     pub fn read(mut f: Fields<'_, '_>, folder: &Path) -> PeerDraft {
-        let (secret, secret_inline) = secret(&mut f, folder);
+        let (proof, secret_inline) = super::proof::read(&mut f, folder);
+        let local_id: Option<At<Identity>> = f.parsed("local_id");
+        let local_id = match &proof {
+            Some(proof) => proof.value.local_id(local_id.as_ref(), &f),
+            None => local_id,
+        };
         let draft = PeerDraft {
             span: f.span.clone(),
             name: f.required_parsed::<Name>("name").map(|n| n.map(|n| n.0)),
             vip: f.required_parsed::<Name>("vip").map(|n| n.map(|n| n.0)),
             remote: f.parsed::<Place>("remote").map(|r| r.map(|r| r.0)),
-            local_id: f.parsed("local_id"),
+            local_id,
             remote_id: f.parsed("remote_id"),
-            secret,
+            proof,
             secret_inline,
             proposal: f.parsed::<Ike>("proposal").map(|p| p.map(|p| p.0)),
             life: LifeDraft { rekey_seconds: f.optional("rekey_seconds"), ..LifeDraft::times(&mut f) },
@@ -171,64 +173,4 @@ impl ChildDraft {
         f.finish();
         draft
     }
-}
-
-/// The secret from `secret` or `secret_file`, and whether it stood in the configuration itself.
-fn secret(f: &mut Fields<'_, '_>, folder: &Path) -> (Option<At<Secret>>, bool) {
-    let inline = f.raw("secret");
-    if let Some(value) = inline {
-        f.sink().secret(value.span());
-    }
-    let file = path(f, "secret_file", folder);
-    match (inline, file) {
-        (Some(value), None) => match value.get_ref().as_str().filter(|text| !text.is_empty()) {
-            Some(text) => (Some(At::new(Secret::from(text.as_bytes()), value.span())), true),
-            None => {
-                f.sink().push(Problem::error("`secret` must be a string in quotes, not empty").at(value.span(), ""));
-                (None, true)
-            }
-        },
-        (None, Some(file)) => match secret_from(&file.value) {
-            Ok(secret) => (Some(At::new(secret, file.span)), false),
-            Err(problem) => {
-                f.sink().push(problem.at(file.span, ""));
-                (None, false)
-            }
-        },
-        (Some(value), Some(file)) => {
-            let problem = Problem::error("`secret` and `secret_file` are both given").at(file.span, "");
-            f.sink().push(problem.at(value.span(), "not shown"));
-            (None, true)
-        }
-        (None, None) => {
-            if !f.has("secret_file") {
-                let problem = Problem::error("`secret_file` (or `secret`) is missing").at(f.span.clone(), "here");
-                f.sink().push(problem);
-            }
-            (None, false)
-        }
-    }
-}
-
-/// What the file holds but for the end of its line.
-fn secret_from(path: &Path) -> Result<Secret, Problem> {
-    let shown = path.display();
-    let cannot = |e: std::io::Error| Problem::error(format!("cannot read the secret file {shown}: {e}"));
-    let meta = fs::metadata(path).map_err(cannot)?;
-    if meta.permissions().mode() & 0o007 != 0 {
-        let problem = Problem::error(format!("everybody on this machine can get at the secret file {shown}"));
-        return Err(problem.help(format!("chmod 600 {shown}")));
-    }
-    if meta.len() > 4096 {
-        return Err(Problem::error(format!(
-            "the secret file {shown} has {} bytes: no secret is that long",
-            meta.len()
-        )));
-    }
-    let bytes = zeroize::Zeroizing::new(fs::read(path).map_err(cannot)?);
-    let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
-    if end == 0 {
-        return Err(Problem::error(format!("the secret file {shown} is empty")));
-    }
-    Ok(Secret::from(&bytes[..end]))
 }

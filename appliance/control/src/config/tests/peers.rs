@@ -68,7 +68,11 @@ fn what_is_wrong_with_a_peer_is_shown_with_its_line() {
     let same = ("", "");
     let cases = [
         (("swordfish, always", ""), "", "5: `secret` must be a string in quotes, not empty"),
-        (("secret = \"swordfish, always\"", ""), "", "1: `secret_file` (or `secret`) is missing"),
+        (
+            ("secret = \"swordfish, always\"", ""),
+            "",
+            "1: `secret_file` (or `secret`, or `certificate`, `key` and `ca`) is missing",
+        ),
         (
             ("remote = \"10.77.0.20\"\n", ""),
             "",
@@ -111,8 +115,8 @@ fn a_secret_file_ends_where_its_line_does_and_is_not_everybodys() {
     std::fs::write(file.path(), "swordfish\n").unwrap();
     let peer = PEER.replace("secret = \"swordfish, always\"", &format!("secret_file = {:?}", file.path()));
     let config = run(&with(&peer)).unwrap().config;
-    let phalanx_ike::Credential::Psk(secret) = &config.peers[0].ike.credential;
+    let phalanx_ike::Credential::Psk(secret) = &config.peers[0].ike.credential else { panic!("a secret") };
     assert_eq!(secret.as_bytes(), b"swordfish");
     std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(wrong_with(&peer)[0].contains("everybody on this machine can get at the secret file"));
+    assert!(wrong_with(&peer)[0].contains("everybody on this machine can get at /"));
 }

@@ -68,7 +68,7 @@ fn known<'a>(name: &At<String>, names: impl Iterator<Item = &'a str> + Clone, wh
 /// Keys in a file that others may read (I8).
 fn secrecy(draft: &Draft, mode: Option<u32>, sink: &Sink) {
     let keys = draft.sas.iter().flat_map(|s| s.halves()).filter(|(_, h)| h.key_inline).map(|(_, h)| &h.span);
-    let secrets = draft.peers.iter().filter(|p| p.secret_inline).map(|p| place(&p.secret, &p.span));
+    let secrets = draft.peers.iter().filter(|p| p.secret_inline).map(|p| place(&p.proof, &p.span));
     let inline = keys.cloned().chain(secrets).next();
     if let (Some(place), Some(mode)) = (inline, mode)
         && mode & 0o077 != 0
