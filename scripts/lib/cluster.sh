@@ -193,7 +193,7 @@ random_key() { od -An -N20 -tx1 /dev/urandom | tr -d ' \n'; }
 configure() {
   local etc=$BED_DIR/etc cpus node number
   cpus=$(nproc)
-  (umask 077; random_key >"$etc/to-vip.key"; random_key >"$etc/to-client.key")
+  (umask 077; random_key >"$etc/to-vip.key"; random_key >"$etc/to-client.key"; random_key >"$etc/client.psk")
   (umask 077; router_config >"$etc/r.toml")
   for node in t1 t2; do
     number=$((10 + ${node#t}))

@@ -104,6 +104,7 @@ impl Bed {
     pub fn up_with(tunnel: Tunnel, configured: impl FnOnce(&Bed)) -> Bed {
         let bed = Bed::bare(tunnel);
         bed.progress(&format!("cluster for {tunnel:?}"));
+        crate::swan::authority(&bed);
         bed.script("cluster.sh", &["configure"]);
         configured(&bed);
         for target in ["t1", "t2"] {
@@ -183,6 +184,11 @@ impl Bed {
         let pid = self.pid(node);
         kill(pid, Signal::SIGKILL).expect("the node runs");
         wait_until("the node is gone", Duration::from_secs(5), || kill(pid, None).is_err() || zombie(pid));
+    }
+
+    /// Lets a node stand still, or go on.
+    pub fn freeze(&self, node: &str, still: bool) {
+        kill(self.pid(node), if still { Signal::SIGSTOP } else { Signal::SIGCONT }).expect("the node runs");
     }
 
     /// Asks a node to end; answers how long it took.

@@ -23,11 +23,35 @@ macro_rules! peer {
 }
 
 const IKE: Tunnel = Tunnel { peer: peer!("", "remote = \"10.99.0.10\""), ..Tunnel::PLAIN };
-const IKE_V6: Tunnel = Tunnel { outer: 6, inner: 6, peer: peer!("", "remote = \"fd99::10\""), ..Tunnel::PLAIN };
+const IKE_V6: Tunnel = Tunnel {
+    outer: 6,
+    inner: 6,
+    peer: peer!("proposal = \"aes256-sha512-modp3072\"", "remote = \"fd99::10\""),
+    ..Tunnel::PLAIN
+};
 const TRANSPORT: Tunnel = Tunnel { mode: "transport", peer: peer!("", "mode = \"transport\""), ..Tunnel::PLAIN };
 /// The router knows where the client is.
 const KNOWN: Tunnel =
     Tunnel { peer: peer!("remote = \"10.77.0.10\"\nliveness = 1", "remote = \"10.99.0.10\""), ..Tunnel::PLAIN };
+
+/// Both ends have certificates of that kind.
+macro_rules! certified {
+    ($kind:literal) => {
+        Tunnel {
+            peer: concat!(
+                "local_id = \"vip.example\"\nremote_id = \"*.example\"\ncertificate = \"vip-",
+                $kind,
+                ".pem\"\nkey = \"vip-",
+                $kind,
+                ".key\"\nca = \"ca-ike.pem\"\n[[peer.child]]\nname = \"c\"\nremote = \"10.99.0.10\"\n"
+            ),
+            esn: true,
+            ..Tunnel::PLAIN
+        }
+    };
+}
+
+const CERTIFIED: Connection<'static> = Connection { auth: "pubkey", local: "certs = client.pem", ..Connection::PLAIN };
 
 /// New connections, shared by both targets.
 fn pages(bed: &Bed, count: usize) {
@@ -125,6 +149,52 @@ fn a_client_behind_a_nat_negotiates_and_is_served_in_udp() {
 }
 
 #[test]
+fn certificates_with_ecdsa_prove_who_both_are() {
+    they_begin(certified!("ecdsa"), CERTIFIED);
+}
+
+#[test]
+fn certificates_with_rsa_prove_who_both_are() {
+    they_begin(certified!("rsa"), CERTIFIED);
+}
+
+#[test]
+fn certificates_with_ed25519_prove_who_both_are() {
+    they_begin(certified!("ed25519"), CERTIFIED);
+}
+
+#[test]
+fn a_target_that_sends_first_has_an_sa_negotiated_and_its_first_packet_arrives() {
+    let bed = Bed::up(KNOWN);
+    let swan = Swan::start(&bed, &Connection::PLAIN);
+    let heard = bed.guest_start(
+        "exec timeout 20 /usr/bin/python3 -c \"import socket as s
+r = s.socket(s.AF_INET, s.SOCK_RAW, s.IPPROTO_TCP)
+print('ready', file=open('/mnt/raw', 'w'), flush=True)
+while True:
+    p = r.recv(2000)
+    if p[22:24] == (8000).to_bytes(2, 'big'): break
+print('a SYN' if p[33] == 2 else p.hex())\"",
+    );
+    wait_until("the client listens", SOON, || bed.file("guest/raw").exists());
+    assert!(sas(&bed).is_empty());
+    bed.progress("one SYN, once");
+    // Its kernel sends it again only after a second.
+    let script = "import socket as s\nc = s.socket(); c.bind(('10.77.0.100', 0)); c.settimeout(0.6)\n\
+                  try: c.connect(('10.99.0.10', 8000))\nexcept OSError as e: print(e)";
+    let sent = std::process::Command::new("ip")
+        .args(["netns", "exec", &bed.namespace("t1"), "/usr/bin/python3", "-c", script])
+        .output()
+        .expect("ip");
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    assert_eq!(heard.finish(Duration::from_secs(25)), (0, "a SYN\n".to_owned()), "{}\n{}", events(&bed), swan.log());
+    let (ike, _) = wait_up(&bed);
+    assert_eq!(ike["role"], "initiator");
+    pages(&bed, 20);
+    assert_clean(&bed);
+}
+
+#[test]
 fn the_router_begins_and_ends() {
     let bed = Bed::up(KNOWN);
     let swan = Swan::start(&bed, &Connection::PLAIN);
@@ -194,6 +264,27 @@ fn new_keys_from_either_side_lose_nothing() {
             bed.query(node, "sa").as_array().is_some_and(|a| a.len() == 2)
         });
     }
+    assert_clean(&bed);
+}
+
+#[test]
+fn a_target_that_stands_still_delays_a_negotiation_no_longer_than_its_bound_and_never_gets_connections_without_the_sa()
+{
+    let bed = Bed::up(IKE);
+    let swan = Swan::start(&bed, &Connection::PLAIN);
+    bed.freeze("t2", true);
+    let start = std::time::Instant::now();
+    // The first attempt may fail because of it, the next finds it gone.
+    while swan.ctl("--initiate --child c --timeout 10").0 != 0 {
+        assert!(start.elapsed() < SOON, "{}", events(&bed));
+    }
+    bed.progress(&format!("up after {:?}", start.elapsed()));
+    let before = bed.served("t1");
+    let all = bed.guest_ok(&format!("curl -sS --max-time 20 'http://{}/?[1-10]' -H 'Connection: close'", bed.host()));
+    assert_eq!((all.matches("served by t1").count(), bed.served("t1") - before), (10, 10), "{all}");
+    bed.freeze("t2", false);
+    bed.wait_ready();
+    pages(&bed, 20);
     assert_clean(&bed);
 }
 

@@ -2,6 +2,7 @@
 
 use crate::bed::{Bed, Gateway, Tunnel};
 use std::fs;
+use std::process::Command;
 
 /// strongSwan with one connection, `vip`, that has one child, `c`.
 pub struct Swan<'a> {
@@ -105,4 +106,26 @@ impl Swan<'_> {
     pub fn log(&self) -> String {
         fs::read_to_string(self.bed.file("guest/swan/log")).unwrap_or_default()
     }
+}
+
+/// Where the router's peer has a certificate, `vip-KIND.pem`: a CA, that certificate, and one for the client.
+pub fn authority(bed: &Bed) {
+    let kind = bed.tunnel().peer.split_once("\"vip-").and_then(|(_, rest)| rest.split_once('.'));
+    let Some((kind, _)) = kind else { return };
+    let (swan, etc) = (bed.file("guest/swan"), bed.file("etc"));
+    let script = format!(
+        "set -e; umask 077; swan={}; cd {}; mkdir -p $swan/x509 $swan/x509ca $swan/private
+         pki --gen --type {kind} --outform pem >ca-ike.key
+         pki --self --ca --type {kind} --in ca-ike.key --dn 'O=Bed, CN=CA' --outform pem >ca-ike.pem
+         for who in vip client; do
+           pki --gen --type {kind} --outform pem >$who-{kind}.key
+           pki --pub --type {kind} --in $who-{kind}.key | pki --issue --cacert ca-ike.pem --cakey ca-ike.key \
+             --dn \"O=Bed, CN=$who.example\" --san $who.example --outform pem >$who-{kind}.pem
+         done
+         cp ca-ike.pem $swan/x509ca/; cp client-{kind}.pem $swan/x509/client.pem; cp client-{kind}.key $swan/private/client.key",
+        swan.display(),
+        etc.display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().expect("bash");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -418,6 +418,7 @@ impl Brain {
 
     /// First packets of new SAs, and now and then what all of them used (R22).
     pub(super) fn look_at_children(&mut self) {
+        let now = self.now();
         let (Some(ike), Some(router)) = (&mut self.ike, &self.router) else { return };
         let mut answers = Vec::new();
         for (&id, child) in ike.children.iter_mut().filter(|(_, child)| !child.verified) {
@@ -433,12 +434,14 @@ impl Brain {
             let used = |sa| router.used(sa).unwrap_or_default();
             answers.extend(ike.children.iter().filter(|(_, child)| child.state == State::Up).map(|(&child, sa)| {
                 let (inbound, outbound): (Use, Use) = (used(sa.pair.inbound.id), used(sa.pair.outbound.id));
+                // Numbers that were handed out and not used are gone too.
+                let given = router.sequence(sa.pair.outbound.id, now).and_then(|sequence| sequence.next);
                 Answer::Used {
                     child,
                     inbound_bytes: inbound.bytes,
                     inbound_packets: inbound.packets,
                     outbound_bytes: outbound.bytes,
-                    outbound_packets: outbound.packets,
+                    outbound_packets: outbound.packets.max(given.unwrap_or_default()),
                 }
             }));
         }
