@@ -101,6 +101,8 @@ pub struct Installed {
 pub struct Node {
     pub endpoint: Endpoint,
     pub installed: BTreeMap<ChildId, Installed>,
+    /// Those it was told to send with, in order.
+    pub switched: Vec<ChildId>,
     pub events: Vec<Event>,
     pub install: Install,
     pub sent: usize,
@@ -121,6 +123,7 @@ impl Node {
         Node {
             endpoint: Endpoint::new(config, 1, Box::new(Seeded(seed))),
             installed: BTreeMap::new(),
+            switched: Vec::new(),
             events: Vec::new(),
             install: Install::After(0),
             sent: 0,
@@ -226,6 +229,9 @@ impl Bed {
                 let current = sa.replaces.is_none();
                 let node = &mut self.nodes[n];
                 node.ever += 1;
+                if current {
+                    node.switched.push(id);
+                }
                 assert!(node.installed.values().all(|i| i.sa.inbound.spi != sa.inbound.spi), "an SPI twice");
                 let answer = match node.install {
                     Install::After(ms) => Some((ms, Answer::Installed(id))),
@@ -240,6 +246,7 @@ impl Bed {
                 }
             }
             Output::SwitchOutbound { child } => {
+                self.nodes[n].switched.push(child);
                 if let Some(i) = self.nodes[n].installed.get_mut(&child) {
                     i.current = true;
                     let (spi, old) = (i.sa.outbound.spi, i.sa.replaces);
