@@ -119,7 +119,7 @@ pub fn authority(bed: &Bed) {
          pki --self --ca --type {kind} --in ca-ike.key --dn 'O=Bed, CN=CA' --outform pem >ca-ike.pem
          for who in vip client; do
            pki --gen --type {kind} --outform pem >$who-{kind}.key
-           pki --pub --type {kind} --in $who-{kind}.key | pki --issue --cacert ca-ike.pem --cakey ca-ike.key \
+           pki --pub --type priv --in $who-{kind}.key | pki --issue --cacert ca-ike.pem --cakey ca-ike.key \
              --dn \"O=Bed, CN=$who.example\" --san $who.example --outform pem >$who-{kind}.pem
          done
          cp ca-ike.pem $swan/x509ca/; cp client-{kind}.pem $swan/x509/client.pem; cp client-{kind}.key $swan/private/client.key",
