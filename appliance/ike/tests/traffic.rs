@@ -29,7 +29,8 @@ fn packets(bed: &mut Bed, ms: Millis) -> (usize, usize) {
                 sent += 1;
             }
         }
-        while let Some((from, spi, _)) = way.pop_front_if(|(_, _, at)| *at <= bed.now) {
+        while let Some((from, spi, _)) = way.front().copied().filter(|(_, _, at)| *at <= bed.now) {
+            way.pop_front();
             let there = &mut bed.nodes[1 - from];
             match there.installed.values().find(|i| i.sa.inbound.spi == spi).map(|i| i.sa.id) {
                 // The first one on a new SA shows that the peer uses it.
