@@ -44,6 +44,8 @@ pub enum What {
         /// The old one.
         old: IkeId,
     },
+    /// An IKE SA did not get new keys. It goes on with those it has, and it is tried again.
+    RekeyFailed(Reason),
     /// A CHILD_SA is up.
     ChildUp {
         /// Which.
@@ -248,6 +250,7 @@ impl fmt::Display for What {
             What::Failed(reason) => write!(f, "failed: {reason}"),
             What::Closed(ending) => write!(f, "closed: {ending}"),
             What::Rekeyed { old } => write!(f, "takes the place of {old}, with new keys"),
+            What::RekeyFailed(reason) => write!(f, "no new keys: {reason}"),
             What::ChildUp { child, name, replaces, detail } => {
                 write!(f, "child {name} ({child}) up, {detail}")?;
                 replaces.map_or(Ok(()), |old| write!(f, ", in place of {old}"))

@@ -361,3 +361,28 @@ fn a_new_configuration_touches_only_what_changed() {
     bed.run(5_000);
     bed.is_down();
 }
+
+#[test]
+fn what_a_successor_of_this_router_needs_to_know_can_be_told() {
+    let mut bed = up();
+    bed.record = true;
+    let ike = bed.ike(0);
+    bed.command(0, Command::Probe { ike });
+    let state = bed.nodes[0].endpoint.exchange_state(ike).unwrap();
+    bed.run(1000);
+    assert_eq!(state.request, [bed.wire[0].1.clone()], "the request that waits for its answer");
+    let there = bed.nodes[1].endpoint.exchange_state(bed.ike(1)).unwrap();
+    assert_eq!(there.answer, [bed.wire[1].1.clone()], "the answer that may have to be sent again");
+    assert_eq!((there.next_request, there.expected_request), (0, state.next_request + 1));
+}
+
+#[test]
+fn an_ike_sa_ends_when_its_algorithms_are_not_configured_any_more() {
+    let mut bed = up();
+    let mut other = peer(B, A);
+    other.proposal.groups = vec![phalanx_ike::crypto::Group::Ecp384];
+    bed.nodes[1].endpoint.reconfigure(bed.now, config(other));
+    bed.run(5_000);
+    bed.is_down();
+    assert!(bed.nodes[1].says("not in the configuration any more"), "{}", bed.told());
+}

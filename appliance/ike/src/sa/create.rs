@@ -224,7 +224,7 @@ impl IkeSa {
             self.child_denied(cx, ask, &error.unwrap_or(none));
             return Ok(());
         }
-        match self.take_choice(cx, &ask, payloads, peer_nonce)? {
+        match self.take_choice(&ask, payloads, peer_nonce)? {
             Ok(new) => self.finish_child(cx, ask, new, peer_nonce),
             Err(reason) => {
                 self.later(cx.now, Todo::Disclaim(ask.spi));
@@ -236,7 +236,6 @@ impl IkeSa {
 
     fn take_choice(
         &mut self,
-        _cx: &mut Cx,
         ask: &ChildAsk,
         payloads: &Payloads,
         peer_nonce: &[u8],

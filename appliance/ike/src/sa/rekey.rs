@@ -79,8 +79,13 @@ impl IkeSa {
                 }
                 (kind, _) => {
                     self.rekey_at = cx.now + RETRY_MS;
-                    let reason = Reason::Notified(format!("{kind} when the IKE SA was to get new keys"));
-                    self.event(cx, What::ChildFailed { name: None, reason });
+                    let offered =
+                        || self.peer.as_ref().map_or(String::new(), |p| describe(&offer_ike(&p.proposal, None)));
+                    let reason = match kind {
+                        NotifyKind::NO_PROPOSAL_CHOSEN => Reason::ProposalRefused { offered: offered() },
+                        other => Reason::Notified(other.to_string()),
+                    };
+                    self.event(cx, What::RekeyFailed(reason));
                 }
             }
             return Ok(());
@@ -141,7 +146,7 @@ impl IkeSa {
             self.refuse(cx, Exchange::CreateChild, id, NotifyKind::NO_PROPOSAL_CHOSEN, &[]);
             let accepted = describe(&offer_ike(&peer.proposal, None));
             let reason = Reason::NoProposal { offered: describe(proposals), accepted };
-            self.event(cx, What::ChildFailed { name: None, reason });
+            self.event(cx, What::RekeyFailed(reason));
             return Ok(());
         };
         if suite.group.id() != group {
