@@ -65,9 +65,9 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             ike_sas: 32_768,
-            half_open: 1024,
+            half_open: 8192,
             cookie_threshold: 64,
-            half_open_per_source: 32,
+            half_open_per_source: 1024,
             children_per_ike: 32,
             half_open_ms: 30_000,
             install_ms: 5_000,

@@ -336,6 +336,27 @@ fn half_open_ones_are_limited_per_source_and_go_in_time() {
 }
 
 #[test]
+fn a_thousand_at_a_time_from_one_address_come_up_without_an_error() {
+    let one = |n: u32| {
+        let mut p = peer(A, B);
+        p.name = format!("{n}").as_str().into();
+        p.local_id = Identity::Fqdn(format!("{n}.example"));
+        (p.start, p.unique) = (true, false);
+        Arc::new(p)
+    };
+    let mut b = peer(B, A);
+    b.remote_id = "*.example".parse().unwrap();
+    let mut bed = Bed::new(Config { peers: (0..1000).map(one).collect(), ..Config::default() }, config(b));
+    bed.run(5_000);
+    bed.agree();
+    let [a, b] = [0, 1].map(|n| bed.nodes[n].endpoint.counters().clone());
+    assert_eq!((a.established_as_initiator, b.established_as_responder), (1000, 1000));
+    assert_eq!((a.failed + b.failed, a.retransmitted, b.children), (0, 0, 1000));
+    assert!(b.cookies_sent > 800, "above the threshold cookies come first: {}", b.cookies_sent);
+    assert_eq!(bed.nodes[1].endpoint.set_up_times().len(), 1000);
+}
+
+#[test]
 fn keys_are_logged_only_when_asked_for() {
     let bed = tried(peer(A, B), peer(B, A));
     assert_eq!(bed.nodes[0].key_lines, 0);
