@@ -118,8 +118,13 @@ fn everything_ends_when_told_to() {
 }
 
 #[test]
-fn both_end_it_at_once() {
-    let mut bed = up();
+fn both_end_it_at_once_and_neither_begins_again() {
+    let (mut a, mut b) = (peer(A, B), peer(B, A));
+    a.start = true;
+    b.start = false;
+    let mut bed = Bed::with(a, b);
+    bed.run(1000);
+    bed.is_up(1);
     for n in 0..2 {
         bed.command(n, Command::Terminate(Which::All));
     }

@@ -363,8 +363,8 @@ impl IkeSa {
         }
         let Work::Remove { answer, close, .. } = working.what else { return };
         self.reply(cx, working.exchange, working.id, &answer);
-        if close {
-            self.close(cx, Ending::Peer);
+        if let Some(ending) = close {
+            self.close(cx, ending);
         }
     }
 

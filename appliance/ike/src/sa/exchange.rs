@@ -47,7 +47,7 @@ pub enum Work {
     /// A child to be installed. `base` goes with either answer, `good` if it is.
     Install { child: ChildId, base: Body, good: Body },
     /// Children to be removed. Then the IKE SA ends, if it is to.
-    Remove { children: Vec<ChildId>, answer: Body, close: bool },
+    Remove { children: Vec<ChildId>, answer: Body, close: Option<Ending> },
 }
 
 impl IkeSa {

@@ -57,7 +57,7 @@ impl IkeSa {
         if gone.is_empty() {
             self.reply(cx, Exchange::Informational, id, &answer);
         } else {
-            let what = Work::Remove { children: gone, answer, close: false };
+            let what = Work::Remove { children: gone, answer, close: None };
             self.wait_for(cx, id, Exchange::Informational, what);
         }
         Ok(())
@@ -90,19 +90,28 @@ impl IkeSa {
     fn delete_all(&mut self, cx: &mut Cx, id: u32) {
         // §2.25.2: our own request to replace it is forgotten; the one that the peer made inherits.
         self.bequeath(cx, self.asked.as_ref().and_then(|asked| IkeSa::rival(&asked.what)));
+        // §2.25.2: where both end it at once, ours was not for want of the peer.
+        let ending = self.ends_anyway().unwrap_or(Ending::Peer);
         self.forget_asked(cx);
-        let replaced = matches!(self.stage, Stage::Replaced);
         let children: Vec<_> = self.children.iter().map(|c| c.id).collect();
         for child in &children {
             self.remove(cx, *child, Ending::WithIke);
         }
         if children.is_empty() {
             self.reply(cx, Exchange::Informational, id, &Body::new());
-            return self.close(cx, if replaced { Ending::Replaced } else { Ending::Peer });
+            return self.close(cx, ending);
         }
         self.stage = Stage::Closing;
-        let what = Work::Remove { children, answer: Body::new(), close: true };
+        let what = Work::Remove { children, answer: Body::new(), close: Some(ending) };
         self.wait_for(cx, id, Exchange::Informational, what);
+    }
+
+    /// Why it would end without anything more from the peer.
+    pub(super) fn ends_anyway(&self) -> Option<Ending> {
+        match self.asked.as_deref().map(|asked| &asked.what) {
+            Some(Asking::DeleteIke(ending)) => Some(*ending),
+            _ => matches!(self.stage, Stage::Replaced).then_some(Ending::Replaced),
+        }
     }
 
     /// Tells the peer that all of it ends.

@@ -81,7 +81,7 @@ impl IkeSa {
                 self.delete_ike(cx, Ending::HardLimit);
                 self.close(cx, Ending::HardLimit);
             }
-            Stage::Up | Stage::Closing => self.close(cx, Ending::HardLimit),
+            Stage::Up | Stage::Closing => self.close(cx, self.ends_anyway().unwrap_or(Ending::HardLimit)),
             Stage::Gone => {}
         }
     }
