@@ -4,13 +4,16 @@
 mod bed;
 #[path = "path/cipher.rs"]
 mod cipher;
+#[path = "path/cold.rs"]
+mod cold;
 #[path = "path/counting.rs"]
 mod counting;
 mod harness;
 
 use bed::{Bed, STAGES, Shape};
 use cipher::{Alone, Op};
-use harness::{Report, Unit, measure_by, note};
+use cold::Cold;
+use harness::{Report, Samples, Unit, measure, measure_by, note};
 
 /// Inner packets, IP header included.
 const SIZES: [usize; 3] = [64, 512, 1420];
@@ -18,6 +21,12 @@ const BURSTS: usize = 48;
 const MANY: usize = 100_000;
 /// More than fit any cache.
 const MILLION: usize = 1_000_000;
+
+/// Cache lines that a packet of 64 bytes needs of its SA, connection and filter, by path. *router-in*: the SA's constants, its
+/// verified window and round keys, which lie together; what a router keeps of it; the connection. *target-in*: constants and
+/// window, round keys, powers of the hash key, the window's bits, the connection. *target-out*: the flow's filter, constants and
+/// lease, meter, round keys and powers, counters, the connection.
+const LINES: [&[usize]; 3] = [&[6, 1, 1], &[2, 3, 3, 2, 1], &[1, 3, 1, 3, 3, 1, 1]];
 
 /// Where a packet goes, and the cipher it needs there.
 const PATHS: [(&str, Op, &str); 3] = [
@@ -33,6 +42,7 @@ fn main() {
         Shape { sas: 1, tunnels: 1, connections: MILLION },
         Shape { sas: MANY, tunnels: MANY, connections: MANY },
     ];
+    let mut small = Vec::new();
     for (at, shape) in shapes.into_iter().enumerate() {
         note(&format!("setting up {shape}"));
         let mut bed = Bed::new(shape);
@@ -40,16 +50,32 @@ fn main() {
             sizes(&report, &bed);
         }
         for size in SIZES {
-            compare(&report, &mut bed, size);
+            let whole = compare(&report, &mut bed, size);
+            small.extend((size == SIZES[0]).then_some(whole));
         }
+    }
+    if let [one, _, many] = &small[..] {
+        against_memory(&report, one, many);
     }
 }
 
-fn compare(report: &Report, bed: &mut Bed, size: usize) {
+/// What many SAs cost more than one, beside what memory takes for as many lines that are in no cache.
+fn against_memory(report: &Report, one: &[Samples], many: &[Samples]) {
+    for (at, (path, ..)) in PATHS.into_iter().enumerate() {
+        let mut cold = Cold::new(LINES[at]);
+        let limit = measure(|| [cold.round(BURSTS)]);
+        let (lines, more) = (LINES[at].iter().sum::<usize>(), many[at].above(&one[at]));
+        let name = format!("{path} {} B, what {MANY} SAs cost more than one", SIZES[0]);
+        report.row(&name, Unit::NsPerPacket, &more, &format!("{lines} cold cache lines"), &limit[0]);
+    }
+}
+
+/// What each path took as a whole.
+fn compare(report: &Report, bed: &mut Bed, size: usize) -> Vec<Samples> {
     let text = bed.text_len(size);
     let mut alone = PATHS.map(|(_, op, _)| Alone::new(op, bed.shape().sas, text));
     let packets = (BURSTS * phalanx_aead::BURST) as f64;
-    let samples = measure_by(2 * PATHS.len(), || {
+    let mut samples = measure_by(2 * PATHS.len(), || {
         let before = bed.stages();
         let [a, b, c] = bed.round(size, BURSTS);
         let stages = bed.stages();
@@ -67,6 +93,7 @@ fn compare(report: &Report, bed: &mut Bed, size: usize) {
             report.row(&format!("{stage} {size} B, {shape}"), Unit::NsPerPacket, samples, peer, &cipher[at]);
         }
     }
+    samples.drain(..PATHS.len()).collect()
 }
 
 /// Memory of one more.

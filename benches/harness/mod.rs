@@ -58,6 +58,12 @@ impl Samples {
         self.0.iter().copied().fold(f64::MAX, f64::min)
     }
 
+    /// By how much these are above others: best above best, median above median.
+    pub fn above(&self, others: &Samples) -> Samples {
+        let (best, median) = (self.best() - others.best(), self.median() - others.median());
+        Samples(vec![best, median.max(best), median.max(best)])
+    }
+
     pub fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
