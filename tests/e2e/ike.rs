@@ -3,7 +3,7 @@
 use crate::bed::{Bed, Gateway, Tunnel, wait_until};
 use crate::client::Client;
 use crate::looks::assert_invariants;
-use crate::swan::{Connection, Swan};
+use crate::swan::{Connection, Swan, issue, revoke};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -37,13 +37,18 @@ const KNOWN: Tunnel =
 /// Both ends have certificates of that kind.
 macro_rules! certified {
     ($kind:literal) => {
+        certified!($kind, "")
+    };
+    ($kind:literal, $more:literal) => {
         Tunnel {
             peer: concat!(
                 "local_id = \"vip.example\"\nremote_id = \"*.example\"\ncertificate = \"vip-",
                 $kind,
                 ".pem\"\nkey = \"vip-",
                 $kind,
-                ".key\"\nca = \"ca-ike.pem\"\n[[peer.child]]\nname = \"c\"\nremote = \"10.99.0.10\"\n"
+                ".key\"\nca = \"ca-ike.pem\"\n",
+                $more,
+                "\n[[peer.child]]\nname = \"c\"\nremote = \"10.99.0.10\"\n"
             ),
             esn: true,
             ..Tunnel::PLAIN
@@ -161,6 +166,34 @@ fn certificates_with_rsa_prove_who_both_are() {
 #[test]
 fn certificates_with_ed25519_prove_who_both_are() {
     they_begin(certified!("ed25519"), CERTIFIED);
+}
+
+#[test]
+fn certificates_that_are_expired_revoked_or_of_somebody_else_are_refused_in_words() {
+    let bed = Bed::up(certified!("ecdsa", "crl = \"crl.pem\"\nrequire_crl = true"));
+    let refused = |connection: &Connection, words: &str| {
+        let swan = Swan::start(&bed, connection);
+        let before = events(&bed).len();
+        let (code, said) = swan.ctl("--initiate --child c --timeout 10");
+        assert_ne!(code, 0, "{said}");
+        wait_until(&format!("the router says {words:?}"), SOON, || events(&bed)[before..].contains(words));
+        bed.progress(events(&bed)[before..].trim());
+    };
+    let swan = Swan::start(&bed, &CERTIFIED);
+    swan.initiate();
+    pages(&bed, 20);
+    swan.ctl_ok("--terminate --ike vip");
+    wait_gone(&bed);
+    let named = "--dn 'O=Bed, CN=client.example' --san client.example";
+    issue(&bed, &format!("{named} --not-before '01.01.20 00:00:00' --not-after '01.01.21 00:00:00'"));
+    refused(&CERTIFIED, "expired on");
+    issue(&bed, "--dn 'O=Bed, CN=mallory' --san mallory.elsewhere");
+    refused(&Connection { id: "mallory.elsewhere", ..CERTIFIED }, "mallory.elsewhere");
+    revoke(&bed);
+    bed.order("r", &["reload"]);
+    refused(&CERTIFIED, "is revoked");
+    assert!(sas(&bed).is_empty());
+    assert_clean(&bed);
 }
 
 #[test]

@@ -122,10 +122,35 @@ pub fn authority(bed: &Bed) {
            pki --pub --type priv --in $who-{kind}.key | pki --issue --cacert ca-ike.pem --cakey ca-ike.key \
              --dn \"O=Bed, CN=$who.example\" --san $who.example --outform pem >$who-{kind}.pem
          done
+         pki --signcrl --cacert ca-ike.pem --cakey ca-ike.key --outform pem >crl.pem
          cp ca-ike.pem $swan/x509ca/; cp client-{kind}.pem $swan/x509/client.pem; cp client-{kind}.key $swan/private/client.key",
         swan.display(),
         etc.display()
     );
-    let output = Command::new("bash").args(["-c", &script]).output().expect("bash");
+    shell(&script);
+}
+
+/// Another certificate for the client's key (ECDSA), with these options of `pki --issue`.
+pub fn issue(bed: &Bed, options: &str) {
+    shell(&format!(
+        "set -e; cd {}; pki --pub --type priv --in client-ecdsa.key | pki --issue --cacert ca-ike.pem --cakey ca-ike.key \
+         {options} --outform pem >{}/x509/client.pem",
+        bed.file("etc").display(),
+        bed.file("guest/swan").display()
+    ));
+}
+
+/// The certificate that the client had at first is revoked from now on.
+pub fn revoke(bed: &Bed) {
+    shell(&format!(
+        "set -e; cd {}; pki --signcrl --cacert ca-ike.pem --cakey ca-ike.key --reason key-compromise --cert client-ecdsa.pem \
+         --outform pem >crl.pem; cp client-ecdsa.pem {}/x509/client.pem",
+        bed.file("etc").display(),
+        bed.file("guest/swan").display()
+    ));
+}
+
+fn shell(script: &str) {
+    let output = Command::new("bash").args(["-c", script]).output().expect("bash");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

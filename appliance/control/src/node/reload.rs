@@ -76,8 +76,12 @@ impl Brain {
         if let Err(error) = planned {
             return Reloaded::refused(error.to_string());
         }
+        let names = |config: &Config| config.peers.iter().map(|peer| peer.ike.name.clone()).collect::<BTreeSet<_>>();
+        let (before, after) = (names(&self.config), names(&merged));
         self.config = merged;
-        let changed = self.converge();
+        let mut changed = self.converge();
+        changed.extend(after.difference(&before).map(|name| format!("peer {name} begins")));
+        changed.extend(before.difference(&after).map(|name| format!("peer {name} ends")));
         self.settle();
         Reloaded { changed, needs_restart, refused: None }
     }
