@@ -97,7 +97,7 @@ pub(super) fn list(status: &IkeStatus) -> Table {
                 Cell::new(&child.state),
                 Cell::new(time(child.age_ms)),
                 Cell::new(child.rekey_in_ms.map_or_else(|| "-".to_owned(), time)),
-                Cell::new(format!("{}{}", child.suite, if child.esn { ", esn" } else { "" })),
+                Cell::new(&child.suite),
             ]);
         }
     }
@@ -130,9 +130,8 @@ fn detail(sa: &IkeSa) -> String {
     let mut text = format!("IKE SA {}\n", sa.id);
     lines.iter().for_each(|(name, value)| text.push_str(&format!("  {name:<14} {value}\n")));
     for child in &sa.children {
-        let esn = if child.esn { ", esn" } else { "" };
         text.push_str(&format!("  child {} ({}), {}, {}\n", child.id, child.tunnel, child.mode, child.state));
-        text.push_str(&format!("    {}{esn}: {}\n", child.suite, child.selectors));
+        text.push_str(&format!("    {}: {}\n", child.suite, child.selectors));
         let new = child.rekey_in_ms.map_or_else(|| "never".to_owned(), time);
         text.push_str(&format!("    in {} out {}, up for {}, ", child.inbound, child.outbound, time(child.age_ms)));
         text.push_str(&format!("successor in {new}\n"));

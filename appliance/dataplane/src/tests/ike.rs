@@ -146,3 +146,35 @@ fn a_successor_takes_its_tunnels_packets_when_it_is_told_and_not_before() {
     bench.order(Command::Lease { sa: next, lease: Lease::from_wire(100, 64), expires });
     assert_eq!(spi(&mut bench), 0xc0de + next.0 as u32, "nobody is there to wait for");
 }
+
+#[test]
+fn a_packet_whose_sa_is_to_be_negotiated_waits_for_it_and_control_is_told_once() {
+    let mut bench = Bench::new(1);
+    bench.route_vip(&[]);
+    let tunnel = TunnelName::new("client:all").unwrap();
+    let protect = |bench: &mut Bench, tunnel| {
+        let (selectors, action) = (TUNNEL.selectors(), Action::Protect(tunnel));
+        let filter = Filter { vip: VIP, selectors, action, log: false };
+        bench.order(Command::SetFilters(Box::new(FilterTable::new(vec![filter]))));
+    };
+    protect(&mut bench, tunnel);
+    (0..20).for_each(|port| bench.receive(APPLICATION, &answer(1000 + port, TcpFlags::ACK)));
+    let wanted = |event: &Event| matches!(event, Event::SaWanted { vip: VIP, tunnel: of, .. } if *of == tunnel);
+    assert_eq!(bench.events().iter().filter(|event| wanted(event)).count(), 1);
+    bench.only_dropped(&[(DropReason::SaWait, 4)]);
+    let outbound = OutboundSa::new(SaParams { tunnel, ..sa(SaId(9), Direction::Outbound) }).unwrap();
+    bench.order(Command::AddOutbound(Box::new(outbound)));
+    let expires = bench.start + Duration::from_secs(60);
+    bench.order(Command::Lease { sa: SaId(9), lease: Lease::from_wire(1, 64), expires });
+    assert_eq!(bench.client_receives().len(), 16);
+    // What is wanted in vain is given up, and asked for again meanwhile.
+    bench.order(Command::RemoveSa(SaId(9)));
+    bench.receive(APPLICATION, &answer(1000, TcpFlags::ACK));
+    (0..3100).for_each(|_| bench.pass(1));
+    bench.only_dropped(&[(DropReason::SaWait, 5)]);
+    assert_eq!(bench.events().iter().filter(|event| wanted(event)).count(), 1);
+    // Nobody negotiates what is static.
+    protect(&mut bench, TunnelName::new("nobody").unwrap());
+    bench.receive(APPLICATION, &answer(1000, TcpFlags::ACK));
+    bench.only_dropped(&[(DropReason::NoSa, 1), (DropReason::SaWait, 5)]);
+}
