@@ -66,7 +66,9 @@ pub(crate) struct RouterSa {
     /// ...and of what it sends to targets once it knows the connection, TCP without SYN and UDP, nothing at or below this: a
     /// target that is gone may have accepted it...
     pub(crate) late: u64,
-    /// The highest number forwarded to each target: with the floors in one cache line, as each packet needs them.
+    /// Not all targets have the SA: what comes waits (I4).
+    pub(crate) early: bool,
+    /// The highest number forwarded to each target: in one cache line with what stands before it, as each packet needs it.
     pub(crate) forwarded: ArrayVec<(TargetId, u64), { Distribution::TARGETS }>,
     /// ...nor above this, which is durable.
     pub(crate) ceiling: u64,
@@ -77,8 +79,6 @@ pub(crate) struct RouterSa {
     /// When a higher ceiling was asked for.
     pub(crate) asked_us: Option<u64>,
     pub(crate) held: Held,
-    /// Not all targets have the SA: what comes waits (I4).
-    pub(crate) early: bool,
 }
 
 /// An IP packet to a VIP whose router this core is.

@@ -71,7 +71,7 @@ fn refused_by_target(bytes: &[u8]) -> String {
 
 #[test]
 fn a_kind_that_is_not_known_is_named_as_such() {
-    for text in [refused_by_router(&[]), refused_by_router(&nested(15, b"")), refused_by_target(&nested(15, b""))] {
+    for text in [refused_by_router(&[]), refused_by_router(&nested(13, b"")), refused_by_target(&nested(15, b""))] {
         assert!(text.contains("kind") && text.contains("does not know"), "{text}");
     }
 }
