@@ -160,7 +160,7 @@ fn certificates_with_ecdsa_prove_who_both_are() {
 
 #[test]
 fn certificates_with_rsa_prove_who_both_are() {
-    they_begin(certified!("rsa"), CERTIFIED);
+    they_begin(certified!("rsa", "any_extended_key_usage = true"), CERTIFIED);
 }
 
 #[test]
@@ -189,6 +189,8 @@ fn certificates_that_are_expired_revoked_or_of_somebody_else_are_refused_in_word
     refused(&CERTIFIED, "expired on");
     issue(&bed, "--dn 'O=Bed, CN=mallory' --san mallory.elsewhere");
     refused(&Connection { id: "mallory.elsewhere", ..CERTIFIED }, "mallory.elsewhere");
+    issue(&bed, &format!("{named} --flag serverAuth"));
+    refused(&CERTIFIED, "extendedKeyUsage");
     revoke(&bed);
     bed.order("r", &["reload"]);
     refused(&CERTIFIED, "is revoked");

@@ -108,11 +108,13 @@ impl Swan<'_> {
     }
 }
 
-/// Where the router's peer has a certificate, `vip-KIND.pem`: a CA, that certificate, and one for the client.
+/// Where the router's peer has a certificate, `vip-KIND.pem`: a CA, that certificate, and one for the client; with RSA those are for
+/// TLS servers, as many guides make them.
 pub fn authority(bed: &Bed) {
     let kind = bed.tunnel().peer.split_once("\"vip-").and_then(|(_, rest)| rest.split_once('.'));
     let Some((kind, _)) = kind else { return };
     let (swan, etc) = (bed.file("guest/swan"), bed.file("etc"));
+    let usage = if kind == "rsa" { "--flag serverAuth" } else { "" };
     let script = format!(
         "set -e; umask 077; swan={}; cd {}; mkdir -p $swan/x509 $swan/x509ca $swan/private
          pki --gen --type {kind} --outform pem >ca-ike.key
@@ -120,7 +122,7 @@ pub fn authority(bed: &Bed) {
          for who in vip client; do
            pki --gen --type {kind} --outform pem >$who-{kind}.key
            pki --pub --type priv --in $who-{kind}.key | pki --issue --cacert ca-ike.pem --cakey ca-ike.key \
-             --dn \"O=Bed, CN=$who.example\" --san $who.example --outform pem >$who-{kind}.pem
+             --dn \"O=Bed, CN=$who.example\" --san $who.example {usage} --outform pem >$who-{kind}.pem
          done
          pki --signcrl --cacert ca-ike.pem --cakey ca-ike.key --outform pem >crl.pem
          cp ca-ike.pem $swan/x509ca/; cp client-{kind}.pem $swan/x509/client.pem; cp client-{kind}.key $swan/private/client.key",

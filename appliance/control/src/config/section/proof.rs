@@ -55,6 +55,7 @@ fn certificates(f: &mut Fields<'_, '_>, folder: &Path) -> Option<At<ProofDraft>>
     }
     let [certificate, key, ca, crl] = ["certificate", "key", "ca", "crl"].map(|key| path(f, key, folder));
     let require_crl = f.optional::<bool>("require_crl").is_some_and(|r| r.value);
+    let any_usage = f.optional::<bool>("any_extended_key_usage").is_some_and(|a| a.value);
     let pkcs1 = f.optional::<bool>("rsa_pkcs1").is_some_and(|p| p.value);
     let public = |file: &Option<At<PathBuf>>| contents(f, file.as_ref()?, false);
     let (chain, cas) = (public(&certificate), public(&ca));
@@ -67,6 +68,7 @@ fn certificates(f: &mut Fields<'_, '_>, folder: &Path) -> Option<At<ProofDraft>>
     let trust = Trust::from_pem(&cas?, &crls).map_err(|error| wrong(ca.span, error.to_string())).ok()?;
     let credentials = if pkcs1 { credentials.with_pkcs1() } else { credentials };
     let trust = if require_crl { trust.require_crl() } else { trust };
+    let trust = if any_usage { trust.any_extended_key_usage() } else { trust };
     Some(At::new(ProofDraft::Certificate(Arc::new(credentials), Arc::new(trust)), certificate.span))
 }
 
