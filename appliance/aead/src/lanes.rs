@@ -3,10 +3,15 @@
 //! The methods are safe to *inline* anywhere and safe to *run* only where the processor has the features that the type names: the
 //! kernels are entered through functions with those features enabled, and only after they were detected.
 
-// What may be relied on is said once, in the contract of the trait; a body is an instruction or a few that need just that.
-#![allow(clippy::undocumented_unsafe_blocks)]
-
 use std::arch::x86_64::*;
+
+/// The body of a method of [`Lanes`]: an instruction or a few.
+macro_rules! run {
+    ($($body:tt)*) => {
+        // SAFETY: the contract of the trait, which whoever calls a method keeps: the features, and so many bytes behind a pointer.
+        unsafe { $($body)* }
+    };
+}
 
 /// Some blocks side by side. A block is as it stands in memory unless it is said to be reversed: GHASH works on the bytes of a block
 /// in reverse (NIST SP 800-38D §6.3 numbers bits the other way round).
@@ -56,7 +61,7 @@ pub(crate) trait Lanes: Copy {
 /// Bytes of a block in reverse.
 #[inline(always)]
 unsafe fn reversed() -> __m128i {
-    unsafe { _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) }
+    run!(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 }
 
 /// Bytes behind the first `len` of a vector: a window of this, at 64 - len, has ones and then zeros.
@@ -79,7 +84,7 @@ impl Lanes for One {
 
     #[inline(always)]
     unsafe fn zero() -> One {
-        unsafe { One(_mm_setzero_si128()) }
+        run!(One(_mm_setzero_si128()))
     }
     #[inline(always)]
     unsafe fn every(block: __m128i) -> One {
@@ -91,15 +96,15 @@ impl Lanes for One {
     }
     #[inline(always)]
     unsafe fn load(from: *const u8) -> One {
-        unsafe { One(_mm_loadu_si128(from.cast())) }
+        run!(One(_mm_loadu_si128(from.cast())))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut u8) {
-        unsafe { _mm_storeu_si128(to.cast(), self.0) }
+        run!(_mm_storeu_si128(to.cast(), self.0))
     }
     #[inline(always)]
     unsafe fn load_part(from: *const u8, len: usize) -> One {
-        unsafe {
+        run! {
             let mut bytes = [0; 16];
             std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len);
             One::load(bytes.as_ptr())
@@ -107,7 +112,7 @@ impl Lanes for One {
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut u8, len: usize) {
-        unsafe {
+        run! {
             let mut bytes = [0; 16];
             self.store(bytes.as_mut_ptr());
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, len);
@@ -115,43 +120,43 @@ impl Lanes for One {
     }
     #[inline(always)]
     unsafe fn part(self, len: usize) -> One {
-        unsafe { One(_mm_and_si128(self.0, _mm_loadu_si128(MASK.as_ptr().add(32 - len).cast()))) }
+        run!(One(_mm_and_si128(self.0, _mm_loadu_si128(MASK.as_ptr().add(32 - len).cast()))))
     }
     #[inline(always)]
     unsafe fn xor(self, other: One) -> One {
-        unsafe { One(_mm_xor_si128(self.0, other.0)) }
+        run!(One(_mm_xor_si128(self.0, other.0)))
     }
     #[inline(always)]
     unsafe fn aes(self, round_key: One) -> One {
-        unsafe { One(_mm_aesenc_si128(self.0, round_key.0)) }
+        run!(One(_mm_aesenc_si128(self.0, round_key.0)))
     }
     #[inline(always)]
     unsafe fn aes_last(self, round_key: One) -> One {
-        unsafe { One(_mm_aesenclast_si128(self.0, round_key.0)) }
+        run!(One(_mm_aesenclast_si128(self.0, round_key.0)))
     }
     #[inline(always)]
     unsafe fn reverse(self) -> One {
-        unsafe { One(_mm_shuffle_epi8(self.0, reversed())) }
+        run!(One(_mm_shuffle_epi8(self.0, reversed())))
     }
     #[inline(always)]
     unsafe fn swap(self) -> One {
-        unsafe { One(_mm_shuffle_epi32(self.0, 0x4e)) }
+        run!(One(_mm_shuffle_epi32(self.0, 0x4e)))
     }
     #[inline(always)]
     unsafe fn mul_low(self, other: One) -> One {
-        unsafe { One(_mm_clmulepi64_si128(self.0, other.0, 0x00)) }
+        run!(One(_mm_clmulepi64_si128(self.0, other.0, 0x00)))
     }
     #[inline(always)]
     unsafe fn mul_high(self, other: One) -> One {
-        unsafe { One(_mm_clmulepi64_si128(self.0, other.0, 0x11)) }
+        run!(One(_mm_clmulepi64_si128(self.0, other.0, 0x11)))
     }
     #[inline(always)]
     unsafe fn counters(block: u32) -> One {
-        unsafe { One(_mm_set_epi32(0, 0, 0, block as i32)) }
+        run!(One(_mm_set_epi32(0, 0, 0, block as i32)))
     }
     #[inline(always)]
     unsafe fn advance(self, by: u32) -> One {
-        unsafe { One(_mm_add_epi32(self.0, _mm_set_epi32(0, 0, 0, by as i32))) }
+        run!(One(_mm_add_epi32(self.0, _mm_set_epi32(0, 0, 0, by as i32))))
     }
     #[inline(always)]
     unsafe fn fold(self) -> __m128i {
@@ -159,7 +164,7 @@ impl Lanes for One {
     }
     #[inline(always)]
     unsafe fn two_products(a: __m128i, x: __m128i, b: __m128i, y: __m128i) -> (__m128i, __m128i, __m128i) {
-        unsafe {
+        run! {
             let ((a, x), (b, y)) = ((One(a), One(x)), (One(b), One(y)));
             let low = a.mul_low(x).xor(b.mul_low(y));
             let high = a.mul_high(x).xor(b.mul_high(y));
@@ -179,27 +184,27 @@ impl Lanes for Two {
 
     #[inline(always)]
     unsafe fn zero() -> Two {
-        unsafe { Two(_mm256_setzero_si256()) }
+        run!(Two(_mm256_setzero_si256()))
     }
     #[inline(always)]
     unsafe fn every(block: __m128i) -> Two {
-        unsafe { Two(_mm256_broadcastsi128_si256(block)) }
+        run!(Two(_mm256_broadcastsi128_si256(block)))
     }
     #[inline(always)]
     unsafe fn first(block: __m128i) -> Two {
-        unsafe { Two(_mm256_zextsi128_si256(block)) }
+        run!(Two(_mm256_zextsi128_si256(block)))
     }
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Two {
-        unsafe { Two(_mm256_loadu_si256(from.cast())) }
+        run!(Two(_mm256_loadu_si256(from.cast())))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut u8) {
-        unsafe { _mm256_storeu_si256(to.cast(), self.0) }
+        run!(_mm256_storeu_si256(to.cast(), self.0))
     }
     #[inline(always)]
     unsafe fn load_part(from: *const u8, len: usize) -> Two {
-        unsafe {
+        run! {
             let mut bytes = [0; 32];
             std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len);
             Two::load(bytes.as_ptr())
@@ -207,7 +212,7 @@ impl Lanes for Two {
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut u8, len: usize) {
-        unsafe {
+        run! {
             let mut bytes = [0; 32];
             self.store(bytes.as_mut_ptr());
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, len);
@@ -215,52 +220,52 @@ impl Lanes for Two {
     }
     #[inline(always)]
     unsafe fn part(self, len: usize) -> Two {
-        unsafe { Two(_mm256_and_si256(self.0, _mm256_loadu_si256(MASK.as_ptr().add(32 - len).cast()))) }
+        run!(Two(_mm256_and_si256(self.0, _mm256_loadu_si256(MASK.as_ptr().add(32 - len).cast()))))
     }
     #[inline(always)]
     unsafe fn xor(self, other: Two) -> Two {
-        unsafe { Two(_mm256_xor_si256(self.0, other.0)) }
+        run!(Two(_mm256_xor_si256(self.0, other.0)))
     }
     #[inline(always)]
     unsafe fn aes(self, round_key: Two) -> Two {
-        unsafe { Two(_mm256_aesenc_epi128(self.0, round_key.0)) }
+        run!(Two(_mm256_aesenc_epi128(self.0, round_key.0)))
     }
     #[inline(always)]
     unsafe fn aes_last(self, round_key: Two) -> Two {
-        unsafe { Two(_mm256_aesenclast_epi128(self.0, round_key.0)) }
+        run!(Two(_mm256_aesenclast_epi128(self.0, round_key.0)))
     }
     #[inline(always)]
     unsafe fn reverse(self) -> Two {
-        unsafe { Two(_mm256_shuffle_epi8(self.0, _mm256_broadcastsi128_si256(reversed()))) }
+        run!(Two(_mm256_shuffle_epi8(self.0, _mm256_broadcastsi128_si256(reversed()))))
     }
     #[inline(always)]
     unsafe fn swap(self) -> Two {
-        unsafe { Two(_mm256_shuffle_epi32(self.0, 0x4e)) }
+        run!(Two(_mm256_shuffle_epi32(self.0, 0x4e)))
     }
     #[inline(always)]
     unsafe fn mul_low(self, other: Two) -> Two {
-        unsafe { Two(_mm256_clmulepi64_epi128(self.0, other.0, 0x00)) }
+        run!(Two(_mm256_clmulepi64_epi128(self.0, other.0, 0x00)))
     }
     #[inline(always)]
     unsafe fn mul_high(self, other: Two) -> Two {
-        unsafe { Two(_mm256_clmulepi64_epi128(self.0, other.0, 0x11)) }
+        run!(Two(_mm256_clmulepi64_epi128(self.0, other.0, 0x11)))
     }
     #[inline(always)]
     unsafe fn counters(block: u32) -> Two {
         let [a, b] = [block, block.wrapping_add(1)].map(|n| n as i32);
-        unsafe { Two(_mm256_set_epi32(0, 0, 0, b, 0, 0, 0, a)) }
+        run!(Two(_mm256_set_epi32(0, 0, 0, b, 0, 0, 0, a)))
     }
     #[inline(always)]
     unsafe fn advance(self, by: u32) -> Two {
-        unsafe { Two(_mm256_add_epi32(self.0, Two::every(_mm_set_epi32(0, 0, 0, by as i32)).0)) }
+        run!(Two(_mm256_add_epi32(self.0, Two::every(_mm_set_epi32(0, 0, 0, by as i32)).0)))
     }
     #[inline(always)]
     unsafe fn fold(self) -> __m128i {
-        unsafe { _mm_xor_si128(_mm256_castsi256_si128(self.0), _mm256_extracti128_si256(self.0, 1)) }
+        run!(_mm_xor_si128(_mm256_castsi256_si128(self.0), _mm256_extracti128_si256(self.0, 1)))
     }
     #[inline(always)]
     unsafe fn two_products(a: __m128i, x: __m128i, b: __m128i, y: __m128i) -> (__m128i, __m128i, __m128i) {
-        unsafe {
+        run! {
             let (ab, xy) = (Two(_mm256_set_m128i(b, a)), Two(_mm256_set_m128i(y, x)));
             let middle = ab.xor(ab.swap()).mul_low(xy.xor(xy.swap()));
             (ab.mul_low(xy).fold(), middle.fold(), ab.mul_high(xy).fold())
@@ -283,79 +288,79 @@ impl Lanes for Four {
 
     #[inline(always)]
     unsafe fn zero() -> Four {
-        unsafe { Four(_mm512_setzero_si512()) }
+        run!(Four(_mm512_setzero_si512()))
     }
     #[inline(always)]
     unsafe fn every(block: __m128i) -> Four {
-        unsafe { Four(_mm512_broadcast_i32x4(block)) }
+        run!(Four(_mm512_broadcast_i32x4(block)))
     }
     #[inline(always)]
     unsafe fn first(block: __m128i) -> Four {
-        unsafe { Four(_mm512_zextsi128_si512(block)) }
+        run!(Four(_mm512_zextsi128_si512(block)))
     }
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Four {
-        unsafe { Four(_mm512_loadu_si512(from.cast())) }
+        run!(Four(_mm512_loadu_si512(from.cast())))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut u8) {
-        unsafe { _mm512_storeu_si512(to.cast(), self.0) }
+        run!(_mm512_storeu_si512(to.cast(), self.0))
     }
     #[inline(always)]
     unsafe fn load_part(from: *const u8, len: usize) -> Four {
-        unsafe { Four(_mm512_maskz_loadu_epi8(bits(len), from.cast())) }
+        run!(Four(_mm512_maskz_loadu_epi8(bits(len), from.cast())))
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut u8, len: usize) {
-        unsafe { _mm512_mask_storeu_epi8(to.cast(), bits(len), self.0) }
+        run!(_mm512_mask_storeu_epi8(to.cast(), bits(len), self.0))
     }
     #[inline(always)]
     unsafe fn part(self, len: usize) -> Four {
-        unsafe { Four(_mm512_maskz_mov_epi8(bits(len), self.0)) }
+        run!(Four(_mm512_maskz_mov_epi8(bits(len), self.0)))
     }
     #[inline(always)]
     unsafe fn xor(self, other: Four) -> Four {
-        unsafe { Four(_mm512_xor_si512(self.0, other.0)) }
+        run!(Four(_mm512_xor_si512(self.0, other.0)))
     }
     #[inline(always)]
     unsafe fn aes(self, round_key: Four) -> Four {
-        unsafe { Four(_mm512_aesenc_epi128(self.0, round_key.0)) }
+        run!(Four(_mm512_aesenc_epi128(self.0, round_key.0)))
     }
     #[inline(always)]
     unsafe fn aes_last(self, round_key: Four) -> Four {
-        unsafe { Four(_mm512_aesenclast_epi128(self.0, round_key.0)) }
+        run!(Four(_mm512_aesenclast_epi128(self.0, round_key.0)))
     }
     #[inline(always)]
     unsafe fn reverse(self) -> Four {
-        unsafe { Four(_mm512_shuffle_epi8(self.0, _mm512_broadcast_i32x4(reversed()))) }
+        run!(Four(_mm512_shuffle_epi8(self.0, _mm512_broadcast_i32x4(reversed()))))
     }
     #[inline(always)]
     unsafe fn swap(self) -> Four {
-        unsafe { Four(_mm512_shuffle_epi32(self.0, 0x4e)) }
+        run!(Four(_mm512_shuffle_epi32(self.0, 0x4e)))
     }
     #[inline(always)]
     unsafe fn mul_low(self, other: Four) -> Four {
-        unsafe { Four(_mm512_clmulepi64_epi128(self.0, other.0, 0x00)) }
+        run!(Four(_mm512_clmulepi64_epi128(self.0, other.0, 0x00)))
     }
     #[inline(always)]
     unsafe fn mul_high(self, other: Four) -> Four {
-        unsafe { Four(_mm512_clmulepi64_epi128(self.0, other.0, 0x11)) }
+        run!(Four(_mm512_clmulepi64_epi128(self.0, other.0, 0x11)))
     }
     #[inline(always)]
     unsafe fn counters(block: u32) -> Four {
         let [a, b, c, d] = [0, 1, 2, 3].map(|n| block.wrapping_add(n) as i32);
-        unsafe { Four(_mm512_set_epi32(0, 0, 0, d, 0, 0, 0, c, 0, 0, 0, b, 0, 0, 0, a)) }
+        run!(Four(_mm512_set_epi32(0, 0, 0, d, 0, 0, 0, c, 0, 0, 0, b, 0, 0, 0, a)))
     }
     #[inline(always)]
     unsafe fn advance(self, by: u32) -> Four {
-        unsafe { Four(_mm512_add_epi32(self.0, Four::every(_mm_set_epi32(0, 0, 0, by as i32)).0)) }
+        run!(Four(_mm512_add_epi32(self.0, Four::every(_mm_set_epi32(0, 0, 0, by as i32)).0)))
     }
     #[inline(always)]
     unsafe fn fold(self) -> __m128i {
-        unsafe { Two(_mm256_xor_si256(_mm512_castsi512_si256(self.0), _mm512_extracti64x4_epi64(self.0, 1))).fold() }
+        run!(Two(_mm256_xor_si256(_mm512_castsi512_si256(self.0), _mm512_extracti64x4_epi64(self.0, 1))).fold())
     }
     #[inline(always)]
     unsafe fn two_products(a: __m128i, x: __m128i, b: __m128i, y: __m128i) -> (__m128i, __m128i, __m128i) {
-        unsafe { Two::two_products(a, x, b, y) }
+        run!(Two::two_products(a, x, b, y))
     }
 }

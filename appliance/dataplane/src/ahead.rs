@@ -80,8 +80,7 @@ impl<S: Source> Engine<S> {
 
     /// What the rules said about the flows of frames from the application.
     pub(crate) fn flows_ahead(&self, frames: &Batch<S::Packet>) {
-        let tracker = &self.target.tracker;
-        if frames.len() < 2 || tracker.len() < FEW_CONNECTIONS {
+        if frames.len() < 2 || !self.follows_many() {
             return;
         }
         let (filters, mut last) = (&self.tables.filters, None);
@@ -118,8 +117,10 @@ impl<S: Source> Engine<S> {
     /// The router's table entries of what a peek has shown. `who` is the peer of each packet.
     pub(crate) fn routes_ahead(&self, seen: &[Seen], who: impl Fn(usize) -> Option<PeerId>) -> Batch<Option<Ahead>> {
         let table = &self.router.table;
-        let ahead = |(at, seen): (usize, &Seen)| Some(table.ahead(&ConnKey { peer: who(at)?, flow: seen.flow()? }));
-        let ahead: Batch<Option<Ahead>> = seen.iter().enumerate().map(ahead).collect();
+        let many = seen.len() > 1 && table.len() >= FEW_CONNECTIONS;
+        let seen = seen.iter().map(|seen| seen.flow().filter(|_| many));
+        let ahead = |(at, flow): (usize, Option<Flow>)| Some(table.ahead(&ConnKey { peer: who(at)?, flow: flow? }));
+        let ahead: Batch<Option<Ahead>> = seen.enumerate().map(ahead).collect();
         ahead.iter().flatten().for_each(|one| table.entry_ahead(one));
         ahead
     }
@@ -130,18 +131,25 @@ impl<S: Source> Engine<S> {
         role: Role,
         texts: impl Iterator<Item = Option<(PeerId, &'a [u8])>>,
     ) -> Batch<Option<Ahead>> {
+        let many = self.follows_many();
         self.connections_ahead(texts.map(|text| {
-            let (peer, text) = text.filter(|_| role == Role::Target)?;
+            let (peer, text) = text.filter(|_| many && role == Role::Target)?;
             Some(ConnKey { peer, flow: inbound_flow(text)? })
         }))
     }
 
     /// A target's entries of packets that are about to be sealed.
     pub(crate) fn sent_ahead(&self, burst: &Batch<Outgoing<S::Packet>>) -> Batch<Option<Ahead>> {
+        let many = burst.len() > 1 && self.follows_many();
         self.connections_ahead(burst.iter().map(|one| {
-            let peer = self.tables.cache.outbound(one.sa).filter(|_| self.target.enabled)?.peer();
+            let peer = self.tables.cache.outbound(one.sa).filter(|_| many)?.peer();
             Some(ConnKey { peer, flow: outbound_flow(one.packet.bytes())? })
         }))
+    }
+
+    /// This core is a target with more connections than fit its caches.
+    fn follows_many(&self) -> bool {
+        self.target.enabled && self.target.tracker.len() >= FEW_CONNECTIONS
     }
 
     fn connections_ahead(&self, keys: impl Iterator<Item = Option<ConnKey>>) -> Batch<Option<Ahead>> {

@@ -121,14 +121,14 @@ impl<S: Source> Engine<S> {
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         let inner = sa.finish(packet, &facts.job)?;
         let (peer, number, clamps) = (sa.peer(), facts.job.seq, sa.clamps());
+        // Decided for the connection, not for each packet (R16).
+        let ruling = self.tables.ruling(sa);
         let subject = self.inner.opened(role, peer, number, (&inner.header, packet.bytes()), now)?;
         self.out.note(packet, || Fact::Opened(subject));
         let opened = (role == Role::Target).then(|| Opened::packet(packet.bytes()));
         let seen = opened.as_ref().map(Opened::seen);
         let key = seen.and_then(Seen::flow).map(|flow| ConnKey { peer, flow });
         let found = key.map(|key| self.target.tracker.find_ahead(&key, ahead));
-        // Decided for the connection, not for each packet (R16).
-        let ruling = self.tables.ruling(self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?);
         let known = found.is_some_and(|found| self.target.tracker.ruling(found) == ruling);
         let ruled = if known { None } else { self.rule(facts, &subject, now)? };
         if clamps {

@@ -310,7 +310,8 @@ impl<S: Source> Engine<S> {
             && let Ok(flow) = Flow::of_outbound(&ip, ip.upper_of(packet))
         {
             let key = ConnKey { peer, flow };
-            let event = self.target.tracker.datagram_out(&key, now.ms());
+            let found = self.target.tracker.find_ahead(&key, ahead);
+            let event = self.target.tracker.datagram_out_found(found, now.ms());
             return self.tell_of_sent(at, key, event, None, now);
         }
         if ip.upper != protocol::TCP || ip.fragment.is_some() {

@@ -404,7 +404,7 @@ impl Brain {
     }
 
     fn ike_event(&mut self, event: &phalanx_ike::Event) {
-        let bad = matches!(event.what, What::Failed(_) | What::ChildFailed { .. });
+        let bad = matches!(event.what, What::Failed(_) | What::RekeyFailed(_) | What::ChildFailed { .. });
         let words = event.to_string();
         if bad {
             tracing::warn!(target: "phalanx::ike", "{words}");

@@ -37,8 +37,12 @@ impl Tracker {
 
     /// A datagram from our own stack. Of an unknown flow it begins nothing: the router would not send the answers here.
     pub fn datagram_out(&mut self, key: &ConnKey, now: u64) -> Option<ConnEvent> {
-        let slot = self.store.find(&key.into())?;
-        self.flows(slot, true, now)
+        self.datagram_out_found(self.find(key), now)
+    }
+
+    /// As [`Self::datagram_out`], of a key that was looked up just now.
+    pub fn datagram_out_found(&mut self, found: Found, now: u64) -> Option<ConnEvent> {
+        self.flows(found.0?, true, now)
     }
 
     fn flows(&mut self, slot: Slot, lasts: bool, now: u64) -> Option<ConnEvent> {
