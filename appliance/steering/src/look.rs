@@ -118,7 +118,8 @@ pub fn look(shape: Shape<'_>, prefix: &[u8], whole: usize) -> Look {
     }
 }
 
-/// 1. the IP header and, in IPv6, all extension headers; 2. fragments and other protocols; 3. the TCP or UDP header.
+/// 1. the IP header and, in IPv6, all extension headers; 2. what an ICMP error quotes; 3. fragments and other protocols; 4. the
+/// TCP or UDP header.
 fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
     let ip = match IpHeader::parse_prefix(prefix) {
         Ok(ip) => ip,
@@ -127,8 +128,11 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
         Err(_) => return Look::Seen(Seen::Opaque),
     };
     let fragment = ip.fragment.is_some();
-    if let Some(seen) = look_at_error(&ip, prefix) {
-        return Look::Seen(seen);
+    match quoted::flow(&ip, prefix) {
+        Ok(flow) if flow::has_ports(flow.protocol) => return Look::Seen(Seen::Error { flow }),
+        // The quoted packet's ports stand behind its options or extension headers.
+        Err(WireError::Short) if prefix.len() < whole.min(ip.total_len) => return more(prefix.len() * 2, prefix, whole),
+        _ => {}
     }
     match ip.upper {
         protocol::TCP if !fragment && ip.upper_len() >= tcp::MIN_LEN => {
@@ -138,13 +142,6 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
         protocol::TCP | protocol::UDP if !fragment => Look::Seen(Seen::Opaque),
         protocol => Look::Seen(Seen::Other { local: ip.dst, protocol, fragment }),
     }
-}
-
-/// What an ICMP error quotes. Where that is out of sight, which takes extension headers within the quoted packet, it is left
-/// to the router like any other ICMP message.
-fn look_at_error(ip: &IpHeader, prefix: &[u8]) -> Option<Seen> {
-    let flow = quoted::flow(ip, prefix).ok()?;
-    flow::has_ports(flow.protocol).then_some(Seen::Error { flow })
 }
 
 /// Transport mode: options that travel inside ESP come first (RFC 4303 §3.1.1), then the TCP or UDP header.

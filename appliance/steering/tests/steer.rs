@@ -135,13 +135,27 @@ fn an_icmp_error_belongs_to_the_connection_that_it_quotes() {
     let error = header("10.99.0.1", "10.77.0.100", 1, &[&[3, 4, 0, 0, 0, 0, 5, 0][..], &quoted].concat());
     let Look::Seen(Seen::Error { flow }) = look(Shape::Packet, &error, error.len()) else { panic!("an error") };
     assert_eq!((flow.local.port, flow.remote.port), (80, 40_000));
-    // Cut within the ports, not an error, or about somebody else's packet: another ICMP packet.
+    // Not an error, or about somebody else's packet: another ICMP packet.
     for (at, byte) in [(20, 8), (20 + 8 + 15, 9)] {
         let mut other = error.clone();
         other[at] = byte;
         assert!(matches!(look(Shape::Packet, &other, other.len()), Look::Seen(Seen::Other { protocol: 1, .. })));
     }
-    assert!(matches!(look(Shape::Packet, &error[..51], error.len()), Look::Seen(Seen::Other { protocol: 1, .. })));
+    // Cut within the ports: on its way to us, or only in what was decrypted so far.
+    assert!(matches!(look(Shape::Packet, &error[..51], 51), Look::Seen(Seen::Other { protocol: 1, .. })));
+    assert_eq!(look(Shape::Packet, &error[..51], error.len()), Look::NeedMore(error.len()));
+}
+
+#[test]
+fn ports_that_stand_behind_options_of_a_quoted_packet_are_asked_for() {
+    let plain = header("10.77.0.100", "10.99.0.10", 6, &[0, 80, 0x9c, 0x40, 0, 0, 0, 0]);
+    let mut quoted = [&plain[..20], &[1; 40], &plain[20..]].concat();
+    quoted[0] = 0x4f;
+    quoted[3] += 40;
+    let error = header("10.99.0.1", "10.77.0.100", 1, &[&[3, 4, 0, 0, 0, 0, 5, 0][..], &quoted].concat());
+    assert_eq!(look(Shape::Packet, &error[..FIRST_PEEK], error.len()), Look::NeedMore(error.len()));
+    let Look::Seen(Seen::Error { flow }) = look(Shape::Packet, &error, error.len()) else { panic!("an error") };
+    assert_eq!((flow.local.port, flow.remote.port), (80, 40_000));
 }
 
 #[test]

@@ -67,16 +67,18 @@ impl EspTooBig {
 /// [`WireError::Short`] if more bytes are needed; [`WireError::Protocol`] if it is no error, or quotes a packet that was
 /// not sent from where the error went.
 pub fn flow(ip: &IpHeader, packet: &[u8]) -> Result<Flow, WireError> {
+    if ip.fragment.is_some() || !matches!(ip.upper, protocol::ICMP | protocol::ICMPV6) {
+        return Err(WireError::Protocol);
+    }
     let message = ip.upper_of(packet);
     let &kind = message.first().ok_or(WireError::Short)?;
     let error = match ip.upper {
         // RFC 792: destination unreachable, source quench, time exceeded, parameter problem.
         protocol::ICMP => matches!(kind, 3 | 4 | 11 | 12),
         // RFC 4443 §2.1.
-        protocol::ICMPV6 => kind < 128,
-        _ => false,
+        _ => kind < 128,
     };
-    if !error || ip.fragment.is_some() {
+    if !error {
         return Err(WireError::Protocol);
     }
     let quoted = message.get(crate::icmp::LEN..).ok_or(WireError::Short)?;
