@@ -357,16 +357,6 @@ fn a_thousand_at_a_time_from_one_address_come_up_without_an_error() {
 }
 
 #[test]
-fn keys_are_logged_only_when_asked_for() {
-    let bed = tried(peer(A, B), peer(B, A));
-    assert_eq!(bed.nodes[0].key_lines, 0);
-    let mut bed = Bed::new(Config { key_log: true, ..config(peer(A, B)) }, config(peer(B, A)));
-    bed.initiate(0);
-    bed.run(1000);
-    assert_eq!((bed.nodes[0].key_lines, bed.nodes[1].key_lines), (1, 0));
-}
-
-#[test]
 fn a_peer_that_does_not_answer_is_given_up() {
     let mut bed = Bed::with(peer(A, B), peer(B, A));
     bed.weather.lost = 100;

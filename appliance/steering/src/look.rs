@@ -118,8 +118,8 @@ pub fn look(shape: Shape<'_>, prefix: &[u8], whole: usize) -> Look {
     }
 }
 
-/// 1. the IP header and, in IPv6, all extension headers; 2. what an ICMP error quotes; 3. fragments and other protocols; 4. the
-/// TCP or UDP header.
+/// 1. the IP header and, in IPv6, all extension headers; 2. what an ICMP error quotes; 3. fragments and other protocols;
+/// 4. the TCP or UDP header.
 fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
     let ip = match IpHeader::parse_prefix(prefix) {
         Ok(ip) => ip,
@@ -131,7 +131,9 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
     match quoted::flow(&ip, prefix) {
         Ok(flow) if flow::has_ports(flow.protocol) => return Look::Seen(Seen::Error { flow }),
         // The quoted packet's ports stand behind its options or extension headers.
-        Err(WireError::Short) if prefix.len() < whole.min(ip.total_len) => return more(prefix.len() * 2, prefix, whole),
+        Err(WireError::Short) if prefix.len() < whole.min(ip.total_len) => {
+            return more(prefix.len() * 2, prefix, whole);
+        }
         _ => {}
     }
     match ip.upper {

@@ -54,7 +54,8 @@ pub(super) fn run(command: IkeCommand, how: &Ask) -> Outcome {
             Ok((json, events(status)))
         }),
         IkeCommand::Counters => look(how, |status| {
-            let json = serde_json::to_string(&status.counters).map_err(|error| error.to_string())?;
+            let parts = serde_json::json!({ "counters": status.counters, "set_up": status.set_up });
+            let json = parts.to_string();
             Ok((json, counters(status, how.all)))
         }),
     }
@@ -159,11 +160,18 @@ fn counters(status: &IkeStatus, all: bool) -> String {
     for (name, n) in status.counters.iter().filter(|(_, n)| all || **n > 0) {
         rows.add_row([Cell::new(name), number(*n)]);
     }
-    let times = &status.set_up;
     rows.force_no_tty();
+    let times = &status.set_up;
+    let mut took = table(&["set-ups that took up to", "how many"]);
+    for bucket in times.buckets.iter().filter(|bucket| all || bucket.count > 0) {
+        let up_to = bucket.up_to_ms.map_or_else(|| "longer".to_owned(), |ms| format!("{ms} ms"));
+        took.add_row([Cell::new(up_to), number(bucket.count)]);
+    }
+    took.force_no_tty();
     format!(
-        "{}\nset-ups: {}, half within {} ms, 99 % within {} ms, the longest {} ms\n",
+        "{}\n\n{}\nset-ups: {}; of the latest half within {} ms, 99 % within {} ms, the longest {} ms\n",
         rows.trim_fmt(),
+        took.trim_fmt(),
         times.count,
         times.p50_ms,
         times.p99_ms,

@@ -83,6 +83,11 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
             fragmented_packets: largest(draft.limits.fragmented_packets, 64),
             fragment_ms: largest(draft.limits.fragment_ms, 2_000),
         },
+        ike: Ike {
+            limits: draft.ike.limits,
+            retransmission: draft.ike.retransmission,
+            key_log: value(draft.ike.key_log),
+        },
         cores: draft.cores.into_iter().map(|c| core(c, &ports)).collect::<Option<Vec<_>>>()?,
         filters: draft.filters.into_iter().map(|f| filter(f, &vips)).collect::<Option<Vec<_>>>()?,
         ports,

@@ -20,6 +20,8 @@ pub struct Config {
     pub memory: Memory,
     /// `[limits]`
     pub limits: Limits,
+    /// `[ike]`
+    pub ike: Ike,
     /// `[[port]]`, in the file's order; cores refer to them by index.
     pub ports: Vec<Port>,
     /// `[[core]]`
@@ -136,6 +138,17 @@ pub struct Limits {
     pub fragmented_packets: u32,
     /// How long one may be, in milliseconds.
     pub fragment_ms: u32,
+}
+
+/// `[ike]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ike {
+    /// How much of anything there may be.
+    pub limits: phalanx_ike::Limits,
+    /// When a message is sent again.
+    pub retransmission: phalanx_ike::Retransmission,
+    /// The folder where keys are written down for Wireshark.
+    pub key_log: Option<PathBuf>,
 }
 
 /// `[[port]]`

@@ -180,6 +180,7 @@ impl Brain {
             sas,
             vips: self.vip_rows(),
             targets,
+            ike: self.ike_figures(),
             runtime: self.runtime_rows(),
             histograms: Measured::all().map(|m| m.gather(all.clone()).histogram(m)).collect(),
         }

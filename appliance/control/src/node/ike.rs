@@ -16,7 +16,9 @@ use phalanx_ipsec::TunnelName;
 use phalanx_wire::{SaId, VipId};
 
 use super::brain::Brain;
+use super::ike_tell::SetUps;
 use super::ike_tunnels::Tunnels;
+use super::key_log::KeyLog;
 use super::plan;
 
 /// IKE messages that wait for the control core, and how long each may be: what reassembly puts together.
@@ -66,8 +68,9 @@ pub(super) struct Ike {
     by_sa: HashMap<SaId, ChildId>,
     tunnels: Tunnels,
     pub events: VecDeque<Happened>,
-    /// Milliseconds that the latest set-ups took.
-    pub times: Vec<u64>,
+    pub times: SetUps,
+    /// Where keys are written down, if they are.
+    pub keys: Option<KeyLog>,
     used_told: Instant,
     /// The core hears.
     heard: bool,
@@ -116,7 +119,8 @@ impl Ike {
             by_sa: HashMap::new(),
             tunnels: Tunnels::default(),
             events: VecDeque::new(),
-            times: Vec::new(),
+            times: SetUps::default(),
+            keys: None,
             used_told: Instant::now(),
             heard: false,
         }
@@ -162,6 +166,7 @@ impl Brain {
 
     /// Begins, or goes on with other peers: those of VIPs that are up.
     pub(super) fn ike_configure(&mut self) {
+        self.ike_key_log();
         let (config, now) = (plan::ike(&self.config, &self.wanted.down), self.ike_now());
         let Some(ike) = &mut self.ike else { return };
         let hears = ike.heard || !config.peers.is_empty();
@@ -203,6 +208,7 @@ impl Brain {
     /// Does what the state machine wants; whether there was anything.
     pub(super) fn ike_settle(&mut self) -> bool {
         let Some(ike) = &mut self.ike else { return false };
+        ike.times.note(ike.endpoint.set_up_times());
         let outputs: Vec<Output> = ike.endpoint.outputs().collect();
         let any = !outputs.is_empty();
         for output in outputs {
@@ -224,8 +230,7 @@ impl Brain {
                 }
             }
             Output::Event(event) => self.ike_event(&event),
-            // Nobody can ask for it yet.
-            Output::KeyLog(_) => {}
+            Output::KeyLog(line) => self.ike_log_line(&line),
         }
     }
 
@@ -250,6 +255,7 @@ impl Brain {
 
     /// To the coupling facility, the router, the targets: `SaReady` follows, or it is refused at once.
     fn ike_install(&mut self, child: &ChildSa) {
+        self.ike_log_child(child);
         let placed = self.ike_place(child);
         if let Err(why) = placed {
             self.ike_answer(Answer::Refused(child.id, why));

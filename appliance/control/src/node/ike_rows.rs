@@ -8,26 +8,20 @@ use phalanx_ipsec::{PortRange, Selectors};
 
 use super::brain::Brain;
 use super::ike::{Happened, Ike};
-use crate::status::ike::{IkeChild, IkeEvent, IkeSa, IkeStatus, SetUp};
+use crate::status::ike::{IkeChild, IkeEvent, IkeSa, IkeStatus};
 use crate::status::{Done, OneIke, OnePeer};
 
-/// Set-up times remembered.
-const TIMES: usize = 4096;
-
 impl Brain {
-    pub(super) fn ike_status(&mut self) -> IkeStatus {
+    pub(super) fn ike_status(&self) -> IkeStatus {
         let now = self.ike_now();
         let peers = self.config.peers.iter().map(|peer| peer.ike.name.to_string()).collect();
-        let Some(ike) = &mut self.ike else { return IkeStatus::default() };
-        ike.times.extend(ike.endpoint.set_up_times());
-        let over = ike.times.len().saturating_sub(TIMES);
-        ike.times.drain(..over);
+        let Some(ike) = &self.ike else { return IkeStatus::default() };
         let counters = ike.endpoint.counters().named();
         IkeStatus {
             peers,
             sas: ike.endpoint.list(now).into_iter().map(|row| sa_row(ike, row)).collect(),
             counters: counters.into_iter().map(|(name, n)| (name.replace('_', "-"), n)).collect(),
-            set_up: set_up(&ike.times),
+            set_up: ike.times.shown(),
             events: ike.events.iter().map(event).collect(),
         }
     }
@@ -154,14 +148,6 @@ fn selectors(s: &Selectors) -> String {
     let ports = |ports: PortRange| if ports == PortRange::ANY { String::new() } else { format!(" {ports}") };
     let protocol = s.protocol.map_or_else(String::new, |protocol| format!(" protocol {protocol}"));
     format!("{}{protocol}{} = {}{}", s.local, ports(s.local_ports), s.remote, ports(s.remote_ports))
-}
-
-fn set_up(times: &[u64]) -> SetUp {
-    let mut sorted = times.to_vec();
-    sorted.sort_unstable();
-    let at = |percent: usize| sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied();
-    let of = |percent| at(percent).unwrap_or_default();
-    SetUp { count: sorted.len() as u64, p50_ms: of(50), p99_ms: of(99), max_ms: of(100) }
 }
 
 fn event(happened: &Happened) -> IkeEvent {

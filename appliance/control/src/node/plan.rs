@@ -315,7 +315,9 @@ pub(super) fn ike(config: &Config, down: &BTreeSet<VipId>) -> phalanx_ike::Confi
     phalanx_ike::Config {
         peers: config.peers.iter().filter(up).map(|peer| peer.ike.clone()).collect(),
         taken_spis: config.sas.iter().map(|sa| sa.inbound.spi).collect(),
-        ..phalanx_ike::Config::default()
+        limits: config.ike.limits.clone(),
+        retransmission: config.ike.retransmission.clone(),
+        key_log: config.ike.key_log.is_some(),
     }
 }
 

@@ -70,8 +70,8 @@ impl Brain {
             needs_restart.push("[[vip]]: this node owned none when it started".to_owned());
         }
         let old = self.config.clone();
-        let Config { vips, peers, sas, filters, warnings, .. } = new;
-        let merged = Config { vips, peers, sas, filters, warnings, ..old };
+        let Config { vips, peers, ike, sas, filters, warnings, .. } = new;
+        let merged = Config { vips, peers, ike, sas, filters, warnings, ..old };
         let planned = plan::vips(&merged, &self.numbering).and_then(|_| plan::pairs(&merged));
         if let Err(error) = planned {
             return Reloaded::refused(error.to_string());

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ike::IkeFigures;
 use super::model::{DropRow, SaRow, Status, TargetRow, VipRow};
 
 /// Where the time of one poll loop went since its start.
@@ -133,6 +134,8 @@ pub struct Overview {
     pub vips: Vec<VipRow>,
     /// Targets; their connections are not counted here.
     pub targets: Vec<TargetRow>,
+    /// IKE, on a router.
+    pub ike: Option<IkeFigures>,
     /// Where the cores' time went.
     pub runtime: Vec<RuntimeRow>,
     /// How long things took.

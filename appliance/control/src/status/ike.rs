@@ -93,18 +93,51 @@ pub struct IkeChild {
     pub replaces: Option<u64>,
 }
 
+/// What is counted of IKE, for those who collect figures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IkeFigures {
+    /// IKE SAs, half-open ones among them.
+    pub sas: u64,
+    /// Of them those that peers began and that are not authenticated yet.
+    pub half_open: u64,
+    /// CHILD_SAs.
+    pub children: u64,
+    /// As in [`IkeStatus`].
+    pub counters: BTreeMap<String, u64>,
+    /// How long set-ups took.
+    pub set_up: SetUp,
+}
+
+/// Upper bounds of [`SetUp`]'s buckets in milliseconds; one more is above all of them.
+pub const SET_UP_BOUNDS_MS: [u64; 14] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000];
+
 /// Milliseconds from the first message of a set-up to its last.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SetUp {
+    /// How many since the start.
+    pub count: u64,
+    /// Their sum.
+    pub sum_ms: u64,
+    /// Half of the latest 4,096 took no longer.
+    pub p50_ms: u64,
+    /// 99 of 100 of them took no longer.
+    pub p99_ms: u64,
+    /// The longest of them.
+    pub max_ms: u64,
+    /// All since the start, each in one bucket.
+    pub buckets: Vec<SetUpBucket>,
+}
+
+/// How many set-ups took so long.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetUpBucket {
+    /// At most, in milliseconds, and more than the bucket before says; none: longer than all others.
+    pub up_to_ms: Option<u64>,
     /// How many.
     pub count: u64,
-    /// Half took no longer.
-    pub p50_ms: u64,
-    /// 99 of 100 took no longer.
-    pub p99_ms: u64,
-    /// The longest.
-    pub max_ms: u64,
 }
 
 /// Something that happened.

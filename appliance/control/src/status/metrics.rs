@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::figures::{BOUNDS_US, HistogramRow, Overview, RuntimeRow, StepRow};
+use super::ike::IkeFigures;
 use super::model::{CoreStatus, PortStatus, SaRow, SaShare, TargetRow};
 
 /// What the text is, for HTTP.
@@ -47,6 +48,9 @@ impl Collector for Collected {
         ports(&mut to, &overview.status.ports)?;
         sas(&mut to, overview)?;
         targets(&mut to, &overview.targets)?;
+        if let Some(figures) = &overview.ike {
+            ike(&mut to, figures)?;
+        }
         runtime(&mut to, &overview.runtime)?;
         durations(&mut to, &overview.histograms)
     }
@@ -75,6 +79,13 @@ impl Families<'_> {
     /// A gauge with one sample and no labels.
     fn figure(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    fn set_ups(&mut self, sum_s: f64, count: u64, buckets: &[(f64, u64)]) -> fmt::Result {
+        let help = "From the first message of an IKE SA's set-up to its last";
+        let mut family = self.0.encode_descriptor("ike_set_up_seconds", help, None, MetricType::Histogram)?;
+        let exemplars: Option<&HashMap<usize, Exemplar<NoLabelSet, f64>>> = None;
+        family.encode_histogram(sum_s, count, buckets, exemplars)
     }
 
     fn seconds<'r>(
@@ -183,6 +194,22 @@ fn targets(to: &mut Families<'_>, targets: &[TargetRow]) -> fmt::Result {
     to.counter("target_bytes", "Bytes of ESP payload of them", bytes)
 }
 
+fn ike(to: &mut Families<'_>, figures: &IkeFigures) -> fmt::Result {
+    to.figure("ike_sas", "IKE SAs, half-open ones among them", count(figures.sas))?;
+    to.figure(
+        "ike_half_open",
+        "IKE SAs that peers began and that are not authenticated yet",
+        count(figures.half_open),
+    )?;
+    to.figure("ike_children", "SA pairs that IKE negotiated", count(figures.children))?;
+    let counted = figures.counters.iter().map(|(name, n)| (vec![("what", name.clone())], *n));
+    to.counter("ike_counted", "What happened in IKE, by what it was", counted)?;
+    let took = &figures.set_up;
+    let bound = |ms: Option<u64>| ms.map_or(f64::INFINITY, |ms| ms as f64 / 1e3);
+    let buckets: Vec<(f64, u64)> = took.buckets.iter().map(|b| (bound(b.up_to_ms), b.count)).collect();
+    to.set_ups(took.sum_ms as f64 / 1e3, took.count, &buckets)
+}
+
 fn runtime(to: &mut Families<'_>, cores: &[RuntimeRow]) -> fmt::Result {
     let core = |c: &RuntimeRow| vec![("core", c.core.to_string())];
     let hertz = cores.iter().map(|c| (core(c), c.clocks_per_second));
@@ -206,6 +233,7 @@ fn durations(to: &mut Families<'_>, rows: &[HistogramRow]) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::ike::{SetUp, SetUpBucket};
     use crate::status::model::{DropRow, Invariant, Status, VipRow};
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -226,6 +254,7 @@ mod tests {
             counts: counts.clone(),
             sum_s: 2.5,
         };
+        let up = |up_to_ms, count| SetUpBucket { up_to_ms, count };
         let step = StepRow { step: "open".into(), calls: 1, packets: 2, clocks: 3, rest: false };
         Overview {
             status: Status {
@@ -246,6 +275,17 @@ mod tests {
             sas_left_out: 12,
             vips: vec![VipRow { name: "web".into(), connections: 6, ..VipRow::default() }],
             targets: vec![TargetRow { name: "t1".into(), ready: true, packets: 9, ..TargetRow::default() }],
+            ike: Some(IkeFigures {
+                sas: 3,
+                counters: BTreeMap::from([("cookies-sent".to_owned(), 2)]),
+                set_up: SetUp {
+                    count: 3,
+                    sum_ms: 1500,
+                    buckets: vec![up(Some(5), 2), up(None, 1)],
+                    ..SetUp::default()
+                },
+                ..IkeFigures::default()
+            }),
             runtime: vec![RuntimeRow { clocks_per_second: 2e9, steps: vec![step], ..RuntimeRow::default() }],
             histograms: vec![histogram("residence", "packet"), histogram("open", "burst")],
             ..Overview::default()
@@ -302,6 +342,11 @@ mod tests {
             "phalanx_stage_packets_total{stage=\"opened\",core=\"0\"} 5",
             "phalanx_step_clocks_total{step=\"open\",core=\"0\"} 3",
             "phalanx_invariant_violations_total{invariant=\"I1\"} 0",
+            "phalanx_ike_counted_total{what=\"cookies-sent\"} 2",
+            "phalanx_ike_sas 3.0",
+            "phalanx_ike_set_up_seconds_bucket{le=\"0.005\"} 2",
+            "phalanx_ike_set_up_seconds_bucket{le=\"+Inf\"} 3",
+            "phalanx_ike_set_up_seconds_sum 1.5",
             "phalanx_packet_seconds_count{span=\"residence\"} 7",
         ] {
             assert!(text.lines().any(|other| other == line), "no {line} in\n{text}");

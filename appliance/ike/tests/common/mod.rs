@@ -106,7 +106,7 @@ pub struct Node {
     pub events: Vec<Event>,
     pub install: Install,
     pub sent: usize,
-    pub key_lines: usize,
+    pub key_lines: Vec<String>,
     pub ever: usize,
 }
 
@@ -127,7 +127,7 @@ impl Node {
             events: Vec::new(),
             install: Install::After(0),
             sent: 0,
-            key_lines: 0,
+            key_lines: Vec::new(),
             ever: 0,
         }
     }
@@ -272,7 +272,7 @@ impl Bed {
             }
             Output::Keepalive { .. } => {}
             Output::Event(event) => self.nodes[n].events.push(event),
-            Output::KeyLog(_) => self.nodes[n].key_lines += 1,
+            Output::KeyLog(line) => self.nodes[n].key_lines.push(line.expose().to_owned()),
         }
     }
 

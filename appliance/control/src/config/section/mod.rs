@@ -1,5 +1,6 @@
 //! The sections as they were written, each field with its place; `None` is "absent or already reported".
 
+mod ike;
 mod machine;
 mod natt;
 mod node;
@@ -8,6 +9,7 @@ mod proof;
 mod sa;
 mod vip;
 
+pub(super) use ike::IkeDraft;
 pub(super) use machine::{CoreDraft, CoreRole, MemoryDraft, PortDraft};
 pub(super) use natt::{KEEPALIVE_S, NattDraft};
 pub(super) use node::{ClusterDraft, ClusterNodeDraft, LimitsDraft, NodeDraft};
@@ -27,6 +29,7 @@ pub(super) struct Draft {
     pub cluster: ClusterDraft,
     pub memory: MemoryDraft,
     pub limits: LimitsDraft,
+    pub ike: IkeDraft,
     pub ports: Vec<PortDraft>,
     pub cores: Vec<CoreDraft>,
     pub vips: Vec<VipDraft>,
@@ -48,6 +51,7 @@ impl Draft {
             cluster: file.table("cluster", "[cluster]").map(|f| ClusterDraft::read(f, folder)).unwrap_or_default(),
             memory: file.table("memory", "[memory]").map(MemoryDraft::read).unwrap_or_default(),
             limits: file.table("limits", "[limits]").map(LimitsDraft::read).unwrap_or_default(),
+            ike: file.table("ike", "[ike]").map(|f| IkeDraft::read(f, folder)).unwrap_or_default(),
             ports: file.tables("port", "[[port]]").into_iter().map(PortDraft::read).collect(),
             cores: file.tables("core", "[[core]]").into_iter().map(CoreDraft::read).collect(),
             vips: file.tables("vip", "[[vip]]").into_iter().map(VipDraft::read).collect(),

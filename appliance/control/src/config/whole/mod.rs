@@ -2,6 +2,7 @@
 //! check that lacks it stays silent.
 
 mod filters;
+mod ike;
 mod machine;
 mod memif;
 mod natt;
@@ -24,6 +25,7 @@ pub(super) fn check(draft: &Draft, mode: Option<u32>, sink: &Sink) {
     memif::check(draft, sink);
     vips::check(draft, sink);
     peers::check(draft, sink);
+    ike::check(draft, sink);
     sas::check(draft, sink);
     filters::check(draft, sink);
     secrecy(draft, mode, sink);
