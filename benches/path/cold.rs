@@ -7,8 +7,8 @@ use phalanx_aead::{BURST, prefetch};
 use crate::bed::scattered;
 use crate::harness::clock;
 
-/// Bytes between two objects: no two share a page.
-const APART: usize = 4096;
+/// Bytes between two objects: no two share a page, and they spread over all sets of a cache.
+const APART: usize = 4096 + 64;
 /// Far more than a cache holds.
 const OBJECTS: usize = 1 << 17;
 

@@ -146,10 +146,9 @@ impl Key {
     #[inline]
     pub fn prefetch_gcm(&self) {
         self.prefetch_peek();
+        // Of whatever kernel: which it is would have to be read here, too.
         #[cfg(target_arch = "x86_64")]
-        if let Some((wide, _)) = self.wide() {
-            wide.prefetch_short();
-        }
+        self.wide.prefetch_short();
     }
 
     /// What it is a key for.

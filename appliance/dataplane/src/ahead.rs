@@ -1,22 +1,26 @@
-//! A look ahead over a burst: whatever its packets will need is asked of memory for all of them before the first one is
-//! worked on. Only hints: headers are read without any check, and what is guessed wrongly costs nothing but time.
+//! A look ahead over a burst: what a packet will need is asked of memory some packets before it is worked on, so that memory
+//! answers while the core works on those. Each step needs what the step before has brought, and runs [`LEAD`] packets behind it.
+//! Only hints: headers are read without any check, and what is guessed wrongly costs nothing but time.
 //!
 //! It pays once a core has more SAs or connections than its caches hold; below that it is left out.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
-use phalanx_ipsec::{FlowAhead, InboundIndex, InboundSa, OutboundIndex, OutboundSa, Role, Subject, TunnelIndex};
-use phalanx_steering::{Ahead, ConnKey, Seen};
-use phalanx_wire::{Buffer, Endpoint, Flow, LinkHeader, PeerId, Spi, VipId, ethernet, gre, protocol, udp};
+use phalanx_ipsec::{InboundIndex, InboundSa, OutboundIndex, OutboundSa, SoughtFlow, TunnelIndex};
+use phalanx_steering::Sought;
+use phalanx_wire::{Buffer, LinkHeader, Spi, VipId, ethernet, gre, protocol, udp};
 
 use crate::engine::{Batch, Engine};
-use crate::outbound::Outgoing;
 use crate::packet::{Parcel, Source};
 
 /// As many SAs fit a second-level cache with all that belongs to them.
 const FEW_SAS: usize = 128;
 /// As many connections do.
 const FEW_CONNECTIONS: usize = 4096;
+
+/// So many packets take longer than memory does.
+const LEAD: usize = 4;
 
 /// What packets of a burst begin with.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,35 +33,71 @@ pub(crate) enum Begins {
     Parcel,
 }
 
+/// The SAs of packets that came in; goes on with [`Engine::sas_ahead`].
+pub(crate) struct SasAhead {
+    routes: bool,
+    spis: Batch<(VipId, Spi)>,
+    found: Batch<Option<InboundIndex>>,
+}
+
+/// The SAs of packets of our own; goes on with [`Engine::tunnels_ahead`].
+#[derive(Default)]
+pub(crate) struct OutboundAhead {
+    /// Of each packet so far.
+    pub(crate) tunnels: Batch<Option<TunnelIndex>>,
+    found: Batch<Option<OutboundIndex>>,
+}
+
+/// The item that stands so far before the `at`-th.
+fn before<T: Copy>(items: &Batch<T>, at: usize, lead: usize) -> Option<T> {
+    items.get(at.checked_sub(lead)?).copied()
+}
+
+/// The items of `n` that a step has to do before the work on the `at`-th, which it leads by `lead`.
+fn due(at: usize, n: usize, lead: usize) -> Range<usize> {
+    let first = if at == 0 { 0 } else { n.min(at + lead) };
+    first..n.min(at + lead + 1)
+}
+
 impl<S: Source> Engine<S> {
-    /// 1. SPIs' places in the index; 2. SAs' places, and what a router has beside; 3. SAs; 4. what these point to.
-    pub(crate) fn sas_ahead(&self, begins: Begins, packets: &Batch<S::Packet>) {
-        if packets.len() < 2 || self.tables.cache.len().0 < FEW_SAS {
-            return;
-        }
+    /// Asks for SPIs' places in the index.
+    pub(crate) fn spis_ahead(&self, begins: Begins, packets: &Batch<S::Packet>) -> SasAhead {
+        let routes = begins == Begins::Network;
+        let mut ahead = SasAhead { routes, spis: Batch::new(), found: Batch::new() };
         let cache = &self.tables.cache;
+        if packets.len() < 2 || cache.len().0 < FEW_SAS {
+            return ahead;
+        }
         let mut last = None;
-        let mut spis: Batch<(VipId, Spi)> = Batch::new();
         for packet in packets {
             if let Some((vip, spi)) = self.guess(begins, packet.bytes(), &mut last) {
                 cache.spi_ahead(vip, spi);
-                spis.push((vip, spi));
+                ahead.spis.push((vip, spi));
             }
         }
-        let found: Batch<InboundIndex> = spis.iter().filter_map(|&(vip, spi)| cache.lookup(vip, spi)).collect();
-        let routes = begins == Begins::Network;
-        for &at in &found {
-            cache.inbound_ahead(at);
-            if routes {
-                self.router.sas[at.0 as usize].ahead();
+        ahead
+    }
+
+    /// Before the `at`-th packet is sorted: 1. SAs' places, and what a router has beside; 2. SAs; 3. what these point to.
+    pub(crate) fn sas_ahead(&self, ahead: &mut SasAhead, at: usize) {
+        let (cache, n) = (&self.tables.cache, ahead.spis.len());
+        for i in due(at, n, 3 * LEAD) {
+            let (vip, spi) = ahead.spis[i];
+            let found = cache.lookup(vip, spi);
+            if let Some(found) = found {
+                cache.inbound_ahead(found);
+                if ahead.routes {
+                    self.router.sas[found.0 as usize].ahead();
+                }
             }
+            ahead.found.push(found);
         }
-        let sas = || found.iter().filter_map(|&at| cache.inbound(at));
-        if routes {
-            sas().for_each(InboundSa::peek_ahead);
+        let sa = |i: usize| ahead.found[i].and_then(|found| cache.inbound(found));
+        if ahead.routes {
+            due(at, n, 2 * LEAD).filter_map(sa).for_each(InboundSa::check_ahead);
         } else {
-            sas().for_each(InboundSa::open_ahead);
-            sas().for_each(InboundSa::shared_ahead);
+            due(at, n, 2 * LEAD).filter_map(sa).for_each(InboundSa::open_ahead);
+            due(at, n, LEAD).filter_map(sa).for_each(InboundSa::shared_ahead);
         }
     }
 
@@ -78,85 +118,67 @@ impl<S: Source> Engine<S> {
         Some((vip, esp(link.get(LinkHeader::LEN..)?)?.1))
     }
 
-    /// What the rules said about the flows of frames from the application.
-    pub(crate) fn flows_ahead(&self, frames: &Batch<S::Packet>) {
-        if frames.len() < 2 || !self.follows_many() {
-            return;
-        }
-        let (filters, mut last) = (&self.tables.filters, None);
-        let mut ahead: Batch<FlowAhead> = Batch::new();
-        for frame in frames {
-            let Some(flow) = frame.bytes().get(ethernet::HEADER_LEN..).and_then(outbound_flow) else { continue };
-            if let Some(vip) = self.vip_at(flow.local.addr, &mut last)
-                && let Some(one) = filters.ahead_together(vip, &Subject::from(&flow))
-            {
-                ahead.push(one);
-            }
-        }
-        ahead.into_iter().for_each(|one| filters.flow_ahead(one));
-    }
-
-    /// The same for packets whose filters lead to these tunnels. 1. tunnels; 2. SAs' places; 3. SAs; 4. what these point to.
-    pub(crate) fn tunnels_ahead(&self, tunnels: impl Iterator<Item = TunnelIndex>) {
+    /// The SAs of packets that the rules sent through these tunnels, the last one just now: 1. its tunnel; of earlier ones 2. SAs'
+    /// places; 3. SAs; 4. what these point to. Once all packets are there it goes on with `at` beyond them.
+    pub(crate) fn tunnels_ahead(&self, ahead: &mut OutboundAhead, at: usize) {
         let cache = &self.tables.cache;
         if cache.len().1 < FEW_SAS {
             return;
         }
-        let tunnels: Batch<TunnelIndex> = tunnels.collect();
-        tunnels.iter().for_each(|&tunnel| cache.tunnel_ahead(tunnel));
-        let found: Batch<OutboundIndex> = tunnels.iter().filter_map(|&tunnel| cache.current(tunnel)).collect();
-        for &at in &found {
-            cache.outbound_ahead(at);
-            phalanx_aead::prefetch::all(&self.outbound.sas[at.0 as usize]);
+        if let Some(Some(tunnel)) = ahead.tunnels.get(at) {
+            cache.tunnel_ahead(*tunnel);
         }
-        let sas = || found.iter().filter_map(|&at| cache.outbound(at));
-        sas().for_each(OutboundSa::seal_ahead);
-        sas().for_each(OutboundSa::shared_ahead);
+        if let Some(tunnel) = before(&ahead.tunnels, at, LEAD) {
+            let found = tunnel.and_then(|tunnel| cache.current(tunnel));
+            if let Some(found) = found {
+                cache.outbound_ahead(found);
+                phalanx_aead::prefetch::all(&self.outbound.sas[found.0 as usize]);
+            }
+            ahead.found.push(found);
+        }
+        let sa = |lead: usize| cache.outbound(before(&ahead.found, at, lead)??);
+        sa(2 * LEAD).into_iter().for_each(OutboundSa::begin_ahead);
+        sa(3 * LEAD).into_iter().for_each(OutboundSa::shared_ahead);
     }
 
-    /// The router's table entries of what a peek has shown. `who` is the peer of each packet.
-    pub(crate) fn routes_ahead(&self, seen: &[Seen], who: impl Fn(usize) -> Option<PeerId>) -> Batch<Option<Ahead>> {
-        let table = &self.router.table;
-        let many = seen.len() > 1 && table.len() >= FEW_CONNECTIONS;
-        let seen = seen.iter().map(|seen| seen.flow().filter(|_| many));
-        let ahead = |(at, flow): (usize, Option<Flow>)| Some(table.ahead(&ConnKey { peer: who(at)?, flow: flow? }));
-        let ahead: Batch<Option<Ahead>> = seen.enumerate().map(ahead).collect();
-        ahead.iter().flatten().for_each(|one| table.entry_ahead(one));
-        ahead
+    /// Before the `at`-th of `n` connections is looked up in the router's table: entries of those that follow.
+    pub(crate) fn routes_ahead<'a>(&self, at: usize, n: usize, sought: impl Fn(usize) -> Option<&'a Sought>) {
+        if self.router.table.len() >= FEW_CONNECTIONS {
+            due(at, n, LEAD).filter_map(sought).for_each(|one| self.router.table.entry_ahead(one));
+        }
     }
 
-    /// A target's entries of packets that were opened just now: their peers and texts.
-    pub(crate) fn tracked_ahead<'a>(
-        &self,
-        role: Role,
-        texts: impl Iterator<Item = Option<(PeerId, &'a [u8])>>,
-    ) -> Batch<Option<Ahead>> {
-        let many = self.follows_many();
-        self.connections_ahead(texts.map(|text| {
-            let (peer, text) = text.filter(|_| many && role == Role::Target)?;
-            Some(ConnKey { peer, flow: inbound_flow(text)? })
-        }))
+    /// The same of a target's tracker.
+    pub(crate) fn tracked_ahead<'a>(&self, at: usize, n: usize, sought: impl Fn(usize) -> Option<&'a Sought>) {
+        if self.follows_many() {
+            due(at, n, LEAD).filter_map(sought).for_each(|one| self.target.tracker.entry_ahead(one));
+        }
     }
 
-    /// A target's entries of packets that are about to be sealed.
-    pub(crate) fn sent_ahead(&self, burst: &Batch<Outgoing<S::Packet>>) -> Batch<Option<Ahead>> {
-        let many = burst.len() > 1 && self.follows_many();
-        self.connections_ahead(burst.iter().map(|one| {
-            let peer = self.tables.cache.outbound(one.sa).filter(|_| many)?.peer();
-            Some(ConnKey { peer, flow: outbound_flow(one.packet.bytes())? })
-        }))
+    /// The same of what the rules said about flows.
+    pub(crate) fn flows_ahead<'a>(&self, at: usize, n: usize, sought: impl Fn(usize) -> Option<&'a SoughtFlow>) {
+        if self.follows_many() {
+            due(at, n, LEAD).filter_map(sought).for_each(|one| self.tables.filters.flow_ahead(one));
+        }
+    }
+
+    /// The key of a packet of a burst that will be peeked into.
+    pub(crate) fn peek_ahead(&self, at: InboundIndex) {
+        if self.tables.cache.len().0 >= FEW_SAS {
+            self.tables.cache.inbound(at).into_iter().for_each(InboundSa::peek_ahead);
+        }
+    }
+
+    /// The key of a packet of a burst that will be sealed.
+    pub(crate) fn seal_ahead(&self, at: OutboundIndex) {
+        if self.tables.cache.len().1 >= FEW_SAS {
+            self.tables.cache.outbound(at).into_iter().for_each(OutboundSa::seal_ahead);
+        }
     }
 
     /// This core is a target with more connections than fit its caches.
     fn follows_many(&self) -> bool {
         self.target.enabled && self.target.tracker.len() >= FEW_CONNECTIONS
-    }
-
-    fn connections_ahead(&self, keys: impl Iterator<Item = Option<ConnKey>>) -> Batch<Option<Ahead>> {
-        let tracker = &self.target.tracker;
-        let ahead: Batch<Option<Ahead>> = keys.map(|key| Some(tracker.ahead(&key?))).collect();
-        ahead.iter().flatten().for_each(|one| tracker.entry_ahead(one));
-        ahead
     }
 
     /// The VIP of an address. `last` is the latest one: mostly there is one.
@@ -179,26 +201,6 @@ fn esp(ip: &[u8]) -> Option<(IpAddr, Spi)> {
     };
     let spi = ip.get(at..at + 4)?;
     Some((addresses(ip)?.1, Spi(u32::from_be_bytes([spi[0], spi[1], spi[2], spi[3]]))))
-}
-
-/// The flow of a packet to us that is not encrypted any more.
-#[inline]
-fn inbound_flow(ip: &[u8]) -> Option<Flow> {
-    let (protocol, at) = upper(ip)?;
-    let ports = ip.get(at..at + 4)?;
-    let (source, destination) = addresses(ip)?;
-    Some(Flow {
-        protocol,
-        local: Endpoint::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
-        remote: Endpoint::new(source, u16::from_be_bytes([ports[0], ports[1]])),
-    })
-}
-
-/// The flow of a packet of ours.
-#[inline]
-fn outbound_flow(ip: &[u8]) -> Option<Flow> {
-    let Flow { protocol, local, remote } = inbound_flow(ip)?;
-    Some(Flow { protocol, local: remote, remote: local })
 }
 
 /// The protocol behind the IP header, if nothing else is in between, and where it begins.
@@ -226,11 +228,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_item_is_due_once_and_no_later_than_it_is_worked_on() {
+        for (n, lead) in [(0, 4), (1, 4), (5, 0), (32, 4), (32, 12), (3, 12)] {
+            let done: Vec<usize> = (0..n).flat_map(|at| due(at, n, lead)).collect();
+            assert_eq!(done, (0..n).collect::<Vec<_>>());
+            assert!((0..n).all(|at| (0..=at).flat_map(|at| due(at, n, lead)).any(|item| item == at)));
+        }
+    }
+
+    #[test]
     fn what_is_no_packet_is_no_guess() {
         let mut bytes = [0x45; 64];
         for len in 0..bytes.len() {
             assert_eq!(esp(&bytes[..len]), None);
-            let _ = inbound_flow(&bytes[..len]);
         }
         bytes[0] = 0x65;
         (0..bytes.len()).for_each(|len| assert_eq!((esp(&bytes[..len]), upper(&[])), (None, None)));

@@ -117,9 +117,10 @@ impl<S: Source> Engine<S> {
         let (mut arrived, mut linked) = (Batch::new(), Batch::new());
         let frames: Batch<S::Packet> = frames.collect();
         let is_link = self.world.ports[port].role == PortRole::Link;
-        self.sas_ahead(if is_link { Begins::Link } else { Begins::Network }, &frames);
+        let mut ahead = self.spis_ahead(if is_link { Begins::Link } else { Begins::Network }, &frames);
         let count = frames.len();
-        for mut packet in frames {
+        for (at, mut packet) in frames.into_iter().enumerate() {
+            self.sas_ahead(&mut ahead, at);
             let frame = match addressed_to(packet.bytes(), self.world.ports[port].mac) {
                 Ok(frame) => frame,
                 Err(reason) => {
@@ -219,9 +220,10 @@ impl<S: Source> Engine<S> {
     pub(crate) fn receive_ring(&mut self, parcels: impl Iterator<Item = S::Packet>, now: Now) {
         let (mut arrived, mut linked) = (Batch::new(), Batch::new());
         let parcels: Batch<S::Packet> = parcels.collect();
-        self.sas_ahead(Begins::Parcel, &parcels);
+        let mut ahead = self.spis_ahead(Begins::Parcel, &parcels);
         let count = parcels.len();
-        for mut packet in parcels {
+        for (at, mut packet) in parcels.into_iter().enumerate() {
+            self.sas_ahead(&mut ahead, at);
             match Parcel::unwrap(&mut packet) {
                 Ok(Parcel::Send(port)) => self.send(port, packet, now),
                 Ok(Parcel::Deliver(port)) => self.deliver_by(port, packet),

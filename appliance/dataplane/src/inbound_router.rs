@@ -7,7 +7,7 @@ use phalanx_aead::{PeekOp, peek_burst};
 use phalanx_ipsec::{InboundIndex, Peek, PeekJob, Peeked, Subject};
 use phalanx_steering::look::{Look, Seen, Shape, look};
 use phalanx_steering::{
-    Ahead, Arrival, ConnKey, ConnectionTable, Decision, Distribution, Ended, Protection, Seed, SteeringError,
+    Arrival, ConnKey, ConnectionTable, Decision, Distribution, Ended, Protection, Seed, Sought, SteeringError,
     TableLimits, steer,
 };
 use phalanx_wire::{Buffer, DropReason, EspHeader, Flow, IpHeader, LinkHeader, TargetId, link, natt, protocol};
@@ -164,11 +164,13 @@ impl<S: Source> Engine<S> {
         self.out.lap(Step::Peek, peeked);
         let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
         let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
-        let ahead = self.routes_ahead(&seen, |at| Some(self.tables.cache.inbound(burst.get(at)?.sa)?.peer()));
+        let sought: Batch<Option<Sought>> =
+            burst.iter().zip(&seen).map(|(one, seen)| self.seek(one.sa, seen)).collect();
         let (mut fragments, mut early) = (FragmentBatches::default(), Batch::new());
         for (at, (one, mut seen)) in burst.into_iter().zip(seen).enumerate() {
+            self.routes_ahead(at, sought.len(), |at| sought[at].as_ref());
             let piece = self.piece(&one, &mut seen, at);
-            let decision = self.decide(&one, &seen, ahead[at].as_ref(), now);
+            let decision = self.decide(&one, &seen, sought[at].as_ref(), now);
             let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
             let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, .. } = one;
             let opening = Opening { packet, ip, vip, sa, seq, filtered: false };
@@ -206,7 +208,10 @@ impl<S: Source> Engine<S> {
         for arrived in arrived {
             let Some(arrived) = self.only_esp(arrived, now) else { continue };
             match self.acceptable(&arrived) {
-                Ok((sa, seq)) => burst.push(Peeking { arrived, sa, seq, job: None }),
+                Ok((sa, seq)) => {
+                    self.peek_ahead(sa);
+                    burst.push(Peeking { arrived, sa, seq, job: None });
+                }
                 Err(reason) => self.out.drop(arrived.packet, reason),
             }
         }
@@ -264,8 +269,14 @@ impl<S: Source> Engine<S> {
         peek_burst(&mut ops);
     }
 
+    /// The connection that a packet shows.
+    fn seek(&self, sa: InboundIndex, seen: &Seen) -> Option<Sought> {
+        let (flow, peer) = (seen.flow()?, self.tables.cache.inbound(sa)?.peer());
+        Some(self.router.table.seek(&ConnKey { peer, flow }))
+    }
+
     /// Stage 3.
-    fn decide(&self, one: &Peeking<S::Packet>, seen: &Seen, ahead: Option<&Ahead>, now: Now) -> Decision {
+    fn decide(&self, one: &Peeking<S::Packet>, seen: &Seen, sought: Option<&Sought>, now: Now) -> Decision {
         let (vip, sa) = (self.tables.vips.at(one.arrived.vip), self.tables.cache.inbound(one.sa));
         let (Some(vip), Some(sa)) = (vip, sa) else { return Decision::Drop(DropReason::UnknownSpi) };
         // The connection's VIP may be another than the tunnel's: IPv6 through a tunnel over IPv4.
@@ -284,7 +295,7 @@ impl<S: Source> Engine<S> {
         // While draining no new connection is welcome, ours no more than a target's: the SYN is refused once it is proved.
         let distributes = |flow| connects_to.is_some_and(|vip| vip.distributes(flow));
         let distributed = |flow: Flow| self.router.draining && flow.protocol == protocol::TCP || distributes(flow);
-        let decision = steer::decide(&arrival, seen, (&self.router.table, ahead), distributed);
+        let decision = steer::decide(&arrival, seen, (&self.router.table, sought), distributed);
         let (flow, opens) = match seen {
             Seen::Tcp { flow, tcp } => (flow, tcp.flags.opens()),
             Seen::Udp { flow } => (flow, decision == Decision::OpenThenSelect),

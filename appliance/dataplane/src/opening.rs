@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use phalanx_aead::{OpenOp, open_burst};
-use phalanx_ipsec::{InboundIndex, InboundSa, OpenJob, Role, Subject};
-use phalanx_steering::{Ahead, ConnEvent, ConnKey, Opened, Seen};
+use phalanx_ipsec::{InboundIndex, InboundSa, Inner, OpenJob, Role, Subject};
+use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen, Sought};
 use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
 
 use crate::clock::Now;
@@ -38,6 +38,14 @@ struct Facts {
     from: Option<SocketAddr>,
 }
 
+/// What came out of ESP.
+struct Within {
+    inner: Inner,
+    subject: Subject,
+    /// Its connection, at a target.
+    sought: Option<Sought>,
+}
+
 impl<S: Source> Engine<S> {
     /// 1. begin: find the parts; 2. the cipher over all; 3. ICV, commit, charge; 4. finish: padding, decapsulation;
     /// 5. tunnel check; 6. filter; 7. the connection's tracker (targets); 8. deliver.
@@ -63,15 +71,14 @@ impl<S: Source> Engine<S> {
         let authentic = self.decrypt(&mut packets, &facts);
         let ciphered = packets.len();
         self.out.lap(Step::Open, ciphered);
-        let ahead = self.tracked_ahead(
-            role,
-            packets.iter().zip(&facts).map(|(packet, facts)| {
-                Some((self.tables.cache.inbound(facts.sa)?.peer(), facts.job.text(packet.bytes())))
-            }),
-        );
+        let mut within: Batch<Result<Within, DropReason>> = Batch::new();
+        for ((packet, facts), authentic) in packets.iter_mut().zip(&facts).zip(authentic) {
+            within.push(self.accept(packet, facts, authentic, role, now));
+        }
         let mut opened = 0;
-        for (((mut packet, facts), authentic), ahead) in packets.into_iter().zip(&facts).zip(authentic).zip(&ahead) {
-            match self.after_cipher(&mut packet, (facts, ahead.as_ref()), authentic, role, now) {
+        for (at, ((mut packet, facts), one)) in packets.into_iter().zip(&facts).zip(&within).enumerate() {
+            self.tracked_ahead(at, ciphered, |at| within[at].as_ref().ok()?.sought.as_ref());
+            match one.as_ref().map_err(|why| *why).and_then(|one| self.take(&mut packet, facts, one, role, now)) {
                 Ok(()) => {
                     opened += 1;
                     self.deliver(packet);
@@ -96,15 +103,15 @@ impl<S: Source> Engine<S> {
         ops.iter().map(|op| op.authentic).collect()
     }
 
-    /// Stages 3 to 7.
-    fn after_cipher(
+    /// Stages 3 and 4.
+    fn accept(
         &mut self,
         packet: &mut S::Packet,
-        (facts, ahead): (&Facts, Option<&Ahead>),
+        facts: &Facts,
         authentic: bool,
         role: Role,
         now: Now,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Within, DropReason> {
         let sa = self.tables.cache.inbound_mut(facts.sa).ok_or(DropReason::UnknownSpi)?;
         if !authentic {
             sa.count_failed();
@@ -120,17 +127,33 @@ impl<S: Source> Engine<S> {
         }
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         let inner = sa.finish(packet, &facts.job)?;
-        let (peer, number, clamps) = (sa.peer(), facts.job.seq, sa.clamps());
+        let subject = self.inner.opened(role, sa.peer(), facts.job.seq, (&inner.header, packet.bytes()), now)?;
+        self.out.note(packet, || Fact::Opened(subject));
+        let flow = subject.flow().filter(|_| role == Role::Target && inner.header.fragment.is_none());
+        let sought = flow.map(|flow| self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow }));
+        Ok(Within { inner, subject, sought })
+    }
+
+    /// Stages 5 to 7.
+    fn take(
+        &mut self,
+        packet: &mut S::Packet,
+        facts: &Facts,
+        Within { inner, subject, sought }: &Within,
+        role: Role,
+        now: Now,
+    ) -> Result<(), DropReason> {
+        let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
+        let (peer, clamps) = (sa.peer(), sa.clamps());
         // Decided for the connection, not for each packet (R16).
         let ruling = self.tables.ruling(sa);
-        let subject = self.inner.opened(role, peer, number, (&inner.header, packet.bytes()), now)?;
-        self.out.note(packet, || Fact::Opened(subject));
-        let opened = (role == Role::Target).then(|| Opened::packet(packet.bytes()));
+        let opened = (role == Role::Target).then(|| Opened::behind(&inner.header, packet.bytes()));
         let seen = opened.as_ref().map(Opened::seen);
         let key = seen.and_then(Seen::flow).map(|flow| ConnKey { peer, flow });
-        let found = key.map(|key| self.target.tracker.find_ahead(&key, ahead));
-        let known = found.is_some_and(|found| self.target.tracker.ruling(found) == ruling);
-        let ruled = if known { None } else { self.rule(facts, &subject, now)? };
+        let tracker = &self.target.tracker;
+        let found = key.map(|key| sought.as_ref().map_or_else(|| tracker.find(&key), |one| tracker.find_sought(one)));
+        let known = found.is_some_and(|found| tracker.ruling(found) == ruling);
+        let ruled = if known { None } else { self.rule(facts, subject, now)? };
         if clamps {
             self.clamp_mss(facts, packet.bytes_mut());
         }

@@ -1,11 +1,12 @@
 //! Outbound: what the application sends from a VIP is sealed here and goes straight to the network (R17-R19).
 
 use phalanx_aead::{SealOp, seal_burst};
-use phalanx_ipsec::{Origin, OutboundIndex, SealJob, SeqNo, Subject, TunnelIndex, Verdict, WayOut};
-use phalanx_steering::{Ahead, ConnEvent, ConnKey};
+use phalanx_ipsec::{Origin, OutboundIndex, SealJob, SeqNo, SoughtFlow, Subject, TunnelIndex, Verdict, WayOut};
+use phalanx_steering::{ConnEvent, ConnKey, Found, Sought};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, protocol};
 
+use crate::ahead::OutboundAhead;
 use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::command::Event;
@@ -45,6 +46,8 @@ pub(crate) struct Outgoing<P> {
     pub(crate) packet: P,
     pub(crate) sa: OutboundIndex,
     pub(crate) log: bool,
+    /// Its connection, if it was sought already.
+    pub(crate) sought: Option<Sought>,
 }
 
 /// A burst on its way through the cipher, in step.
@@ -60,10 +63,16 @@ impl<P> Default for Sealing<P> {
     }
 }
 
-/// What the filters say about a packet from the application.
+/// A packet from the application, and what the filters are asked about it.
+struct Leaving {
+    subject: Subject,
+    sought: Option<SoughtFlow>,
+}
+
+/// What the filters say about it.
 enum Filtered {
     Clear,
-    Tunnel(TunnelIndex, Subject, WayOut),
+    Tunnel(TunnelIndex, WayOut),
 }
 
 impl Filtered {
@@ -90,23 +99,35 @@ impl<P> OutboundSide<P> {
 impl<S: Source> Engine<S> {
     /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
-        let (mut burst, mut filtered) = (Batch::new(), Batch::new());
-        let frames: Batch<S::Packet> = frames.collect();
-        self.flows_ahead(&frames);
+        let mut leaving: Batch<(S::Packet, Result<Leaving, DropReason>)> = Batch::new();
         for mut packet in frames {
-            let way = application_ip(&mut packet).and_then(|ip| {
+            let one = application_ip(&mut packet).and_then(|ip| {
                 trim(&mut packet, ip.total_len);
-                self.filter_out(&ip, packet.bytes(), now)
+                self.leaving(&ip, packet.bytes(), now)
             });
-            filtered.push((packet, way));
+            leaving.push((packet, one));
         }
-        let count = filtered.len();
-        self.tunnels_ahead(filtered.iter().filter_map(|(_, way)| way.as_ref().ok()?.tunnel()));
-        for (packet, way) in filtered {
-            let way = way.and_then(|way| self.through(way, packet.bytes(), packet.mark()));
+        let count = leaving.len();
+        let (mut filtered, mut sas) = (Batch::new(), OutboundAhead::default());
+        for (at, (_, one)) in leaving.iter().enumerate() {
+            self.flows_ahead(at, count, |at| leaving[at].1.as_ref().ok()?.sought.as_ref());
+            let way = one.as_ref().map_err(|why| *why).and_then(|one| self.filter_out(one, now));
+            sas.tunnels.push(way.as_ref().ok().and_then(Filtered::tunnel));
+            self.tunnels_ahead(&mut sas, at);
+            filtered.push(way);
+        }
+        let mut burst = Batch::new();
+        for (at, ((packet, one), way)) in leaving.into_iter().zip(filtered).enumerate() {
+            self.tunnels_ahead(&mut sas, count + at);
+            let one = one.ok();
+            let subject = one.as_ref().map(|one| &one.subject).ok_or(DropReason::NoFilter);
+            let way = way.and_then(|way| self.through(way, subject?, packet.bytes(), packet.mark()));
             match way {
-                Ok(Way::Sa(sa, log)) => self.enlist(&mut burst, Outgoing { packet, sa, log }, now),
-                Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing { packet, sa, log }, &mut burst, now),
+                Ok(Way::Sa(sa, log)) => {
+                    let sought = one.and_then(|one| self.seek_sent(sa, &one.subject));
+                    self.enlist(&mut burst, Outgoing { packet, sa, log, sought }, now);
+                }
+                Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing { packet, sa, log, sought: None }, &mut burst, now),
                 Ok(Way::Clear) => {
                     self.out.passed(Stage::ClearPermitted, 1);
                     self.out.note(&packet, || Fact::Clear);
@@ -126,7 +147,7 @@ impl<S: Source> Engine<S> {
     pub(crate) fn send_own(&mut self, packet: S::Packet, now: Now) {
         let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
         match ip.and_then(|ip| self.way_out(&ip, packet.bytes(), packet.mark(), now)) {
-            Ok(Way::Sa(sa, log)) => self.seal(Batch::from_iter([Outgoing { packet, sa, log }]), now),
+            Ok(Way::Sa(sa, log)) => self.seal(Batch::from_iter([Outgoing { packet, sa, log, sought: None }]), now),
             Ok(Way::Clear) => self.send_to_network(packet, now),
             Ok(Way::TooBig(..)) => self.out.drop(packet, DropReason::TooBig),
             Err(reason) => self.out.drop(packet, reason),
@@ -135,41 +156,49 @@ impl<S: Source> Engine<S> {
 
     /// Both halves, for a packet by itself.
     pub(crate) fn way_out(&mut self, ip: &IpHeader, packet: &[u8], mark: u32, now: Now) -> Result<Way, DropReason> {
-        let filtered = self.filter_out(ip, packet, now)?;
-        self.through(filtered, packet, mark)
+        let leaving = self.leaving(ip, packet, now)?;
+        let filtered = self.filter_out(&leaving, now)?;
+        self.through(filtered, &leaving.subject, packet, mark)
     }
 
-    /// What the filters say.
-    fn filter_out(&mut self, ip: &IpHeader, packet: &[u8], now: Now) -> Result<Filtered, DropReason> {
+    /// From a VIP that is served here.
+    fn leaving(&mut self, ip: &IpHeader, packet: &[u8], now: Now) -> Result<Leaving, DropReason> {
         let Some(slot) = self.served(ip.src) else { return Err(stranger(ip)) };
         let vip = self.tables.vips.at(slot).ok_or(DropReason::SpoofedVip)?;
         let subject = self.inner.sent(ip, packet, now)?;
-        let filters = &self.tables.filters;
         // A tunnel of one VIP may carry another of the same router: IPv6 through IPv4.
-        let way = filters.way_out(vip.entry.id, &subject).ok_or(DropReason::NoFilter)?;
-        let tunnel = filters.tunnel(way.rule, &self.tables.cache);
+        let sought = self.tables.filters.seek_way_out(vip.entry.id, &subject);
+        Ok(Leaving { subject, sought })
+    }
+
+    /// What the filters say.
+    fn filter_out(&mut self, leaving: &Leaving, now: Now) -> Result<Filtered, DropReason> {
+        let (subject, filters) = (&leaving.subject, &self.tables.filters);
+        let way = leaving.sought.as_ref().and_then(|sought| filters.way_out(sought, subject));
+        let mut way = way.ok_or(DropReason::NoFilter)?;
+        let tunnel = filters.tunnel(&mut way, &self.tables.cache);
         // The tracker says when to log a connection that it follows.
-        let followed = self.target.enabled && ip.upper == protocol::TCP && way.verdict == Verdict::Protect;
+        let followed = self.target.enabled && subject.protocol == protocol::TCP && way.verdict == Verdict::Protect;
         if way.log && way.new && !followed {
             let denied = way.verdict == Verdict::Deny;
-            self.log(logged(filters, way.rule, &subject, false, denied), now);
+            self.log(logged(filters, way.rule, subject, false, denied), now);
         }
         match way.verdict {
             Verdict::Permit => Ok(Filtered::Clear),
             Verdict::Deny => Err(DropReason::FilterDeny),
-            Verdict::Protect => Ok(Filtered::Tunnel(tunnel.ok_or(DropReason::NoSa)?, subject, way)),
+            Verdict::Protect => Ok(Filtered::Tunnel(tunnel.ok_or(DropReason::NoSa)?, way)),
         }
     }
 
     /// What the SA says.
-    fn through(&self, filtered: Filtered, packet: &[u8], mark: u32) -> Result<Way, DropReason> {
-        let Filtered::Tunnel(tunnel, subject, way) = filtered else { return Ok(Way::Clear) };
+    fn through(&self, filtered: Filtered, subject: &Subject, packet: &[u8], mark: u32) -> Result<Way, DropReason> {
+        let Filtered::Tunnel(tunnel, way) = filtered else { return Ok(Way::Clear) };
         let at = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
         let sa = self.tables.cache.outbound(at).ok_or(DropReason::NoSa)?;
-        self.out.notes.note(mark, || Fact::Protect(sa.id(), sa.params().spi, subject));
+        self.out.notes.note(mark, || Fact::Protect(sa.id(), sa.params().spi, *subject));
         // RFC 4301 §5.1: an SA carries only what its selectors name.
         if !self.tables.filters.fits(&way, sa.serial()) {
-            if !sa.params().selectors.matches(&subject) {
+            if !sa.params().selectors.matches(subject) {
                 return Err(DropReason::WrongTunnel);
             }
             self.tables.filters.set_fits(&way, sa.serial());
@@ -179,6 +208,12 @@ impl<S: Source> Engine<S> {
             Err(DropReason::TooBig) => Ok(Way::TooBig(sa, log)),
             admitted => admitted.map(|()| Way::Sa(sa, log)),
         }
+    }
+
+    /// The connection of a packet through that SA, where this core is a target.
+    fn seek_sent(&self, sa: OutboundIndex, subject: &Subject) -> Option<Sought> {
+        let sa = self.tables.cache.outbound(sa).filter(|_| self.target.enabled)?;
+        Some(self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: subject.flow()? }))
     }
 
     /// Adds a packet to a burst; a full one goes first.
@@ -191,18 +226,20 @@ impl<S: Source> Engine<S> {
 
     /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: layout and lifesize;
     /// 4. the cipher over all; 5. next hop; 6. ask for more numbers.
-    fn seal(&mut self, burst: Batch<Outgoing<S::Packet>>, now: Now) {
+    fn seal(&mut self, mut burst: Batch<Outgoing<S::Packet>>, now: Now) {
         let mut sealing = Sealing::default();
         let mut touched: Batch<OutboundIndex> = Batch::new();
-        let ahead = self.sent_ahead(&burst);
-        for (Outgoing { packet, sa: at, log }, ahead) in burst.into_iter().zip(&ahead) {
+        let sought: Batch<Option<Sought>> = burst.iter_mut().map(|one| one.sought.take()).collect();
+        for (i, Outgoing { packet, sa: at, log, .. }) in burst.into_iter().enumerate() {
+            self.tracked_ahead(i, sought.len(), |i| sought[i].as_ref());
+            self.seal_ahead(at);
             if touched.last() != Some(&at) {
                 touched.push(at);
             }
             let nobody_waits = self.outbound.sas[at.0 as usize].held.is_empty();
             let sa = self.tables.cache.outbound_mut(at).filter(|_| nobody_waits);
             match sa.and_then(|sa| sa.lease.take(now.us())) {
-                Some(seq) => self.begin(&mut sealing, (at, ahead.as_ref()), packet, seq, log, now),
+                Some(seq) => self.begin(&mut sealing, (at, sought[i].as_ref()), packet, seq, log, now),
                 None => self.hold(at, packet, now),
             }
         }
@@ -240,13 +277,13 @@ impl<S: Source> Engine<S> {
     fn begin(
         &mut self,
         sealing: &mut Sealing<S::Packet>,
-        (at, ahead): (OutboundIndex, Option<&Ahead>),
+        (at, sought): (OutboundIndex, Option<&Sought>),
         mut packet: S::Packet,
         seq: SeqNo,
         log: bool,
         now: Now,
     ) {
-        let tracked = self.track_outbound((at, ahead), packet.bytes(), log, now);
+        let tracked = self.track_outbound((at, sought), packet.bytes(), log, now);
         let sa = self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa);
         let number = seq.value();
         let sa = sa.inspect(|sa| _ = sa.clamps() && sa.clamp_mss(packet.bytes_mut()));
@@ -298,7 +335,7 @@ impl<S: Source> Engine<S> {
     /// Stage 2: where this core is a target, it follows its connections in both directions.
     pub(crate) fn track_outbound(
         &mut self,
-        (at, ahead): (OutboundIndex, Option<&Ahead>),
+        (at, sought): (OutboundIndex, Option<&Sought>),
         packet: &[u8],
         log: bool,
         now: Now,
@@ -310,7 +347,7 @@ impl<S: Source> Engine<S> {
             && let Ok(flow) = Flow::of_outbound(&ip, ip.upper_of(packet))
         {
             let key = ConnKey { peer, flow };
-            let found = self.target.tracker.find_ahead(&key, ahead);
+            let found = self.find_sent(&key, sought);
             let event = self.target.tracker.datagram_out_found(found, now.ms());
             return self.tell_of_sent(at, key, event, None, now);
         }
@@ -320,11 +357,16 @@ impl<S: Source> Engine<S> {
         let tcp = TcpHeader::parse_prefix(ip.upper_of(packet))?;
         let flow = Flow::of_outbound(&ip, ip.upper_of(packet))?;
         let (key, payload) = (ConnKey { peer, flow }, ip.upper_len().saturating_sub(tcp.data_offset));
-        let found = self.target.tracker.find_ahead(&key, ahead);
+        let found = self.find_sent(&key, sought);
         let event = self.target.tracker.outbound_found(found, &key, &tcp, payload, now.ms());
         let opened = log && event == Some(ConnEvent::Opened);
         let entry = opened.then(|| self.log_of(&Subject::from(&key.flow))).flatten();
         self.tell_of_sent(at, key, event, entry, now)
+    }
+
+    fn find_sent(&self, key: &ConnKey, sought: Option<&Sought>) -> Found {
+        let tracker = &self.target.tracker;
+        sought.map_or_else(|| tracker.find(key), |sought| tracker.find_sought(sought))
     }
 
     fn tell_of_sent(

@@ -30,7 +30,7 @@ const PIECES: usize = 32;
 impl<S: Source> Engine<S> {
     /// A packet that does not fit its SA: told of, or cut before it is sealed.
     pub(crate) fn too_big(&mut self, outgoing: Outgoing<S::Packet>, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
-        let Outgoing { packet, sa: at, log } = outgoing;
+        let Outgoing { packet, sa: at, log, .. } = outgoing;
         let Some(most) = self.tables.cache.outbound(at).map(|sa| sa.inner_mtu()) else {
             return self.out.drop(packet, DropReason::NoSa);
         };
@@ -59,7 +59,7 @@ impl<S: Source> Engine<S> {
         self.out.passed(Stage::CutInner, 1);
         for nth in 0..cut.count() {
             match piece(&mut self.source, cut, &packet, nth) {
-                Ok(packet) => self.enlist(burst, Outgoing { packet, sa: at, log }, now),
+                Ok(packet) => self.enlist(burst, Outgoing { packet, sa: at, log, sought: None }, now),
                 Err(reason) => return self.out.drop(packet, reason),
             }
         }

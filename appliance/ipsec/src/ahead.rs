@@ -16,11 +16,16 @@ const SHARED: usize = 2 * prefetch::LINE;
 const MOVING: usize = prefetch::LINE;
 
 impl InboundSa {
-    /// What a router needs until it has peeked into a packet.
+    /// What a router needs to find out whether a packet's number is new; then [`InboundSa::peek_ahead`].
     #[inline]
-    pub fn peek_ahead(&self) {
+    pub fn check_ahead(&self) {
         prefetch::all(&self.hot);
         prefetch::all(&self.verified);
+    }
+
+    /// What a router needs to peek into a packet.
+    #[inline]
+    pub fn peek_ahead(&self) {
         self.key().prefetch_peek();
     }
 
@@ -39,11 +44,16 @@ impl InboundSa {
 }
 
 impl OutboundSa {
-    /// What sealing a packet needs; then [`OutboundSa::shared_ahead`].
+    /// What a packet needs until it is laid out; then [`OutboundSa::shared_ahead`] and [`OutboundSa::seal_ahead`].
     #[inline]
-    pub fn seal_ahead(&self) {
+    pub fn begin_ahead(&self) {
         prefetch::part(self, 0, prefetch::LINE + 2 * MOVING);
         prefetch::part(&self.meter, 0, prefetch::LINE);
+    }
+
+    /// What the cipher needs.
+    #[inline]
+    pub fn seal_ahead(&self) {
         self.key().prefetch_gcm();
     }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use phalanx_wire::VipId;
 use serde::{Deserialize, Serialize};
 
-use self::flows::{At, Key};
-pub use self::flows::{FlowAhead, Flows};
+use self::flows::{At, Beside, Key};
+pub use self::flows::{Flows, SoughtFlow};
 use self::tree::{NOTHING, Tree};
 use crate::cache::{ShadowCache, TunnelIndex};
 use crate::{Selectors, Subject, TunnelName};
@@ -81,8 +81,9 @@ pub struct WayOut {
     pub log: bool,
     /// The flow is a new one, as far as is remembered.
     pub new: bool,
-    /// Where it is remembered.
+    /// Where it is remembered, and what with it.
     flow: Option<At>,
+    beside: Beside,
 }
 
 /// [`Action`] without the tunnel's name.
@@ -181,16 +182,19 @@ impl FilterTable {
         self.flows.generation()
     }
 
-    /// Asks memory for what [`FilterTable::seek_together`] compares first; then [`FilterTable::flow_ahead`].
+    /// What the rules of all VIPs of that VIP's router will be asked about a packet of ours; asks memory for what that compares
+    /// first. Then [`FilterTable::flow_ahead`], then [`FilterTable::way_out`].
     #[inline]
-    pub fn ahead_together(&self, vip: VipId, subject: &Subject) -> Option<FlowAhead> {
-        self.flows.ahead(&Key::new(self.together(vip)?, subject))
+    #[must_use]
+    pub fn seek_way_out(&self, vip: VipId, subject: &Subject) -> Option<SoughtFlow> {
+        let together = self.together(vip)?;
+        Some(self.flows.seek(together, Key::new(together, subject)))
     }
 
     /// Asks memory for the answer.
     #[inline]
-    pub fn flow_ahead(&self, ahead: FlowAhead) {
-        self.flows.entry_ahead(ahead);
+    pub fn flow_ahead(&self, sought: &SoughtFlow) {
+        self.flows.entry_ahead(sought);
     }
 
     /// How many flows it may remember.
@@ -222,35 +226,39 @@ impl FilterTable {
         }
     }
 
-    /// [`FilterTable::seek_together`] for a packet of ours.
+    /// What they say; none matches: `None`.
     #[inline]
     #[must_use]
-    pub fn way_out(&self, vip: VipId, subject: &Subject) -> Option<WayOut> {
-        let together = self.together(vip)?;
-        let key = Key::new(together, subject);
-        let (found, flow, new) = match self.flows.get(&key) {
+    pub fn way_out(&self, sought: &SoughtFlow, subject: &Subject) -> Option<WayOut> {
+        let (found, flow, new) = match self.flows.get_sought(sought) {
             Some((found, at)) => (found, Some(at), false),
             None => {
-                let found = self.rules.lists[usize::from(together)].find(&self.rules.selectors, subject, &mut ());
-                (found, self.flows.put(key, found), true)
+                let found = self.rules.lists[usize::from(sought.list)].find(&self.rules.selectors, subject, &mut ());
+                (found, self.flows.put(sought.key, found), true)
             }
         };
         let rule = (found != NOTHING).then_some(found as usize)?;
-        let (verdict, log) = self.rules.heads[rule];
-        Some(WayOut { rule, verdict, log, new, flow })
+        let mut beside = flow.and_then(|flow| self.flows.beside(flow)).unwrap_or(Beside::NOTHING);
+        let head = beside.head.unwrap_or_else(|| self.rules.heads[rule]);
+        if beside.head.is_none() {
+            beside.head = Some(head);
+            flow.into_iter().for_each(|flow| self.flows.set_beside(flow, beside));
+        }
+        let (verdict, log) = head;
+        Some(WayOut { rule, verdict, log, new, flow, beside })
     }
 
     /// The flow's packets fit the selectors of the outbound SA of this serial number: it was asked under these rules.
     #[inline]
     #[must_use]
     pub fn fits(&self, way: &WayOut, serial: u32) -> bool {
-        way.flow.and_then(|flow| self.flows.serial(flow)) == Some(serial)
+        way.beside.serial == serial
     }
 
     /// They do: not to be asked again.
     #[inline]
     pub fn set_fits(&self, way: &WayOut, serial: u32) {
-        way.flow.into_iter().for_each(|flow| self.flows.set_serial(flow, serial));
+        way.flow.into_iter().for_each(|flow| self.flows.set_beside(flow, Beside { serial, ..way.beside }));
     }
 
     /// As [`FilterTable::find`], for a packet that has proved nothing: what it is of is not remembered.
@@ -319,15 +327,23 @@ impl FilterTable {
         (shared + lists, size_of_val(&*self.tunnels) + self.flows.bytes())
     }
 
-    /// The tunnel that rule `at` leads to; none before it had an SA.
+    /// The tunnel that its rule leads to; none before it had an SA.
     #[inline]
     #[must_use]
-    pub fn tunnel(&self, at: usize, cache: &ShadowCache) -> Option<TunnelIndex> {
-        let tunnel = self.tunnels.get(at)?;
-        if tunnel.get().is_none() {
-            let filter = &self.rules.filters[at];
-            let Action::Protect(name) = filter.action else { return None };
+    pub fn tunnel(&self, way: &mut WayOut, cache: &ShadowCache) -> Option<TunnelIndex> {
+        if way.beside.tunnel == NOTHING {
             // A number is good for the life of the cache.
+            way.beside.tunnel = self.tunnel_of(way.rule, cache)?.0;
+            way.flow.into_iter().for_each(|flow| self.flows.set_beside(flow, way.beside));
+        }
+        Some(TunnelIndex(way.beside.tunnel))
+    }
+
+    fn tunnel_of(&self, rule: usize, cache: &ShadowCache) -> Option<TunnelIndex> {
+        let tunnel = self.tunnels.get(rule)?;
+        if tunnel.get().is_none() {
+            let filter = &self.rules.filters[rule];
+            let Action::Protect(name) = filter.action else { return None };
             tunnel.set(cache.tunnel(filter.vip, name));
         }
         tunnel.get()
@@ -388,6 +404,12 @@ mod tests {
         }
     }
 
+    fn way_out(table: &FilterTable, port: u16) -> WayOut {
+        let sought = table.seek_way_out(VipId(1), &to_port(port)).unwrap();
+        table.flow_ahead(&sought);
+        table.way_out(&sought, &to_port(port)).unwrap()
+    }
+
     #[test]
     fn the_first_match_of_the_right_vip_decides() {
         let tunnel = TunnelName::new("client").unwrap();
@@ -406,10 +428,36 @@ mod tests {
         let [a, b] = ["a", "b"].map(|n| TunnelName::new(n).unwrap());
         let [to_a, to_b] = [a, b].map(Action::Protect);
         let table = FilterTable::new(vec![rule(1, Some(1), to_a), rule(1, Some(2), to_b), rule(1, Some(3), to_a)]);
+        let table = table.remembering(Flows::new(2));
         let mut cache = ShadowCache::new(Limits { inbound: 1, outbound: 1, tunnels: 2 });
-        assert_eq!(table.tunnel(0, &cache), None);
+        let tunnel = |port, cache: &ShadowCache| {
+            let mut way = way_out(&table, port);
+            assert_eq!((way.rule, way.verdict), (usize::from(port) - 1, Verdict::Protect));
+            table.tunnel(&mut way, cache)
+        };
+        assert_eq!(tunnel(1, &cache), None);
         let at = [a, b].map(|name| cache.intern(VipId(1), name).unwrap());
-        assert_eq!([0, 1, 2].map(|rule| table.tunnel(rule, &cache)), [Some(at[0]), Some(at[1]), Some(at[0])]);
+        for _ in 0..2 {
+            assert_eq!([1, 2, 3].map(|port| tunnel(port, &cache)), [Some(at[0]), Some(at[1]), Some(at[0])]);
+        }
+    }
+
+    #[test]
+    fn what_was_found_beside_a_flows_rule_stays_with_it_until_the_rules_change() {
+        let to = Action::Protect(TunnelName::new("a").unwrap());
+        let table = FilterTable::new(vec![rule(1, None, to)]).remembering(Flows::new(2));
+        let mut cache = ShadowCache::new(Limits { inbound: 1, outbound: 1, tunnels: 2 });
+        let at = cache.intern(VipId(1), TunnelName::new("a").unwrap()).unwrap();
+        let mut way = way_out(&table, 80);
+        assert!(!table.fits(&way, 7));
+        assert_eq!(table.tunnel(&mut way, &cache), Some(at));
+        table.set_fits(&way, 7);
+        let way = way_out(&table, 80);
+        assert!(table.fits(&way, 7) && !table.fits(&way, 8) && way.beside.tunnel == at.0);
+        let mut next = FilterTable::new(vec![rule(1, None, Action::Deny)]);
+        next.succeed(&mut { table });
+        let way = way_out(&next, 80);
+        assert_eq!((way.verdict, next.fits(&way, 7), way.beside.tunnel), (Verdict::Deny, false, NOTHING));
     }
 
     #[test]

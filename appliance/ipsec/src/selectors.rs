@@ -1,6 +1,6 @@
 //! Selectors: which packets an SA or a filter is about (RFC 4301 §4.4.1.1), and what of a packet they look at.
 
-use phalanx_wire::{Flow, IpHeader, flow::has_ports};
+use phalanx_wire::{Endpoint, Flow, IpHeader, flow::has_ports, protocol};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -267,6 +267,17 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Its flow, of TCP or UDP whose ports are seen.
+    #[inline]
+    #[must_use]
+    pub fn flow(&self) -> Option<Flow> {
+        if !matches!(self.protocol, protocol::TCP | protocol::UDP) {
+            return None;
+        }
+        let local = Endpoint::new(self.local, self.local_port?);
+        Some(Flow { protocol: self.protocol, local, remote: Endpoint::new(self.remote, self.remote_port?) })
+    }
+
     /// Of a packet that comes in: its destination is ours. `packet` begins with the IP header `ip` describes.
     #[must_use]
     pub fn inbound(ip: &IpHeader, packet: &[u8]) -> Subject {

@@ -38,7 +38,7 @@ pub use peers::PeerCount;
 pub use ports::{Distribution, PortRule, Transport};
 pub use select::{Candidate, Policy, Selector};
 pub use steer::{Arrival, Decision};
-pub use store::Ahead;
+pub use store::Sought;
 pub use table::{Conn, ConnState, ConnectionTable, TableLimits};
 pub use tracker::{ConnEvent, Found, Ruling, Tracker, TrackerLimits};
 pub use weight::LoadWeight;

@@ -98,7 +98,18 @@ pub struct Opened(Seen);
 impl Opened {
     /// From the whole inner packet, as it comes out of an SA in either mode. The caller vouches that it did.
     pub fn packet(packet: &[u8]) -> Opened {
-        match look(Shape::Packet, packet, packet.len()) {
+        Opened::of(look(Shape::Packet, packet, packet.len()))
+    }
+
+    /// The same of a packet whose IP header was read already.
+    #[inline]
+    pub fn behind(ip: &IpHeader, packet: &[u8]) -> Opened {
+        Opened::of(look_behind(ip, packet, packet.len()))
+    }
+
+    #[inline]
+    fn of(look: Look) -> Opened {
+        match look {
             Look::Seen(seen) => Opened(seen),
             Look::NeedMore(_) => Opened(Seen::Opaque),
         }
@@ -118,8 +129,7 @@ pub fn look(shape: Shape<'_>, prefix: &[u8], whole: usize) -> Look {
     }
 }
 
-/// 1. the IP header and, in IPv6, all extension headers; 2. what an ICMP error quotes; 3. fragments and other protocols;
-/// 4. the TCP or UDP header.
+/// The IP header and, in IPv6, all extension headers; then [`look_behind`] it.
 fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
     let ip = match IpHeader::parse_prefix(prefix) {
         Ok(ip) => ip,
@@ -127,8 +137,14 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
         Err(WireError::Short) => return more(prefix.len() * 2, prefix, whole),
         Err(_) => return Look::Seen(Seen::Opaque),
     };
+    look_behind(&ip, prefix, whole)
+}
+
+/// 1. what an ICMP error quotes; 2. fragments and other protocols; 3. the TCP or UDP header.
+#[inline]
+fn look_behind(ip: &IpHeader, prefix: &[u8], whole: usize) -> Look {
     let fragment = ip.fragment.is_some();
-    match quoted::flow(&ip, prefix) {
+    match quoted::flow(ip, prefix) {
         Ok(flow) if flow::has_ports(flow.protocol) => return Look::Seen(Seen::Error { flow }),
         // The quoted packet's ports stand behind its options or extension headers.
         Err(WireError::Short) if prefix.len() < whole.min(ip.total_len) => {
@@ -137,10 +153,8 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
         _ => {}
     }
     match ip.upper {
-        protocol::TCP if !fragment && ip.upper_len() >= tcp::MIN_LEN => {
-            look_at_tcp(&ip, prefix, ip.upper_offset, whole)
-        }
-        protocol::UDP if !fragment && ip.upper_len() >= udp::LEN => look_at_udp(&ip, prefix, ip.upper_offset, whole),
+        protocol::TCP if !fragment && ip.upper_len() >= tcp::MIN_LEN => look_at_tcp(ip, prefix, ip.upper_offset, whole),
+        protocol::UDP if !fragment && ip.upper_len() >= udp::LEN => look_at_udp(ip, prefix, ip.upper_offset, whole),
         protocol::TCP | protocol::UDP if !fragment => Look::Seen(Seen::Opaque),
         protocol => Look::Seen(Seen::Other { local: ip.dst, protocol, fragment }),
     }

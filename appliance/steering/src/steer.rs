@@ -6,7 +6,7 @@ use phalanx_wire::{DropReason, Flow, PeerId, Spi, TargetId};
 use crate::ConnKey;
 use crate::distribute::{Protection, Situation, Verdict, verdict};
 use crate::look::{Opened, Seen};
-use crate::store::Ahead;
+use crate::store::Sought;
 use crate::table::{Conn, ConnectionTable};
 
 /// Where a packet came in.
@@ -83,11 +83,11 @@ impl Lookup for &ConnectionTable {
     }
 }
 
-/// With what was prepared for the packet.
-impl Lookup for (&ConnectionTable, Option<&Ahead>) {
+/// Of the packet's own key, it may have been sought already.
+impl Lookup for (&ConnectionTable, Option<&Sought>) {
     #[inline]
     fn lookup(&self, key: &ConnKey) -> Option<Conn> {
-        self.0.lookup_ahead(key, self.1)
+        self.1.map_or_else(|| self.0.lookup(key), |sought| self.0.lookup_sought(sought))
     }
 }
 

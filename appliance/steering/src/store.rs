@@ -5,6 +5,8 @@
 //! always, one 64-byte entry; it is bounded whatever was inserted; a deletion leaves no tombstone; and because no
 //! entry is ever displaced, a cursor over the slots sees each entry that is there throughout exactly once.
 
+use std::cell::Cell;
+
 use phalanx_aead::prefetch;
 
 use crate::SteeringError;
@@ -20,6 +22,8 @@ const FILL: usize = 12;
 const MOST: usize = 100_000_000;
 /// The tag of a free slot.
 const FREE: u8 = 0;
+/// No slot.
+const NOWHERE: Slot = Slot::MAX;
 
 /// Where an entry stands; valid until the entry is removed.
 pub(crate) type Slot = u32;
@@ -40,11 +44,12 @@ pub(crate) struct Store<V> {
     capacity: usize,
 }
 
-/// Where the look-up of a key that is about to come will look. Of another key it says nothing, and that is seen.
-#[derive(Clone, Copy)]
-pub struct Ahead {
+/// A key and where it is looked up: for several steps, some packets apart.
+pub struct Sought {
     key: PackedKey,
     place: Place,
+    /// The first slot with its tag when its tags came; [`NOWHERE`] before that, or if there was none.
+    first: Cell<Slot>,
 }
 
 /// A key's two buckets and its tag.
@@ -88,35 +93,44 @@ impl<V: Copy + Default> Store<V> {
 
     #[inline]
     pub(crate) fn find(&self, key: &PackedKey) -> Option<Slot> {
-        self.find_ahead(key, None)
+        self.find_at(self.place(key), key)
     }
 
-    /// As [`Self::find`], which may have been prepared.
     #[inline]
-    pub(crate) fn find_ahead(&self, key: &PackedKey, ahead: Option<&Ahead>) -> Option<Slot> {
-        let place = match ahead {
-            Some(ahead) if ahead.key == *key => ahead.place,
-            _ => self.place(key),
-        };
+    pub(crate) fn find_sought(&self, sought: &Sought) -> Option<Slot> {
+        let (first, key) = (sought.first.get(), &sought.key);
+        // What was removed since has no tag; whatever took its place has another key.
+        let still =
+            |slot: usize| self.tags[slot / WAYS][slot % WAYS] == sought.place.tag && self.entries[slot].key == *key;
+        if first != NOWHERE && still(first as usize) {
+            return Some(first);
+        }
+        self.find_at(sought.place, key)
+    }
+
+    #[inline]
+    fn find_at(&self, place: Place, key: &PackedKey) -> Option<Slot> {
         place.buckets.into_iter().find_map(|bucket| self.find_in(bucket, place.tag, key))
     }
 
-    /// Asks for the tags that a look-up of this key compares first; then [`Self::entry_ahead`].
+    /// Asks memory for the tags that a look-up of this key compares first; then [`Self::entry_ahead`].
     #[inline]
-    pub(crate) fn tags_ahead(&self, key: PackedKey) -> Ahead {
+    pub(crate) fn seek(&self, key: PackedKey) -> Sought {
         let place = self.place(&key);
         place.buckets.into_iter().for_each(|bucket| prefetch::all(&self.tags[bucket as usize]));
-        Ahead { key, place }
+        Sought { key, place, first: Cell::new(NOWHERE) }
     }
 
-    /// Asks for the entry that these tags lead to.
+    /// Asks memory for the entry that these tags lead to.
     #[inline]
-    pub(crate) fn entry_ahead(&self, ahead: &Ahead) {
-        let Place { buckets, tag } = ahead.place;
+    pub(crate) fn entry_ahead(&self, sought: &Sought) {
+        let Place { buckets, tag } = sought.place;
         let hits = buckets.map(|bucket| matches(&self.tags[bucket as usize], tag));
         let (bucket, hits) = if hits[0] != 0 { (buckets[0], hits[0]) } else { (buckets[1], hits[1]) };
         if hits != 0 {
-            prefetch::all(&self.entries[bucket as usize * WAYS + hits.trailing_zeros() as usize]);
+            let slot = bucket as usize * WAYS + hits.trailing_zeros() as usize;
+            prefetch::all(&self.entries[slot]);
+            sought.first.set(slot as Slot);
         }
     }
 

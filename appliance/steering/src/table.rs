@@ -9,7 +9,7 @@ use crate::fifo::{Links, Queue};
 use crate::hash::Seed;
 use crate::key::{ConnKey, Stamp};
 use crate::peers::{PeerCount, Peers};
-use crate::store::{Ahead, Slot, Store};
+use crate::store::{Slot, Sought, Store};
 use crate::{Cursor, Progress, SteeringError};
 
 /// How far a connection's handshake is.
@@ -122,14 +122,13 @@ impl ConnectionTable {
     /// The entry of `key`. Refreshes nothing: who asks may be unauthenticated (I5).
     #[inline]
     pub fn lookup(&self, key: &ConnKey) -> Option<Conn> {
-        self.lookup_ahead(key, None)
+        self.store.find(&key.into()).map(|slot| self.show(slot))
     }
 
-    /// As [`Self::lookup`], which may have been prepared.
+    /// As [`Self::lookup`], of what [`Self::seek`] gave.
     #[inline]
-    pub fn lookup_ahead(&self, key: &ConnKey, ahead: Option<&Ahead>) -> Option<Conn> {
-        let slot = self.store.find_ahead(&key.into(), ahead)?;
-        Some(self.show(slot))
+    pub fn lookup_sought(&self, sought: &Sought) -> Option<Conn> {
+        self.store.find_sought(sought).map(|slot| self.show(slot))
     }
 
     /// Whether a new half-open connection of `peer` would be let in.
@@ -319,16 +318,16 @@ impl ConnectionTable {
         self.per_target[usize::from(target.0)]
     }
 
-    /// Asks memory for what [`Self::lookup`] of this key will compare first; then [`Self::entry_ahead`].
+    /// Hashes a key, and asks memory for what a look-up compares first; then [`Self::entry_ahead`], then [`Self::lookup_sought`].
     #[inline]
-    pub fn ahead(&self, key: &ConnKey) -> Ahead {
-        self.store.tags_ahead(key.into())
+    pub fn seek(&self, key: &ConnKey) -> Sought {
+        self.store.seek(key.into())
     }
 
     /// Asks memory for the entry that the first step leads to.
     #[inline]
-    pub fn entry_ahead(&self, ahead: &Ahead) {
-        self.store.entry_ahead(ahead);
+    pub fn entry_ahead(&self, sought: &Sought) {
+        self.store.entry_ahead(sought);
     }
 
     /// How many cache lines a look-up of this key reads, found or not: bounded, and the same however many there are.

@@ -14,7 +14,7 @@ use phalanx_wire::{TcpHeader, protocol};
 use crate::fifo::{Links, Queue};
 use crate::hash::Seed;
 use crate::key::{ConnKey, PackedKey, Stamp, join, split};
-use crate::store::{Ahead, Slot, Store};
+use crate::store::{Slot, Sought, Store};
 use crate::table::ConnState;
 use crate::{Cursor, Progress, SteeringError};
 
@@ -184,14 +184,14 @@ impl Tracker {
     #[inline]
     #[must_use]
     pub fn find(&self, key: &ConnKey) -> Found {
-        self.find_ahead(key, None)
+        Found(self.store.find(&key.into()))
     }
 
-    /// As [`Self::find`], which may have been prepared.
+    /// As [`Self::find`], of what [`Self::seek`] gave.
     #[inline]
     #[must_use]
-    pub fn find_ahead(&self, key: &ConnKey, ahead: Option<&Ahead>) -> Found {
-        Found(self.store.find_ahead(&key.into(), ahead))
+    pub fn find_sought(&self, sought: &Sought) -> Found {
+        Found(self.store.find_sought(sought))
     }
 
     /// The words that are remembered with the connection.
@@ -309,16 +309,16 @@ impl Tracker {
         self.len() == 0
     }
 
-    /// Asks memory for what [`Self::inbound`] of this key will compare first; then [`Self::entry_ahead`].
+    /// Hashes a key, and asks memory for what a look-up compares first; then [`Self::entry_ahead`], then [`Self::find_sought`].
     #[inline]
-    pub fn ahead(&self, key: &ConnKey) -> Ahead {
-        self.store.tags_ahead(key.into())
+    pub fn seek(&self, key: &ConnKey) -> Sought {
+        self.store.seek(key.into())
     }
 
     /// Asks memory for the entry that the first step leads to.
     #[inline]
-    pub fn entry_ahead(&self, ahead: &Ahead) {
-        self.store.entry_ahead(ahead);
+    pub fn entry_ahead(&self, sought: &Sought) {
+        self.store.entry_ahead(sought);
     }
 
     /// How many cache lines a look-up of this key reads, found or not: bounded, and the same however many there are.

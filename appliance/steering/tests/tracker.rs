@@ -369,16 +369,36 @@ fn other_words_are_other_rulings() {
 }
 
 #[test]
-fn a_look_up_that_was_prepared_for_another_connection_is_not_misled() {
+fn what_was_sought_is_found_as_by_its_key() {
     let mut tracker = tracker(100);
     for port in 1..50 {
         tracker.inbound(&key(1, port), &segment(SYN, 1, 0), 0, 0);
     }
     for port in 1..60 {
-        let other = tracker.ahead(&key(1, port + 1));
-        tracker.entry_ahead(&other);
-        tracker.rule(tracker.find_ahead(&key(1, port), Some(&other)), Ruling::new(1, 1));
-        let (asked, plain) = (tracker.find_ahead(&key(1, port), Some(&other)), tracker.find(&key(1, port)));
-        assert_eq!(format!("{asked:?}"), format!("{plain:?}"), "port {port}");
+        let sought = tracker.seek(&key(1, port));
+        tracker.entry_ahead(&sought);
+        let (sought, plain) = (tracker.find_sought(&sought), tracker.find(&key(1, port)));
+        assert_eq!(format!("{sought:?}"), format!("{plain:?}"), "port {port}");
+    }
+}
+
+#[test]
+fn what_ended_and_what_took_its_place_since_it_was_sought_are_not_mistaken_for_it() {
+    let mut tracker = tracker(100);
+    let open = |tracker: &mut Tracker, port| _ = tracker.inbound(&key(1, port), &segment(SYN, 1, 0), 0, 0);
+    for port in 1..100 {
+        open(&mut tracker, port);
+        let sought = tracker.seek(&key(1, port));
+        tracker.entry_ahead(&sought);
+        assert!(tracker.forget_connection(&key(1, port)));
+        for other in 1000 + 50 * port..1040 + 50 * port {
+            assert_eq!(format!("{:?}", tracker.find_sought(&sought)), "Found(None)", "port {port}");
+            open(&mut tracker, other);
+        }
+        open(&mut tracker, port);
+        assert_eq!(format!("{:?}", tracker.find_sought(&sought)), format!("{:?}", tracker.find(&key(1, port))));
+        (1000 + 50 * port..1040 + 50 * port)
+            .chain([port])
+            .for_each(|port| _ = tracker.forget_connection(&key(1, port)));
     }
 }

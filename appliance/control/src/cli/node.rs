@@ -1,15 +1,37 @@
 //! `run`, `check`, `store create`: what starts from a configuration.
 
 use super::{Failure, Outcome, print};
-use crate::config::{self, Checked, Config, Report};
+use crate::config::{self, Checked, Config, Hugepages, Report};
 use std::io::{IsTerminal, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 /// `phalanx run`
 pub(super) fn run(file: &Path, version: &'static str) -> Outcome {
+    heap_in_huge_pages();
     let config = load(file)?;
     log();
+    if config.memory.hugepages == Hugepages::Never
+        && let Err(error) = nix::sys::prctl::set_thp_disable(true)
+    {
+        tracing::warn!(%error, "the heap may still be in huge pages");
+    }
     crate::node::run(config, version).map_err(|error| Failure::new(chain(&error)))
+}
+
+/// With many SAs a good part of what packets wait for is where memory's pages are, so the heap goes to huge ones where the kernel
+/// has some (`transparent_hugepage` at `madvise` or `always`). glibc reads its tunables before anything of ours runs, hence a
+/// second start within the same process. Whoever sets tunables himself is left alone.
+fn heap_in_huge_pages() {
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    let mut arguments = std::env::args_os();
+    if std::env::var_os(TUNABLES).is_none()
+        && let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next())
+    {
+        // It comes back only where that fails, and ordinary pages do as well.
+        let _ = Command::new(program).arg0(name).args(arguments).env(TUNABLES, "glibc.malloc.hugetlb=1").exec();
+    }
 }
 
 /// `phalanx check`

@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 use phalanx_aead::prefetch;
 
-use super::NOTHING;
+use super::{NOTHING, Verdict};
 use crate::Subject;
 use crate::selectors::number;
 
@@ -29,10 +29,24 @@ struct Entry {
     key: Key,
     found: u32,
     generation: u32,
-    /// Of the outbound SA whose selectors it was found to fit; SAs count from 1.
-    serial: u32,
     /// Which entry of all.
     number: u32,
+    beside: Beside,
+}
+
+/// What is kept of a flow beside the rule: whatever a packet of ours needs up to its SA, so that it looks nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Beside {
+    /// Of the outbound SA whose selectors it was found to fit; SAs count from 1.
+    pub(super) serial: u32,
+    /// Number of the rule's tunnel; [`NOTHING`] as long as nobody asked.
+    pub(super) tunnel: u32,
+    /// What the rule does, and whether it logs.
+    pub(super) head: Option<(Verdict, bool)>,
+}
+
+impl Beside {
+    pub(super) const NOTHING: Beside = Beside { serial: 0, tunnel: NOTHING, head: None };
 }
 
 /// Where a flow is remembered: good as long as no other took its place, which shows.
@@ -56,9 +70,13 @@ pub struct Flows {
     count: Cell<u32>,
 }
 
-/// Where a look-up that is about to come will look.
+/// A flow and where it is looked up: for several steps, some packets apart.
 #[derive(Clone, Copy, Debug)]
-pub struct FlowAhead(Place);
+pub struct SoughtFlow {
+    pub(super) key: Key,
+    pub(super) list: u16,
+    place: Option<Place>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -66,7 +84,9 @@ struct Place {
     tag: u16,
 }
 
-const EMPTY: Entry = Entry { key: Key([0; 5]), found: NOTHING, generation: 0, serial: 0, number: 0 };
+const EMPTY: Entry = Entry { key: Key([0; 5]), found: NOTHING, generation: 0, number: 0, beside: Beside::NOTHING };
+
+const _: () = assert!(size_of::<Entry>() == prefetch::LINE);
 
 impl Key {
     #[inline]
@@ -115,7 +135,17 @@ impl Flows {
     /// What was found for the flow, and where that is remembered.
     #[inline]
     pub(super) fn get(&self, key: &Key) -> Option<(u32, At)> {
-        let place = self.place(key)?;
+        self.get_at(self.place(key)?, key)
+    }
+
+    /// As [`Self::get`], of what [`Self::seek`] gave.
+    #[inline]
+    pub(super) fn get_sought(&self, sought: &SoughtFlow) -> Option<(u32, At)> {
+        self.get_at(sought.place?, &sought.key)
+    }
+
+    #[inline]
+    fn get_at(&self, place: Place, key: &Key) -> Option<(u32, At)> {
         let known = |at: usize| {
             let entry = self.entries[at].get();
             self.is(&entry, key).then_some((entry.found, At { entry: at as u32, number: entry.number }))
@@ -123,18 +153,19 @@ impl Flows {
         self.hits(place).find_map(known)
     }
 
+    /// `None`: another flow took its place.
     #[inline]
-    pub(super) fn serial(&self, at: At) -> Option<u32> {
+    pub(super) fn beside(&self, at: At) -> Option<Beside> {
         let entry = self.entries[at.entry as usize].get();
-        (entry.number == at.number).then_some(entry.serial)
+        (entry.number == at.number).then_some(entry.beside)
     }
 
     #[inline]
-    pub(super) fn set_serial(&self, at: At, serial: u32) {
+    pub(super) fn set_beside(&self, at: At, beside: Beside) {
         let cell = &self.entries[at.entry as usize];
         let entry = cell.get();
         if entry.number == at.number {
-            cell.set(Entry { serial, ..entry });
+            cell.set(Entry { beside, ..entry });
         }
     }
 
@@ -151,22 +182,23 @@ impl Flows {
         row.0[way] = place.tag;
         tags.set(row);
         let at = place.set as usize * WAYS + way;
-        self.entries[at].set(Entry { key, found, generation: self.generation, serial: 0, number });
+        self.entries[at].set(Entry { key, found, generation: self.generation, number, beside: Beside::NOTHING });
         Some(At { entry: at as u32, number })
     }
 
     /// Asks memory for what a look-up compares first; then [`Self::entry_ahead`].
     #[inline]
-    pub(super) fn ahead(&self, key: &Key) -> Option<FlowAhead> {
-        let place = self.place(key)?;
-        prefetch::all(&self.tags[place.set as usize]);
-        Some(FlowAhead(place))
+    pub(super) fn seek(&self, list: u16, key: Key) -> SoughtFlow {
+        let place = self.place(&key);
+        place.into_iter().for_each(|place| prefetch::all(&self.tags[place.set as usize]));
+        SoughtFlow { key, list, place }
     }
 
     /// Asks memory for the answer.
     #[inline]
-    pub(super) fn entry_ahead(&self, ahead: FlowAhead) {
-        self.hits(ahead.0).take(1).for_each(|at| prefetch::all(&self.entries[at]));
+    pub(super) fn entry_ahead(&self, sought: &SoughtFlow) {
+        let at = sought.place.and_then(|place| self.hits(place).next());
+        at.into_iter().for_each(|at| prefetch::all(&self.entries[at]));
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -243,17 +275,21 @@ mod tests {
     fn where_another_flow_took_the_place_nothing_is_said_of_the_first() {
         let flows = Flows::new(1);
         let first = flows.put(key(0), 0).unwrap();
-        flows.set_serial(first, 5);
-        assert_eq!(flows.serial(first), Some(5));
+        let of = |serial| Beside { serial, ..Beside::NOTHING };
+        flows.set_beside(first, of(5));
+        assert_eq!(flows.beside(first), Some(of(5)));
         (1..100).for_each(|n| _ = flows.put(key(n), n));
-        flows.set_serial(first, 6);
-        assert_eq!(flows.serial(first), None);
-        assert!(flows.entries.iter().all(|entry| entry.get().serial != 6));
+        flows.set_beside(first, of(6));
+        assert_eq!(flows.beside(first), None);
+        assert!(flows.entries.iter().all(|entry| entry.get().beside != of(6)));
     }
 
     #[test]
     fn without_memory_nothing_is_remembered() {
         let flows = Flows::new(0);
-        assert!(flows.put(key(1), 7).is_none() && flows.get(&key(1)).is_none() && flows.ahead(&key(1)).is_none());
+        let sought = flows.seek(0, key(1));
+        flows.entry_ahead(&sought);
+        assert!(flows.get_sought(&sought).is_none());
+        assert!(flows.put(key(1), 7).is_none() && flows.get(&key(1)).is_none());
     }
 }
