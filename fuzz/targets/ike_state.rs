@@ -150,7 +150,7 @@ impl Bed {
                 self.ends[n].answer(self.now, Answer::Removed(child));
             }
             Output::Event(event) => drop(event.to_string()),
-            Output::SwitchOutbound { .. } | Output::Moved { .. } | Output::Keepalive { .. } | Output::KeyLog(_) => {}
+            Output::Expect { .. } | Output::SwitchOutbound { .. } | Output::Moved { .. } | Output::Keepalive { .. } | Output::KeyLog(_) => {}
         }
     }
 

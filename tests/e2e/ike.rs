@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, Gateway, Tunnel, wait_until};
 use crate::client::Client;
-use crate::looks::assert_invariants;
+use crate::looks::{assert_invariants, drops};
 use crate::swan::{Connection, Swan, issue, revoke};
 use serde_json::Value;
 use std::time::Duration;
@@ -225,6 +225,61 @@ print('a SYN' if p[33] == 2 else p.hex())\"",
     assert_eq!(heard.finish(Duration::from_secs(25)), (0, "a SYN\n".to_owned()), "{}\n{}", events(&bed), swan.log());
     let (ike, _) = wait_up(&bed);
     assert_eq!(ike["role"], "initiator");
+    pages(&bed, 20);
+    assert_clean(&bed);
+}
+
+/// Python in a node's namespace.
+fn python(bed: &Bed, node: &str, script: &str) -> std::process::Output {
+    let python = ["netns", "exec", &bed.namespace(node), "/usr/bin/python3", "-c", script];
+    std::process::Command::new("ip").args(python).output().expect("ip")
+}
+
+#[test]
+fn a_target_opens_connections_to_the_client_and_gets_its_pages() {
+    let bed = Bed::up(KNOWN);
+    let swan = Swan::start(&bed, &Connection::PLAIN);
+    let _server = bed.guest_start(
+        "mkdir -p /tmp/page; echo 'a page of the client' > /tmp/page/index.html; cd /tmp/page;
+         exec timeout 60 /usr/bin/python3 -m http.server 8000",
+    );
+    wait_until("the client serves", SOON, || bed.guest("curl -sS -o /dev/null http://127.0.0.1:8000/").0 == 0);
+    assert!(sas(&bed).is_empty());
+    bed.progress("the first connection of all has an SA negotiated");
+    let fetch = |target: &str| {
+        let curl = "curl -sS --max-time 10 --interface 10.77.0.100 http://10.99.0.10:8000/";
+        let (namespace, words) = (bed.namespace(target), curl.split(' '));
+        let all = ["netns", "exec", &namespace].into_iter().chain(words);
+        let output = std::process::Command::new("ip").args(all).output().expect("ip");
+        let page = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(page, "a page of the client\n", "{target}: {output:?}\n{}\n{}", events(&bed), swan.log());
+    };
+    fetch("t1");
+    let (ike, _) = wait_up(&bed);
+    assert_eq!(ike["role"], "initiator");
+    bed.progress("more of them, from both targets");
+    (0..10).for_each(|_| ["t1", "t2"].iter().for_each(|target| fetch(target)));
+    bed.progress("two of them from one port");
+    let script = |then: &str| {
+        format!(
+            "import socket as s\nc = s.socket(); c.bind(('10.77.0.100', 45000)); c.settimeout(3)\n\
+             try: c.connect(('10.99.0.10', 8000))\nexcept OSError as e: print(type(e).__name__)\nelse: print('open')\n{then}"
+        )
+    };
+    let lasts = "import sys, time; sys.stdout.flush(); time.sleep(8)";
+    let first = std::thread::scope(|scope| {
+        let first = scope.spawn(|| python(&bed, "t1", &script(lasts)));
+        let has = |node: &str| {
+            let rows = bed.query(node, "conn");
+            rows.as_array().is_some_and(|rows| rows.iter().any(|row| row.to_string().contains("45000")))
+        };
+        wait_until("the router knows the first", SOON, || has("r"));
+        let second = python(&bed, "t2", &script(""));
+        assert_eq!(String::from_utf8_lossy(&second.stdout), "TimeoutError\n", "{second:?}");
+        first.join().expect("a thread")
+    });
+    assert_eq!(String::from_utf8_lossy(&first.stdout), "open\n", "{first:?}");
+    assert!(drops(&bed, "t2").get("port-taken").is_some_and(|n| *n >= 1), "{:?}", drops(&bed, "t2"));
     pages(&bed, 20);
     assert_clean(&bed);
 }

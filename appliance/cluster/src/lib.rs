@@ -24,8 +24,8 @@ pub use coupling::{CouplingError, CouplingFacility, InMemory, keys};
 pub use error::ClusterError;
 pub use lease_client::Want;
 pub use messages::{
-    ConnRecord, Drained, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, NodeName, Notice,
-    RankedFilter, SaReport, ToRouter, ToTarget, VERSION, VipDef, WindowRecord,
+    ConnRecord, ConnRefusal, Drained, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, NodeName,
+    Notice, RankedFilter, SaReport, ToRouter, ToTarget, VERSION, VipDef, WindowRecord,
 };
 pub use outputs::{
     Connection, Missing, ReportPolicy, RouterConfig, RouterOutput, RouterTimes, SaPair, TargetConfig, TargetOutput,

@@ -7,7 +7,7 @@ use phalanx_ipsec::{Filter, SaParams, TunnelName, WindowSnapshot};
 use phalanx_wire::{CoreId, Epoch, Flow, PeerId, SaId, VipId};
 
 /// The version of these messages. Both sides must speak the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// A node's name: the DNS name in its certificate.
 pub type NodeName = Arc<str>;
@@ -25,6 +25,15 @@ pub struct ConnRecord {
     pub core: CoreId,
     /// Both sides answered; else half open.
     pub established: bool,
+}
+
+/// Why a target cannot open a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnRefusal {
+    /// Another connection has these ports, or had them a moment ago.
+    PortTaken,
+    /// The router's table is full, or the peer's share of it.
+    NoRoom,
 }
 
 /// A target's replay window of one inbound SA.
@@ -283,6 +292,13 @@ pub enum ToRouter {
         /// The tunnel.
         tunnel: TunnelName,
     },
+    /// Its application opens a connection: its first packet waits for [`ToTarget::ConnAnswer`] (R20).
+    ConnWanted {
+        /// Which.
+        conn: ConnRecord,
+        /// The outbound SA that it goes through.
+        sa: SaId,
+    },
     /// Packets it dropped since its boot, by the reason's name; only reasons that happened. Nothing depends on it.
     Dropped(Vec<(String, u64)>),
     /// Still there. Made and eaten by the fabric.
@@ -350,6 +366,13 @@ pub enum ToTarget {
         /// Its id.
         id: u64,
     },
+    /// The router's entry of a connection that the target opens is there, or will not be.
+    ConnAnswer {
+        /// Which, as it was asked for.
+        conn: ConnRecord,
+        /// Why not.
+        refused: Option<ConnRefusal>,
+    },
     /// A peer moved: its encapsulated SAs send there from now on.
     PeerMoved {
         /// The VIP of its SAs.
@@ -379,6 +402,7 @@ impl ToRouter {
             Self::Draining(_) => "Draining",
             Self::PeerMoved(_) => "PeerMoved",
             Self::SaWanted { .. } => "SaWanted",
+            Self::ConnWanted { .. } => "ConnWanted",
             Self::Dropped(_) => "Dropped",
             Self::Beat => "Beat",
         }
@@ -398,6 +422,7 @@ impl ToTarget {
             Self::LeaseReply(_) => "LeaseReply",
             Self::PathMtu { .. } => "PathMtu",
             Self::NoticeAck { .. } => "NoticeAck",
+            Self::ConnAnswer { .. } => "ConnAnswer",
             Self::PeerMoved { .. } => "PeerMoved",
             Self::Beat => "Beat",
         }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use phalanx_ipsec::{Lease, SaParams, TunnelName};
 use phalanx_wire::{CoreId, Epoch, Flow, PeerId, SaId, TargetId, VipId};
 
-use crate::messages::{LeaseRefusal, NodeName, RankedFilter, ToRouter, ToTarget, VipDef, WindowRecord};
+use crate::messages::{
+    ConnRecord, ConnRefusal, LeaseRefusal, NodeName, RankedFilter, ToRouter, ToTarget, VipDef, WindowRecord,
+};
 use crate::sequencer::{GrantWanted, SequencerConfig};
 
 /// A target of the configuration: a core of a node (`core` given) or a whole node.
@@ -186,6 +188,17 @@ pub enum RouterOutput {
     ConnOpened(Connection),
     /// A connection ended on its target. Its windows were merged by an earlier output.
     ConnClosed(Connection),
+    /// A target is about to open a connection: make its entry, then send [`ToTarget::ConnAnswer`] with this record (R20).
+    OpenConnection {
+        /// Who asked.
+        node: NodeName,
+        /// As it was asked for.
+        record: ConnRecord,
+        /// The connection.
+        conn: Connection,
+        /// The inbound SA that the peer will answer through.
+        inbound: Option<SaId>,
+    },
     /// Every live target of the pair acknowledged, or the time is over: the peer may be told.
     SaReady {
         /// The pair's inbound SA.
@@ -442,6 +455,13 @@ pub enum TargetOutput {
         sa: SaId,
         /// Why.
         refusal: LeaseRefusal,
+    },
+    /// The router answered [`crate::TargetCluster::conn_wanted`]: tell the core.
+    ConnAnswer {
+        /// Which connection.
+        conn: ConnRecord,
+        /// Why it cannot be.
+        refused: Option<ConnRefusal>,
     },
     /// The path MTU of an outbound SA changed: tell the cores.
     PathMtu {

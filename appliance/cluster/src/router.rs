@@ -181,6 +181,7 @@ impl RouterCluster {
                 self.outputs.push_back(RouterOutput::SaWanted { vip, tunnel });
             }
             ToRouter::SaWanted { .. } => {}
+            ToRouter::ConnWanted { conn, sa } => self.conn_wanted(at, conn, sa),
             ToRouter::Dropped(reasons) => self.members[at].dropped = reasons,
             ToRouter::Beat => {}
         }

@@ -171,6 +171,9 @@ impl TargetCluster {
             ToTarget::LeaseReply(reply) => self.lease_reply(&reply, now),
             ToTarget::PathMtu { sa, mtu } => self.path_mtu(sa, mtu),
             ToTarget::NoticeAck { id } => self.acked_notice = self.acked_notice.max(id),
+            ToTarget::ConnAnswer { conn, refused } => {
+                self.outputs.push_back(TargetOutput::ConnAnswer { conn, refused });
+            }
             ToTarget::PeerMoved { vip, peer, remote } => {
                 let theirs = self.sas.values().map(|held| &held.params).filter(|sa| sa.encap.is_some());
                 let theirs =
@@ -246,6 +249,15 @@ impl TargetCluster {
         if self.state == State::Attached {
             self.send(ToRouter::SaWanted { vip, tunnel });
         }
+    }
+
+    /// The application opens a connection, whose first packet waits (R20). Whether the router was asked: if not, nobody answers.
+    pub fn conn_wanted(&mut self, conn: ConnRecord, sa: SaId) -> bool {
+        let asked = self.state == State::Attached && self.vips.contains_key(&conn.vip);
+        if asked {
+            self.send(ToRouter::ConnWanted { conn, sa });
+        }
+        asked
     }
 
     /// Notices that the router did not acknowledge.

@@ -4,10 +4,10 @@ mod common;
 
 use common::*;
 use phalanx_cluster::{
-    ConnRecord, ReportPolicy, RouterOutput, SaReport, TargetOutput, ToRouter, ToTarget, Want, WindowRecord,
+    ConnRecord, ConnRefusal, ReportPolicy, RouterOutput, SaReport, TargetOutput, ToRouter, ToTarget, Want, WindowRecord,
 };
 use phalanx_ipsec::WindowSnapshot;
-use phalanx_wire::{CoreId, SaId, TargetId};
+use phalanx_wire::{CoreId, SaId, TargetId, VipId};
 
 fn conn(port: u16) -> ConnRecord {
     ConnRecord { vip: VIP, peer: PEER, flow: flow(port), core: CoreId(0), established: true }
@@ -388,4 +388,35 @@ fn what_dead_targets_may_have_accepted_is_refused_when_everybody_restarts() {
     let (floor, late) = floors.unwrap();
     assert!(late >= 40_000 + 32_768, "{late}");
     assert!(floor < 1000, "and new connections do not wait: {floor}");
+}
+
+/// R20: its first packet waits for the router's entry.
+#[test]
+fn a_connection_that_a_target_opens_is_asked_of_the_router_of_its_vip() {
+    let mut world = World::ready();
+    let record = ConnRecord { established: false, ..conn(4000) };
+    assert!(world.target(2).conn_wanted(record, SaId(3)));
+    world.settle();
+    let asked = world.log.iter().find_map(|output| match output {
+        RouterOutput::OpenConnection { node, record, conn, inbound } => Some((node.clone(), *record, *conn, *inbound)),
+        _ => None,
+    });
+    let (node, told, connection, inbound) = asked.expect("the router hears of it");
+    assert_eq!((&*node, told, inbound), (&*name(2), record, Some(SaId(2))));
+    assert_eq!((connection.target, connection.flow, connection.established), (TargetId(2), record.flow, false));
+    // Of another VIP there is nobody to ask, and without a session neither.
+    assert!(!world.target(2).conn_wanted(ConnRecord { vip: VipId(7), ..record }, SaId(3)));
+    world.disconnect(2);
+    assert!(!world.target(2).conn_wanted(record, SaId(3)));
+}
+
+#[test]
+fn what_the_router_answers_about_a_new_connection_reaches_the_core_that_asked() {
+    let mut world = World::ready();
+    let (record, now) = (ConnRecord { established: false, ..conn(4000) }, world.now);
+    let refused = Some(ConnRefusal::PortTaken);
+    world.target(1).handle(ToTarget::ConnAnswer { conn: record, refused }, now).unwrap();
+    let outputs: Vec<TargetOutput> = std::iter::from_fn(|| world.target(1).poll_output()).collect();
+    let told = |output: &TargetOutput| matches!(output, TargetOutput::ConnAnswer { conn, refused: Some(ConnRefusal::PortTaken) } if *conn == record);
+    assert!(outputs.iter().any(told), "{outputs:?}");
 }

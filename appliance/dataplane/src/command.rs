@@ -9,7 +9,7 @@ use std::time::Instant;
 pub use crate::logging::{Logged, RuleId};
 use phalanx_ipsec::{FilterTable, InboundSa, Lease, OutboundSa, TunnelName, WindowSnapshot};
 use phalanx_steering::{Candidate, ConnKey, Cursor, Distribution, Listeners, Policy, PortRule, SteeringError};
-use phalanx_wire::{CoreId, Epoch, SaId, TargetId, VipId};
+use phalanx_wire::{CoreId, DropReason, Epoch, SaId, Spi, TargetId, VipId};
 
 use crate::capture::Tap;
 use crate::ike::{IkeDatagram, MailSlot};
@@ -39,6 +39,16 @@ pub enum Command {
     /// Adds an inbound SA that not all targets have yet: what comes on it and is genuine waits, bounded, for
     /// [`Command::Spread`] (I4).
     AddEarly(Box<InboundSa>),
+    /// The peer is about to hear of an inbound SPI whose SA is not there yet: what comes on it within so many milliseconds
+    /// waits, bounded, for [`Command::AddEarly`] (I4).
+    Expect {
+        /// The VIP it comes to.
+        vip: VipId,
+        /// The SPI.
+        spi: Spi,
+        /// For how long it may come.
+        ms: u64,
+    },
     /// All targets that will be given packets of this inbound SA have it.
     Spread(SaId),
     /// What an outbound SA's packets may measure from now on; at most what was configured.
@@ -91,6 +101,19 @@ pub enum Command {
     Ceiling(SaId, u64),
     /// A connection that a target told of after the router's restart.
     RestoreConn(VipId, ConnKey, TargetId),
+    /// A target is about to open this connection (R20): from now on its packets go there, unless its ports are another
+    /// connection's.
+    OpenConn {
+        /// Which.
+        key: ConnKey,
+        /// Who opens it.
+        target: TargetId,
+        /// The inbound SA that the peer will answer through, where it is known.
+        inbound: Option<SaId>,
+    },
+    /// The router has the entry of a connection that this core's application opens, or why not: see
+    /// [`Event::ConnWanted`]. No [`Event::Done`].
+    ConnAnswer(ConnKey, Option<DropReason>),
     /// All targets were heard: unknown packets of this VIP are no longer refused as [`Settling`](phalanx_wire::DropReason::Settling).
     Settled(VipId),
     /// No new connections through this router core; those there are go on.
@@ -226,6 +249,17 @@ pub enum Event {
         /// Packets per second of late.
         rate_pps: u32,
     },
+    /// As a target: the application opens a connection, whose first packet waits for [`Command::ConnAnswer`] (R20).
+    ConnWanted {
+        /// On this core.
+        core: CoreId,
+        /// The VIP of its tunnel.
+        vip: VipId,
+        /// The connection.
+        key: ConnKey,
+        /// The outbound SA that it goes through.
+        sa: SaId,
+    },
     /// As a target: a connection is established.
     ConnOpened {
         /// On this core.
@@ -338,6 +372,9 @@ pub enum Refused {
     /// The epoch is lower than the one seen (I6).
     #[error("an older epoch")]
     OldEpoch,
+    /// Another connection has these ports.
+    #[error("another connection has these ports")]
+    PortTaken,
     /// A port or core that does not exist.
     #[error("out of range")]
     OutOfRange,

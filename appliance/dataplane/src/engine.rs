@@ -20,6 +20,7 @@ use crate::inner_fragments::InnerFragments;
 use crate::laps::Step;
 use crate::mail::Mail;
 use crate::neighbour::Neighbours;
+use crate::new_connections::NewConnections;
 use crate::outbound::OutboundSide;
 use crate::outbox::Outbox;
 use crate::packet::{BURST, Parcel, Source, trim};
@@ -44,6 +45,7 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) inner: InnerFragments,
     pub(crate) ike: IkeSide,
     pub(crate) wanted: Wanted<S::Packet>,
+    pub(crate) new: NewConnections<S::Packet>,
     /// By port index: this core's network and link ports.
     pub(crate) stations: Box<[Option<Station<S::Packet>>]>,
     /// The port that inner packets are delivered by.
@@ -91,6 +93,7 @@ impl<S: Source> Engine<S> {
             inner: InnerFragments::new(limits, seeds[0])?,
             ike: IkeSide::new(),
             wanted: Wanted::default(),
+            new: NewConnections::default(),
             stations: world.ports.iter().enumerate().map(station).collect(),
             application: world.application(me),
             out,

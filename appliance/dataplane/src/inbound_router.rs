@@ -17,6 +17,7 @@ use crate::clock::Now;
 use crate::command::LinkEnd;
 use crate::config::Limits;
 use crate::engine::{Batch, Engine};
+use crate::expected::Expected;
 use crate::hold::{Held, HoldPool};
 use crate::inner_fragments::FragmentBatches;
 use crate::laps::Step;
@@ -45,6 +46,8 @@ pub(crate) struct RouterSide<P> {
     pub(crate) held: HoldPool<P>,
     /// SAs that have some.
     pub(crate) above: Above,
+    /// Packets whose SA is still being negotiated.
+    pub(crate) expected: Expected<P>,
     pub(crate) scratch: Box<[Scratch]>,
     pub(crate) purges: Purges,
     /// Connections that ended a moment ago.
@@ -115,6 +118,7 @@ impl<P> RouterSide<P> {
             sas: (0..limits.inbound).map(|_| RouterSa::default()).collect(),
             held: HoldPool::new(limits.held, limits.held_each),
             above: Above::default(),
+            expected: Expected::new(enabled),
             scratch: (0..burst).map(|_| Scratch::new(usize::from(limits.frame.max(limits.large_frame)))).collect(),
             purges: Purges::default(),
             ended: Ended::new((connections / 8).max(ENDED_LEAST), ENDED_MS, seed)?,
@@ -212,6 +216,7 @@ impl<S: Source> Engine<S> {
                     self.peek_ahead(sa);
                     burst.push(Peeking { arrived, sa, seq, job: None });
                 }
+                Err(DropReason::UnknownSpi) => self.unknown_spi(arrived, now),
                 Err(reason) => self.out.drop(arrived.packet, reason),
             }
         }

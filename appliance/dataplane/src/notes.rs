@@ -76,6 +76,8 @@ pub enum For {
     Ceiling,
     /// An SA that is on its way.
     Sa,
+    /// The router's entry of the connection that it opens.
+    Connection,
     /// The next hop's MAC address.
     Neighbour,
 }

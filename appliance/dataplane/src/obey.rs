@@ -22,8 +22,12 @@ impl<S: Source> Engine<S> {
         let answer = match command {
             Command::SetVip(entry) => Some(self.set_vip(entry, now)),
             Command::RemoveVip(id) => self.remove_vip(token, id),
-            Command::AddInbound(sa) => Some(self.add_inbound(sa, false)),
-            Command::AddEarly(sa) => Some(self.add_inbound(sa, true)),
+            Command::Expect { vip, spi, ms } => {
+                self.expect(vip, spi, ms, now);
+                Some(Ok(Outcome::Applied))
+            }
+            Command::AddInbound(sa) => Some(self.add_inbound(sa, false, now)),
+            Command::AddEarly(sa) => Some(self.add_inbound(sa, true, now)),
             Command::Spread(id) => Some(self.spread(id, now)),
             Command::PathMtu(id, mtu) => Some(self.set_path_mtu(id, mtu)),
             Command::AddOutbound(sa) => Some(self.add_outbound(sa, true, now)),
@@ -49,6 +53,8 @@ impl<S: Source> Engine<S> {
                 let restored = self.router.table.restore(&key, target, now.ms());
                 Some(restored.map(|()| Outcome::Applied).map_err(|_| Refused::TableFull))
             }
+            Command::OpenConn { key, target, inbound } => Some(self.open_for_target(&key, target, inbound, now)),
+            Command::ConnAnswer(key, refused) => return self.connection_answered(&key, refused, now),
             Command::PurgeTarget(id, target) => self.end_some(token, id, Whose::Dead(target, now.ms())),
             Command::PurgeStale(id, target, since) => {
                 self.end_some(token, id, Whose::Stale(target, now.us_at(since) / 1000))
@@ -140,7 +146,8 @@ impl<S: Source> Engine<S> {
         self.purge(token, id, address, Whose::All).err().map(Err)
     }
 
-    fn add_inbound(&mut self, sa: Box<InboundSa>, early: bool) -> Answer {
+    fn add_inbound(&mut self, sa: Box<InboundSa>, early: bool, now: Now) -> Answer {
+        let (vip, spi) = (sa.params().vip, sa.spi());
         if self.tables.cache.find_inbound(sa.id()).is_some() {
             self.trash(Trash::Inbound(sa));
             return Ok(Outcome::Kept);
@@ -148,6 +155,7 @@ impl<S: Source> Engine<S> {
         match self.tables.cache.add_inbound(sa) {
             Ok(at) => {
                 self.router.sas[at.0 as usize] = RouterSa { early, ..RouterSa::default() };
+                self.expected_came(vip, spi, now);
                 Ok(Outcome::Applied)
             }
             Err((error, sa)) => {

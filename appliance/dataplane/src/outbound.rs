@@ -125,7 +125,7 @@ impl<S: Source> Engine<S> {
             match way {
                 Ok(Way::Sa(sa, log)) => {
                     let sought = one.and_then(|one| self.seek_sent(sa, &one.subject));
-                    self.enlist(&mut burst, Outgoing { packet, sa, log, sought }, now);
+                    self.out_or_aside(&mut burst, Outgoing { packet, sa, log, sought }, now);
                 }
                 Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing { packet, sa, log, sought: None }, &mut burst, now),
                 Ok(Way::Clear) => {
@@ -143,7 +143,8 @@ impl<S: Source> Engine<S> {
         self.seal(burst, now);
     }
 
-    /// An IP packet of our own from a VIP: through the SA, or in clear, as if the application had sent it.
+    /// An IP packet of our own from a VIP: through the SA, or in clear, as if the application had sent it. Nothing is asked
+    /// of the router first.
     pub(crate) fn send_own(&mut self, packet: S::Packet, now: Now) {
         let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
         match ip.and_then(|ip| self.way_out(&ip, packet.bytes(), packet.mark(), now)) {
@@ -152,6 +153,17 @@ impl<S: Source> Engine<S> {
             Ok(Way::TooBig(..)) => self.out.drop(packet, DropReason::TooBig),
             Err(reason) => self.out.drop(packet, reason),
         }
+    }
+
+    /// A packet of the application that waited for its SA.
+    pub(crate) fn send_waited(&mut self, packet: S::Packet, now: Now) {
+        let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
+        let mut burst = Batch::new();
+        match ip.and_then(|ip| self.way_out(&ip, packet.bytes(), packet.mark(), now)) {
+            Ok(Way::Sa(sa, log)) => self.out_or_aside(&mut burst, Outgoing { packet, sa, log, sought: None }, now),
+            _ => return self.send_own(packet, now),
+        }
+        self.seal(burst, now);
     }
 
     /// Both halves, for a packet by itself.

@@ -102,6 +102,8 @@ pub enum Stage {
     IkeSent,
     /// Packets put aside until all targets have their SA.
     HeldForSa,
+    /// First packets of connections put aside until the router knows of them.
+    HeldForConnection,
 }
 
 impl Stage {
@@ -141,6 +143,7 @@ impl Stage {
         Stage::IkeHeard,
         Stage::IkeSent,
         Stage::HeldForSa,
+        Stage::HeldForConnection,
     ];
     /// How many there are.
     pub const COUNT: usize = Stage::ALL.len();
@@ -182,6 +185,7 @@ impl Stage {
             Stage::IkeHeard => "ike-heard",
             Stage::IkeSent => "ike-sent",
             Stage::HeldForSa => "held-for-sa",
+            Stage::HeldForConnection => "held-for-connection",
         }
     }
 }

@@ -34,6 +34,8 @@ impl<S: Source> Engine<S> {
         self.sweep_tracker(now);
         self.tend_leases(now);
         self.tend_wanted(now);
+        self.tend_expected(now);
+        self.tend_new_connections(now);
         self.tend_fragments(now);
         self.gauge();
         self.out.turn(Step::Tend);
@@ -53,7 +55,8 @@ impl<S: Source> Engine<S> {
         let stats = &self.out.stats;
         stats.connections.set(self.router.table.len() as u64);
         stats.tracked.set(self.target.tracker.len() as u64);
-        stats.waiting.set((self.outbound.held.held() + self.router.held.held()) as u64);
+        let held = self.outbound.held.held() + self.router.held.held();
+        stats.waiting.set((held + self.router.expected.len() + self.new.len()) as u64);
     }
 
     /// Fills as many rows as there is room for and sends the request back.

@@ -73,7 +73,7 @@ impl<S: Source> Engine<S> {
         let tunnel = (sa.params().vip, sa.params().tunnel);
         while let Some(first) = self.wanted.waiting.iter().position(|(of, ..)| *of == tunnel) {
             let (_, packet, _) = self.wanted.waiting.remove(first);
-            self.send_own(packet, now);
+            self.send_waited(packet, now);
         }
         self.wanted.told.retain(|(of, _)| *of != tunnel);
     }

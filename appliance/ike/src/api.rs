@@ -119,6 +119,17 @@ pub enum Output {
         /// Its payload, without the four bytes that port 4500 wants.
         bytes: Vec<u8>,
     },
+    /// We are about to offer the peer this inbound SPI: it may use it as soon as it hears of it, which is before we know its
+    /// keys. What comes on it from now on is worth keeping, for a moment each, until [`Output::Install`] or so many
+    /// milliseconds are over (I4).
+    Expect {
+        /// From where to where.
+        path: Path,
+        /// What the peer will send with.
+        spi: Spi,
+        /// For how long an answer may come.
+        ms: Millis,
+    },
     /// A CHILD_SA comes to life. Wants [`Answer::Installed`] or [`Answer::Refused`]. Its inbound half may be used at once, its
     /// outbound half too unless it `replaces` another: then [`Output::SwitchOutbound`] says when.
     Install(Box<ChildSa>),

@@ -85,6 +85,20 @@ pub struct Retransmission {
     pub tries: u32,
 }
 
+impl Retransmission {
+    /// Milliseconds from a request until its peer is taken for dead.
+    #[must_use]
+    pub fn whole_ms(&self) -> Millis {
+        let waits = std::iter::successors(Some(self.first_ms), |wait| Some(longer(*wait)));
+        waits.take(self.tries as usize + 1).fold(0, Millis::saturating_add)
+    }
+}
+
+/// The next wait after one.
+pub(crate) fn longer(wait: Millis) -> Millis {
+    wait.saturating_mul(9) / 5
+}
+
 impl Default for Retransmission {
     fn default() -> Retransmission {
         // 0.5 s, 0.9 s, ... : 39 s in all.

@@ -306,16 +306,6 @@ impl ShadowCache {
         self.len() == (0, 0)
     }
 
-    /// An SPI for a new inbound SA whose home slot is free, so that its packets are found at the first look.
-    /// `random` decides where the search begins. `None` if it found none: the table is too full.
-    #[must_use]
-    pub fn free_spi(&self, vip: VipId, random: u32) -> Option<Spi> {
-        // Steps of an odd number reach every value; a table is at most half full, so few steps are needed.
-        let candidates = (0u32..128).map(|i| random.wrapping_add(i.wrapping_mul(0x9e37_79b1)));
-        let mut usable = candidates.map(Spi).filter(|spi| *spi >= Spi::FIRST);
-        usable.find(|spi| self.by_spi.home_is_free(spi_key(vip, *spi)))
-    }
-
     /// The number of a tunnel name, which it gets now if it has none.
     ///
     /// # Errors

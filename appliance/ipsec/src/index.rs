@@ -62,11 +62,6 @@ impl Index {
         Some(value)
     }
 
-    /// Nothing is where the search for this key would begin.
-    pub(crate) fn home_is_free(&self, key: u64) -> bool {
-        self.slots[self.home(key)].value == EMPTY
-    }
-
     #[inline]
     fn slot_of(&self, key: u64) -> Option<usize> {
         let mut at = self.home(key);

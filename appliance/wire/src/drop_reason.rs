@@ -76,6 +76,8 @@ reasons! {
     TableFull "table-full" "The connection table is full.";
     HalfOpenLimit "half-open-limit" "The peer has too many half-open connections.";
     SaWait "sa-wait" "A packet that waited in vain: for the targets to have its SA, or for IKE to make one.";
+    ConnWait "conn-wait" "The first packet of a connection that a target opens: the router did not answer in time, or too many wait for it.";
+    PortTaken "port-taken" "The first packet of a connection from a port of a VIP that another target's connection to the same peer and port has.";
     NoTarget "no-target" "No target can be selected.";
     NoListener "no-listener" "No target listens on the port; the peer was refused as by any host, within a rate.";
     Settling "settling" "The router is still gathering connections and windows after a restart.";

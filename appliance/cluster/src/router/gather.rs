@@ -1,7 +1,7 @@
 //! What targets tell of what they hold: windows and connections, when they come and whenever those change
 //! (ARCHITECTURE, "Inbound replay"). Windows always go first, so that no entry ends before its window is known (I2).
 
-use phalanx_wire::VipId;
+use phalanx_wire::{SaId, VipId};
 
 use super::RouterCluster;
 use super::member::MemberState;
@@ -87,6 +87,14 @@ impl RouterCluster {
             self.outputs.extend(closed.into_iter().map(RouterOutput::ConnClosed));
         }
         self.send(at, ToTarget::NoticeAck { id });
+    }
+
+    /// A target opens a connection. Of one that it cannot have nothing is said: its first packet waits in vain.
+    pub(super) fn conn_wanted(&mut self, at: usize, record: ConnRecord, outbound: SaId) {
+        if let Some(conn) = self.connections(at, &[record]).pop() {
+            let (node, inbound) = (self.members[at].node.clone(), self.pair_of(outbound));
+            self.outputs.push_back(RouterOutput::OpenConnection { node, record, conn, inbound });
+        }
     }
 
     /// A VIP is settled when all its targets were gathered, or the time is over. Then floors and ceilings are set, and

@@ -190,6 +190,13 @@ impl LoneNode {
         while let Some(event) = self.core.event() {
             match (event, self.me) {
                 (Event::ConnOpened { vip, key, .. }, Some(me)) => self.core.obey(Command::Confirm(vip, key, me)),
+                // A router elsewhere would say the same.
+                (Event::ConnWanted { key, .. }, me) => {
+                    if let Some(target) = me {
+                        self.core.obey(Command::OpenConn { key, target, inbound: None });
+                    }
+                    self.core.obey(Command::ConnAnswer(key, None));
+                }
                 (Event::ConnClosed { vip, key, .. }, Some(me)) => self.core.obey(Command::EndConn(vip, key, me)),
                 _ => {}
             }

@@ -183,6 +183,7 @@ fn words(fact: &Fact, names: &Names<impl Fn(TargetId) -> String, impl Fn(usize) 
         Fact::Held(what) => match what {
             For::Lease => "waits for sequence numbers".into(),
             For::Sa => "waits for an SA".into(),
+            For::Connection => "waits until the router knows of its connection".into(),
             For::Ceiling => "waits for a ceiling".into(),
             For::Neighbour => "waits for its next hop".into(),
         },

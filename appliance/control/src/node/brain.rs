@@ -310,9 +310,12 @@ impl Brain {
         if let Purpose::Rules(waiting) = finished.purpose {
             return self.rules_made(waiting, finished.result);
         }
+        if let Purpose::Connection(node, record) = &finished.purpose {
+            return self.connection_opened(node, *record, finished.result);
+        }
         let result = finished.result.map_err(|refused| refused.to_string());
         match finished.purpose {
-            Purpose::Rules(_) => {}
+            Purpose::Rules(_) | Purpose::Connection(..) => {}
             Purpose::Router(request) => self.with_router(|router| router.local_done(request, result, now)),
             Purpose::Target(node, request) => {
                 self.with_target_of(&node, |target| target.core_done(request, result));

@@ -24,6 +24,7 @@ impl Brain {
             Event::LeaseWanted { core, sa, want, done_below, rate_pps } => {
                 self.lease_wanted(core, sa, want, done_below, rate_pps);
             }
+            Event::ConnWanted { core, vip, key, sa } => self.connection_wanted(core, vip, key, sa),
             Event::ConnOpened { core, vip, key } => self.connection(core, vip, key, true),
             Event::ConnClosed { core, vip, key } => self.connection(core, vip, key, false),
             Event::CeilingWanted { sa, at, .. } => {

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use phalanx_cluster::messages::NodeName;
+use phalanx_cluster::messages::{ConnRecord, NodeName};
 use phalanx_dataplane::command::{Order, Outcome, Refused};
 use phalanx_dataplane::{Command, CommandSender};
 use phalanx_wire::CoreId;
@@ -17,6 +17,8 @@ pub enum Purpose {
     Router(u64),
     /// A target's installation: the router that asked, and its request number.
     Target(NodeName, u64),
+    /// A node that opens a connection, as it asked for it.
+    Connection(NodeName, ConnRecord),
     /// Nobody; a refusal is logged with this word.
     Nobody(&'static str),
     /// Work that waits for the table of rules, by token.

@@ -220,6 +220,11 @@ impl Brain {
     fn ike_output(&mut self, output: Output) {
         match output {
             Output::Send { path, bytes } => self.ike_send(path, bytes),
+            Output::Expect { path, spi, ms } => {
+                if let Some(vip) = self.vip_at(path.local.ip()) {
+                    self.tell_router(Command::Expect { vip, spi, ms });
+                }
+            }
             Output::Install(child) => self.ike_install(&child),
             Output::SwitchOutbound { child } => self.ike_switch(child),
             Output::Remove { child } => self.ike_remove(child),

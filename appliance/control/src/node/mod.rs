@@ -24,6 +24,7 @@ mod key_log;
 mod listeners;
 mod lookout;
 mod mtu;
+mod new_connections;
 mod peers;
 pub(crate) mod plan;
 mod reload;

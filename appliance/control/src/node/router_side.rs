@@ -107,6 +107,9 @@ impl Brain {
             }
             RouterOutput::ConnOpened(c) => self.tell_router(Command::Confirm(c.vip, key(&c), c.target)),
             RouterOutput::ConnClosed(c) => self.tell_router(Command::EndConn(c.vip, key(&c), c.target)),
+            RouterOutput::OpenConnection { node, record, conn, inbound } => {
+                self.open_connection(node, record, &conn, inbound);
+            }
             RouterOutput::SaReady { sa, missing } if self.ike_ready(sa, &missing) => {
                 self.tell_router(Command::Spread(sa));
             }
@@ -166,7 +169,7 @@ impl Brain {
         }
     }
 
-    fn send_to_target(&mut self, node: &NodeName, message: ToTarget) {
+    pub(super) fn send_to_target(&mut self, node: &NodeName, message: ToTarget) {
         if **node != *self.config.node.name {
             if let Some(targets) = &self.ways.targets {
                 targets.send(node, message);
@@ -370,6 +373,6 @@ impl Brain {
     }
 }
 
-fn key(c: &Connection) -> ConnKey {
+pub(super) fn key(c: &Connection) -> ConnKey {
     ConnKey { peer: c.peer, flow: c.flow }
 }

@@ -47,6 +47,7 @@ impl Brain {
             TargetOutput::LeaseRefused { core, sa, refusal } => {
                 self.warn(format!("core {}: no sequence numbers for SA {sa}: {refusal}", core.0));
             }
+            TargetOutput::ConnAnswer { conn, refused } => self.connection_answered(&conn, refused),
             TargetOutput::PathMtu { sa, mtu } => self.set_path_mtu(sa, mtu),
             TargetOutput::PeerMoved { sas, remote } => {
                 let cores = self.cores.targets();

@@ -12,6 +12,7 @@ mod memif;
 mod modes;
 mod mtu;
 mod natt;
+mod new_connections;
 mod outbound;
 mod ports;
 mod stations;

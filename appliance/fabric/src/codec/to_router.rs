@@ -47,6 +47,7 @@ fn kind_name(kind: &Kind) -> &'static str {
         Kind::Beat(_) => "Beat",
         Kind::Load(_) => "Load",
         Kind::SaWanted(_) => "SaWanted",
+        Kind::ConnWanted(_) => "ConnWanted",
     }
 }
 
@@ -84,6 +85,9 @@ fn parse(kind: Kind) -> Part<ToRouter> {
             Ok((text(r.reason, NAME_MAX, "reason")?, r.packets))
         })?),
         Kind::SaWanted(m) => ToRouter::SaWanted { vip: vip(m.vip)?, tunnel: tunnel_name(&m.tunnel)? },
+        Kind::ConnWanted(m) => {
+            ToRouter::ConnWanted { conn: connection(needed(m.connection, "connection")?)?, sa: SaId(m.sa) }
+        }
         Kind::Beat(_) => ToRouter::Beat,
     })
 }
@@ -172,6 +176,9 @@ fn build(message: &ToRouter) -> Part<Kind> {
         }
         ToRouter::SaWanted { vip, tunnel } => {
             Kind::SaWanted(proto::SaWanted { vip: vip.0.into(), tunnel: tunnel.as_str().to_owned() })
+        }
+        ToRouter::ConnWanted { conn, sa } => {
+            Kind::ConnWanted(proto::ConnWanted { connection: Some(from_connection(conn)), sa: sa.0 })
         }
         ToRouter::Beat => Kind::Beat(proto::Beat {}),
     })

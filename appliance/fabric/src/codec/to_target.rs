@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use phalanx_cluster::messages::{LeaseBlock, LeaseRefusal, LeaseReply, ToTarget, VipDef};
+use phalanx_cluster::messages::{ConnRefusal, LeaseBlock, LeaseRefusal, LeaseReply, ToTarget, VipDef};
 use phalanx_wire::{Epoch, PeerId, SaId, VipId};
 use prost::Message;
 
 use super::fits;
 use super::parts::{
-    Bad, LIST_MAX, NAME_MAX, Part, address, core, from_address, from_peer_end, from_ranked_filter, from_vip_epoch,
-    list, needed, peer_end, ranked_filter, small, text, vip, vip_epoch,
+    Bad, LIST_MAX, NAME_MAX, Part, address, connection, core, from_address, from_connection, from_peer_end,
+    from_ranked_filter, from_vip_epoch, list, needed, peer_end, ranked_filter, small, text, vip, vip_epoch,
 };
 use super::sa::{from_security_association, security_association};
 use crate::proto::lease_reply::Result as WireResult;
@@ -54,6 +54,7 @@ fn about(kind: &Kind) -> (&'static str, Option<u64>) {
         Kind::LeaseReply(_) => ("LeaseReply", None),
         Kind::PathMtu(_) => ("PathMtu", None),
         Kind::NoticeAck(_) => ("NoticeAck", None),
+        Kind::ConnAnswer(_) => ("ConnAnswer", None),
         Kind::PeerMoved(_) => ("PeerMoved", None),
         Kind::Beat(_) => ("Beat", None),
     }
@@ -77,6 +78,10 @@ fn parse(kind: Kind) -> Part<ToTarget> {
         Kind::PeerMoved(m) => {
             ToTarget::PeerMoved { vip: vip(m.vip)?, peer: PeerId(m.peer), remote: peer_end(m.remote)? }
         }
+        Kind::ConnAnswer(m) => ToTarget::ConnAnswer {
+            refused: conn_refusal(m.refused)?,
+            conn: connection(needed(m.connection, "connection")?)?,
+        },
         Kind::Beat(_) => ToTarget::Beat,
     })
 }
@@ -142,6 +147,24 @@ fn refusal(value: i32) -> Part<LeaseRefusal> {
     })
 }
 
+fn conn_refusal(value: i32) -> Part<Option<ConnRefusal>> {
+    use proto::ConnRefusal as Wire;
+    match Wire::try_from(value) {
+        Ok(Wire::None) => Ok(None),
+        Ok(Wire::PortTaken) => Ok(Some(ConnRefusal::PortTaken)),
+        Ok(Wire::NoRoom) => Ok(Some(ConnRefusal::NoRoom)),
+        Err(_) => Err(Bad::new("refusal", format!("this version does not know number {value}"))),
+    }
+}
+
+fn from_conn_refusal(value: Option<ConnRefusal>) -> proto::ConnRefusal {
+    use proto::ConnRefusal as Wire;
+    value.map_or(Wire::None, |refusal| match refusal {
+        ConnRefusal::PortTaken => Wire::PortTaken,
+        ConnRefusal::NoRoom => Wire::NoRoom,
+    })
+}
+
 fn from_refusal(value: LeaseRefusal) -> proto::LeaseRefusal {
     use proto::LeaseRefusal as Wire;
     match value {
@@ -181,6 +204,10 @@ fn build(message: &ToTarget) -> Part<Kind> {
         ToTarget::PeerMoved { vip, peer, remote } => {
             Kind::PeerMoved(proto::PeerMoved { vip: vip.0.into(), peer: peer.0, remote: from_peer_end(*remote) })
         }
+        ToTarget::ConnAnswer { conn, refused } => Kind::ConnAnswer(proto::ConnAnswer {
+            connection: Some(from_connection(conn)),
+            refused: from_conn_refusal(*refused).into(),
+        }),
         ToTarget::Beat => Kind::Beat(proto::Beat {}),
     })
 }

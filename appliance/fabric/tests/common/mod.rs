@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use phalanx_cluster::messages::{
-    ConnRecord, Drained, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, Notice, PeerAt,
-    RankedFilter, SaReport, ToRouter, ToTarget, VipDef, WindowRecord,
+    ConnRecord, ConnRefusal, Drained, Gathered, Hello, LeaseBlock, LeaseRefusal, LeaseReply, LeaseRequest, Notice,
+    PeerAt, RankedFilter, SaReport, ToRouter, ToTarget, VipDef, WindowRecord,
 };
 use phalanx_ipsec::{
     Action, Algorithm, Direction, Encap, Filter, Lifesize, Mode, Original, PortRange, Prefix, SaParams, SecretKey,
@@ -42,6 +42,7 @@ pub fn to_router() -> impl Strategy<Value = ToRouter> {
         vec(("[a-z-]{1,20}", any::<u64>()), 0..5).prop_map(ToRouter::Dropped),
         (vip(), "[a-z:.-]{1,31}")
             .prop_map(|(vip, tunnel)| ToRouter::SaWanted { vip, tunnel: TunnelName::new(&tunnel).unwrap() }),
+        (connection(), any::<u64>()).prop_map(|(conn, sa)| ToRouter::ConnWanted { conn, sa: SaId(sa) }),
         Just(ToRouter::Beat),
     ]
 }
@@ -62,6 +63,8 @@ pub fn to_target() -> impl Strategy<Value = ToTarget> {
             peer: PeerId(peer),
             remote
         }),
+        (connection(), option::of(prop_oneof![Just(ConnRefusal::PortTaken), Just(ConnRefusal::NoRoom)]))
+            .prop_map(|(conn, refused)| ToTarget::ConnAnswer { conn, refused }),
         Just(ToTarget::Beat),
     ]
 }

@@ -58,7 +58,7 @@ impl IkeSa {
             body.notify(NotifyKind::INITIAL_CONTACT, &[]);
         }
         if let Some((child, _)) = setup.children.first() {
-            let spi = cx.esp_spi();
+            let spi = cx.offered_spi(path);
             setup.child_spi = Some(spi);
             if child.mode == ChildMode::Transport {
                 body.notify(NotifyKind::USE_TRANSPORT_MODE, &[]);

@@ -95,7 +95,7 @@ impl IkeSa {
         group: Option<Group>,
         attempts: u32,
     ) {
-        let (spi, nonce) = (cx.esp_spi(), cx.bytes::<NONCE_LEN>().to_vec());
+        let (spi, nonce) = (cx.offered_spi(self.path), cx.bytes::<NONCE_LEN>().to_vec());
         let group = group.or(config.proposal.groups.first().copied());
         let private = group.map(|group| group.generate(cx.random));
         let mut body = Body::new();

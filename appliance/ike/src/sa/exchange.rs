@@ -4,6 +4,7 @@ use super::{Cx, IkeSa, Stage, Todo, create::ChildAsk, rekey::IkeAsk};
 use phalanx_wire::Spi;
 
 use crate::codec::{Body, CodecError, Exchange, Header, NotifyKind, Payloads, Sealed, payloads};
+use crate::config::longer;
 use crate::crypto::CryptoError;
 use crate::shield::{Gathered, Partial};
 use crate::{ChildId, Ending, Millis, Output, Path, Reason, What};
@@ -113,7 +114,7 @@ impl IkeSa {
         cx.counters.retransmitted += 1;
         self.send(cx, self.path, &asked.datagrams);
         asked.tries += 1;
-        asked.wait = asked.wait * 9 / 5;
+        asked.wait = longer(asked.wait);
         asked.next = cx.now + asked.wait;
         self.asked = Some(asked);
     }

@@ -73,6 +73,13 @@ impl Cx<'_> {
         }
     }
 
+    /// One that we are about to offer.
+    pub fn offered_spi(&mut self, path: Path) -> Spi {
+        let spi = self.esp_spi();
+        self.out.push_back(Output::Expect { path, spi, ms: self.config.retransmission.whole_ms() });
+        spi
+    }
+
     /// From 0 to `most`, by chance.
     pub fn chance(&mut self, most: u64) -> u64 {
         let number = u128::from(u64::from_be_bytes(self.bytes()));

@@ -5,7 +5,8 @@ use phalanx_ike::auth::{Identity, IdentityPattern};
 use phalanx_ike::crypto::{AesBits, Cipher, Group, Prf, Random, Secret};
 use phalanx_ike::*;
 use phalanx_ipsec::{Algorithm, PortRange};
-use std::collections::{BTreeMap, HashMap};
+use phalanx_wire::Spi;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -106,6 +107,8 @@ pub struct Node {
     pub events: Vec<Event>,
     pub install: Install,
     pub sent: usize,
+    /// SPIs that it offered.
+    pub expected: BTreeSet<Spi>,
     pub key_lines: Vec<String>,
     pub ever: usize,
 }
@@ -127,6 +130,7 @@ impl Node {
             events: Vec::new(),
             install: Install::After(0),
             sent: 0,
+            expected: BTreeSet::new(),
             key_lines: Vec::new(),
             ever: 0,
         }
@@ -224,8 +228,13 @@ impl Bed {
     fn obey(&mut self, n: usize, output: Output) {
         match output {
             Output::Send { path, bytes } => self.send(n, path, bytes),
+            Output::Expect { spi, ms, .. } => {
+                assert!(ms > 0 && self.nodes[n].expected.insert(spi));
+            }
             Output::Install(sa) => {
                 let id = sa.id;
+                let expected = self.nodes[n].expected.contains(&sa.inbound.spi);
+                assert_eq!(expected, sa.initiator, "what we offer is expected before the peer hears of it");
                 let current = sa.replaces.is_none();
                 let node = &mut self.nodes[n];
                 node.ever += 1;
