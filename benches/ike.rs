@@ -1,6 +1,8 @@
 //! IKEv2: set-ups and rekeys as the CPU time of one end against the key exchange in them, memory of an IKE SA and its child
 
 mod harness;
+#[path = "ike/wire.rs"]
+mod wire;
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -27,6 +29,7 @@ fn main() {
     set_ups(&report);
     rekeys(&report);
     memory(&report);
+    wire::run(&report);
 }
 
 struct Seeded(u64);
@@ -56,7 +59,7 @@ fn config(local: IpAddr, remote: Remote, remote_id: IdentityPattern) -> Config {
         proposal: EspProposal {
             algorithms: vec![Algorithm::Aes128Gcm16],
             groups: vec![Group::X25519],
-            esn: vec![true],
+            esn: vec![true, false],
         },
         lifetime: Lifetime { soft_ms: 3_600_000, hard_ms: 4_000_000, jitter_percent: 10, ..Lifetime::default() },
         window: 64,

@@ -54,6 +54,11 @@ fn raw(work: impl FnOnce()) -> f64 {
 pub struct Samples(Vec<f64>);
 
 impl Samples {
+    /// One that is not repeated.
+    pub fn once(ns: f64) -> Samples {
+        Samples(vec![ns])
+    }
+
     pub fn best(&self) -> f64 {
         self.0.iter().copied().fold(f64::MAX, f64::min)
     }
