@@ -1,5 +1,5 @@
 //! A look ahead over a burst: what a packet will need is asked of memory some packets before it is worked on, so that memory
-//! answers while the core works on those. Each step needs what the step before has brought, and runs [`LEAD`] packets behind it.
+//! answers while the core works on those. Each step needs what the step before has brought, and runs some packets behind it.
 //! Only hints: headers are read without any check, and what is guessed wrongly costs nothing but time.
 //!
 //! It pays once a core has more SAs or connections than its caches hold; below that it is left out.
@@ -21,6 +21,8 @@ const FEW_CONNECTIONS: usize = 4096;
 
 /// So many packets take longer than memory does.
 const LEAD: usize = 4;
+/// The same where little is done for each.
+const LONG_LEAD: usize = 8;
 
 /// What packets of a burst begin with.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,7 +83,8 @@ impl<S: Source> Engine<S> {
     /// Before the `at`-th packet is sorted: 1. SAs' places, and what a router has beside; 2. SAs; 3. what these point to.
     pub(crate) fn sas_ahead(&self, ahead: &mut SasAhead, at: usize) {
         let (cache, n) = (&self.tables.cache, ahead.spis.len());
-        for i in due(at, n, 3 * LEAD) {
+        let lead = if ahead.routes { LONG_LEAD } else { LEAD };
+        for i in due(at, n, 3 * lead) {
             let (vip, spi) = ahead.spis[i];
             let found = cache.lookup(vip, spi);
             if let Some(found) = found {
@@ -94,10 +97,10 @@ impl<S: Source> Engine<S> {
         }
         let sa = |i: usize| ahead.found[i].and_then(|found| cache.inbound(found));
         if ahead.routes {
-            due(at, n, 2 * LEAD).filter_map(sa).for_each(InboundSa::check_ahead);
+            due(at, n, 2 * lead).filter_map(sa).for_each(InboundSa::check_ahead);
         } else {
-            due(at, n, 2 * LEAD).filter_map(sa).for_each(InboundSa::open_ahead);
-            due(at, n, LEAD).filter_map(sa).for_each(InboundSa::shared_ahead);
+            due(at, n, 2 * lead).filter_map(sa).for_each(InboundSa::open_ahead);
+            due(at, n, lead).filter_map(sa).for_each(InboundSa::shared_ahead);
         }
     }
 
@@ -128,17 +131,16 @@ impl<S: Source> Engine<S> {
         if let Some(Some(tunnel)) = ahead.tunnels.get(at) {
             cache.tunnel_ahead(*tunnel);
         }
-        if let Some(tunnel) = before(&ahead.tunnels, at, LEAD) {
+        if let Some(tunnel) = before(&ahead.tunnels, at, LONG_LEAD) {
             let found = tunnel.and_then(|tunnel| cache.current(tunnel));
             if let Some(found) = found {
                 cache.outbound_ahead(found);
-                phalanx_aead::prefetch::all(&self.outbound.sas[found.0 as usize]);
             }
             ahead.found.push(found);
         }
         let sa = |lead: usize| cache.outbound(before(&ahead.found, at, lead)??);
-        sa(2 * LEAD).into_iter().for_each(OutboundSa::begin_ahead);
-        sa(3 * LEAD).into_iter().for_each(OutboundSa::shared_ahead);
+        sa(2 * LONG_LEAD).into_iter().for_each(OutboundSa::begin_ahead);
+        sa(3 * LONG_LEAD).into_iter().for_each(OutboundSa::shared_ahead);
     }
 
     /// Before the `at`-th of `n` connections is looked up in the router's table: entries of those that follow.

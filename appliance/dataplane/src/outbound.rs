@@ -248,7 +248,8 @@ impl<S: Source> Engine<S> {
             if touched.last() != Some(&at) {
                 touched.push(at);
             }
-            let nobody_waits = self.outbound.sas[at.0 as usize].held.is_empty();
+            // Mostly no SA has any, and then none is looked at.
+            let nobody_waits = self.outbound.held.held() == 0 || self.outbound.sas[at.0 as usize].held.is_empty();
             let sa = self.tables.cache.outbound_mut(at).filter(|_| nobody_waits);
             match sa.and_then(|sa| sa.lease.take(now.us())) {
                 Some(seq) => self.begin(&mut sealing, (at, sought[i].as_ref()), packet, seq, log, now),
