@@ -7,13 +7,22 @@
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use crate::gcm::{self, WideKey};
+use crate::burst::{AES_256, EXACT, LONG, SINGLE, sorted};
+#[cfg(target_arch = "x86_64")]
+use crate::key::Head;
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Four, Lanes, One, Two};
+#[cfg(target_arch = "x86_64")]
+use crate::packet::Packet;
+#[cfg(target_arch = "x86_64")]
+use crate::wide::WideKey;
 use crate::{OpenOp, PeekOp, SealOp};
+#[cfg(target_arch = "x86_64")]
+use crate::{gcm, long, short, single};
 
 /// A set of instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Kernel {
     /// The `aes-gcm` crate, packet by packet.
     Portable,
@@ -49,9 +58,9 @@ impl Kernel {
         }
         match self {
             Kernel::Portable => true,
-            Kernel::AesNi => all!("aes" "pclmulqdq" "sse4.1" "ssse3"),
+            Kernel::AesNi => all!("aes" "pclmulqdq" "sse4.1" "ssse3" "avx"),
             Kernel::Avx2 => Kernel::AesNi.is_here() && all!("vaes" "vpclmulqdq" "avx2"),
-            Kernel::Avx512 => Kernel::Avx2.is_here() && all!("avx512f" "avx512bw" "avx512dq" "avx512vl"),
+            Kernel::Avx512 => Kernel::Avx2.is_here() && all!("avx512f" "avx512bw" "avx512dq" "avx512vl" "bmi2"),
         }
     }
 
@@ -74,19 +83,19 @@ impl Kernel {
     }
 }
 
+/// `short` and `long`: by vectors of a packet or a step, how many packets a step has.
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
-    ($seal:ident, $open:ident, $peek:ident, $lanes:ty, $features:literal) => {
+    ($seal:ident, $open:ident, $peek:ident, $all:ident, $short:ident, $long:ident, $single:ident, $lanes:ty, $features:literal,
+     short { $($vectors:literal: $packets:literal),* }, long { $($step:literal),* }) => {
         #[target_feature(enable = $features)]
         fn $seal(ops: &mut [SealOp<'_>]) {
-            // SAFETY: this function has the features.
-            ops.iter_mut().for_each(|op| unsafe { seal::<$lanes>(op) });
+            $all(ops);
         }
 
         #[target_feature(enable = $features)]
         fn $open(ops: &mut [OpenOp<'_>]) {
-            // SAFETY: this function has the features.
-            ops.iter_mut().for_each(|op| unsafe { open::<$lanes>(op) });
+            $all(ops);
         }
 
         #[target_feature(enable = $features)]
@@ -94,20 +103,101 @@ macro_rules! kernel {
             // SAFETY: this function has the features.
             ops.iter_mut().for_each(|op| unsafe { peek::<$lanes>(op) });
         }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $all<P: Packet>(ops: &mut [P]) {
+            sorted::<$lanes, P>(ops, |class, packets, count| {
+                let (aes_256, class) = (class & AES_256 != 0, class & !AES_256);
+                if class == SINGLE {
+                    // SAFETY: the list has so many, and the function that this is part of has the features.
+                    return unsafe { $single::<P>(packets, count, aes_256) };
+                }
+                // SAFETY: the packets are of that class, and the function that this is part of has the features.
+                $(unsafe {
+                    if class == $vectors {
+                        return $short::<P, $packets, $vectors, false>(packets, count, aes_256);
+                    }
+                    if class == $vectors | EXACT {
+                        return $short::<P, $packets, $vectors, true>(packets, count, aes_256);
+                    }
+                })*
+                // SAFETY: as above.
+                $(unsafe {
+                    if class == $step | LONG {
+                        return $long::<P, $step>(packets, count, aes_256);
+                    }
+                })*
+            });
+        }
+
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        unsafe fn $short<P: Packet, const S: usize, const W: usize, const EXACT: bool>(
+            packets: *const *mut P,
+            count: usize,
+            aes_256: bool,
+        ) {
+            // SAFETY: as whoever calls says; this function has the features.
+            unsafe { short::short::<$lanes, P, S, W, EXACT>(packets, count, aes_256) }
+        }
+
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        unsafe fn $single<P: Packet>(packets: *const *mut P, count: usize, aes_256: bool) {
+            for at in 0..count {
+                // SAFETY: as whoever calls says; this function has the features.
+                unsafe {
+                    if aes_256 {
+                        single::single::<$lanes, P, 14>(*packets.add(at));
+                    } else {
+                        single::single::<$lanes, P, 10>(*packets.add(at));
+                    }
+                }
+            }
+        }
+
+        #[allow(dead_code, reason = "the narrowest has none")]
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        unsafe fn $long<P: Packet, const E: usize>(packets: *const *mut P, count: usize, aes_256: bool) {
+            // SAFETY: as whoever calls says; this function has the features.
+            unsafe { long::long::<$lanes, P, E>(packets, count, aes_256) }
+        }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-kernel!(seal_128, open_128, peek_128, One, "aes,pclmulqdq,sse4.1,ssse3");
+kernel!(
+    seal_128,
+    open_128,
+    peek_128,
+    all_128,
+    short_128,
+    long_128,
+    single_128,
+    One,
+    "aes,pclmulqdq,sse4.1,ssse3,avx",
+    short { 1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1 },
+    long {}
+);
 #[cfg(target_arch = "x86_64")]
-kernel!(seal_256, open_256, peek_256, Two, "aes,pclmulqdq,sse4.1,ssse3,vaes,vpclmulqdq,avx2");
+kernel!(
+    seal_256, open_256, peek_256, all_256, short_256, long_256, single_256, Two, "aes,pclmulqdq,sse4.1,ssse3,vaes,vpclmulqdq,avx2",
+    short { 1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1 }, long { 2, 3, 4, 5, 6, 7 }
+);
 #[cfg(target_arch = "x86_64")]
 kernel!(
     seal_512,
     open_512,
     peek_512,
+    all_512,
+    short_512,
+    long_512,
+    single_512,
     Four,
-    "aes,pclmulqdq,sse4.1,ssse3,vaes,vpclmulqdq,avx2,avx512f,avx512bw,avx512dq,avx512vl"
+    "aes,pclmulqdq,sse4.1,ssse3,vaes,vpclmulqdq,avx2,avx512f,avx512bw,avx512dq,avx512vl,bmi2",
+    short { 1: 4, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1 }, long { 2, 3, 4, 5, 6, 7, 8, 9 }
 );
 
 /// Seals packets whose keys are all for `kernel`, which is not the portable one.
@@ -154,58 +244,18 @@ pub(crate) fn peek_run(kernel: Kernel, ops: &mut [PeekOp<'_>]) {
 
 /// A key for any kernel but the portable one; nothing where the processor has no AES instructions.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn wide_key(key: &[u8]) -> Option<WideKey> {
+pub(crate) fn wide_key(head: Head, key: &[u8]) -> Option<WideKey> {
     // SAFETY: the features were just detected.
-    Kernel::AesNi.is_here().then(|| unsafe { WideKey::new(key) })
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn seal<V: Lanes>(op: &mut SealOp<'_>) {
-    let Some((key, rounds)) = op.key.wide() else { return };
-    // SAFETY: as this function's.
-    unsafe {
-        let tag = match rounds {
-            10 => gcm::packet::<V, 10, false>(key, &op.nonce, &op.aad, op.text),
-            _ => gcm::packet::<V, 14, false>(key, &op.nonce, &op.aad, op.text),
-        };
-        std::arch::x86_64::_mm_storeu_si128(op.tag.as_mut_ptr().cast(), tag);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn open<V: Lanes>(op: &mut OpenOp<'_>) {
-    let Some((key, rounds)) = op.key.wide() else { return };
-    // SAFETY: as this function's.
-    unsafe {
-        let tag = match rounds {
-            10 => gcm::packet::<V, 10, true>(key, &op.nonce, &op.aad, op.text),
-            _ => gcm::packet::<V, 14, true>(key, &op.nonce, &op.aad, op.text),
-        };
-        op.authentic = gcm::same(tag, op.tag);
-        if !op.authentic {
-            // What was decrypted is nobody's to see: ciphertext again.
-            let text = op.text.as_mut_ptr();
-            match rounds {
-                10 => gcm::stream::<V, 10>(key, &op.nonce, 0, text, text, op.text.len()),
-                _ => gcm::stream::<V, 14>(key, &op.nonce, 0, text, text, op.text.len()),
-            }
-        }
-    }
+    Kernel::AesNi.is_here().then(|| unsafe { WideKey::new(head, key) })
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn peek<V: Lanes>(op: &mut PeekOp<'_>) {
-    let Some((key, rounds)) = op.key.wide() else { return };
     let len = op.cipher.len().min(op.out.len());
     let (from, to) = (op.cipher.as_ptr(), op.out.as_mut_ptr());
     // SAFETY: as this function's; both have `len` bytes.
     unsafe {
-        match rounds {
-            10 => gcm::stream::<V, 10>(key, &op.nonce, op.block, from, to, len),
-            _ => gcm::stream::<V, 14>(key, &op.nonce, op.block, from, to, len),
-        }
+        gcm::stream::<V>(op.key, &op.nonce, op.block, from, to, len);
     }
 }

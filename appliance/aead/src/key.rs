@@ -6,12 +6,15 @@ use aes::{
 };
 use aes_gcm::{AeadInOut, AesGcm};
 
+#[cfg(not(target_arch = "x86_64"))]
+use crate::prefetch;
 #[cfg(target_arch = "x86_64")]
-use crate::gcm::WideKey;
-use crate::{Aad, IV_LEN, Kernel, NONCE_LEN, TAG_LEN, prefetch};
+use crate::wide::WideKey;
+use crate::{Aad, IV_LEN, Kernel, NONCE_LEN, TAG_LEN};
 
 /// The ciphers an SA may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Algorithm {
     /// AES-GCM, 128-bit key, 16-byte ICV (RFC 4106).
     Aes128Gcm16,
@@ -69,18 +72,41 @@ pub enum AeadError {
 }
 
 /// Round keys and hash key of one SA. Zeroised on drop; `Debug` prints the algorithm only (I8).
-#[repr(C, align(64))]
-pub struct Key {
+pub struct Key(Inner);
+
+#[cfg(target_arch = "x86_64")]
+type Inner = WideKey;
+#[cfg(not(target_arch = "x86_64"))]
+type Inner = NarrowKey;
+
+/// Where there is only the portable kernel.
+#[cfg(not(target_arch = "x86_64"))]
+struct NarrowKey {
+    head: Head,
+}
+
+/// What every key has. Without a gap: vectors are read across it.
+#[repr(C)]
+pub(crate) struct Head {
     algorithm: Algorithm,
     kernel: Kernel,
-    #[cfg(target_arch = "x86_64")]
-    wide: WideKey,
+    _gap: [u8; 6],
     /// Of the portable kernel.
     portable: Option<Box<Portable>>,
 }
 
+impl Head {
+    pub(crate) const fn new(algorithm: Algorithm, kernel: Kernel, portable: Option<Box<Portable>>) -> Head {
+        Head { algorithm, kernel, _gap: [0; 6], portable }
+    }
+}
+
+/// The key of packets that are nobody's: all its bytes are 0.
+#[cfg(target_arch = "x86_64")]
+pub(crate) static NOBODY: Key = Key(WideKey::none(Head::new(Algorithm::Aes128Gcm16, Kernel::Avx512, None)));
+
 /// GCM and plain counter mode hold their own round keys: the crate keeps those of its GCM to itself.
-enum Portable {
+pub(crate) enum Portable {
     Aes128 { gcm: AesGcm<Aes128Enc, U12>, ctr: Aes128Enc },
     Aes256 { gcm: AesGcm<Aes256Enc, U12>, ctr: Aes256Enc },
 }
@@ -99,9 +125,9 @@ impl Key {
         #[cfg(target_arch = "x86_64")]
         if kernel != Kernel::Portable
             && kernel.is_here()
-            && let Some(wide) = crate::kernel::wide_key(key)
+            && let Some(wide) = crate::kernel::wide_key(Head::new(algorithm, kernel, None), key)
         {
-            return Ok(Key { algorithm, kernel, wide, portable: None });
+            return Ok(Key(wide));
         }
         let wrong = |_| AeadError::KeyLength { algorithm, len: key.len() };
         let portable = match algorithm {
@@ -114,53 +140,56 @@ impl Key {
                 Portable::Aes256 { gcm: ctr.clone().into(), ctr }
             }
         };
-        Ok(Key {
-            algorithm,
-            kernel: Kernel::Portable,
-            #[cfg(target_arch = "x86_64")]
-            wide: WideKey::NONE,
-            portable: Some(Box::new(portable)),
-        })
+        let head = Head::new(algorithm, Kernel::Portable, Some(Box::new(portable)));
+        #[cfg(target_arch = "x86_64")]
+        return Ok(Key(WideKey::none(head)));
+        #[cfg(not(target_arch = "x86_64"))]
+        return Ok(Key(NarrowKey { head }));
     }
 
     /// What runs it.
+    #[inline]
     pub fn kernel(&self) -> Kernel {
-        self.kernel
+        self.0.head.kernel
     }
 
-    /// The key of a kernel that is not portable, and the place of its last round key.
+    /// For a kernel that is not portable.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    pub(crate) fn wide(&self) -> Option<(&WideKey, usize)> {
-        (self.kernel != Kernel::Portable).then(|| (&self.wide, crate::gcm::last_round(self.algorithm.key_len())))
+    pub(crate) fn wide(&self) -> &WideKey {
+        &self.0
     }
 
     /// Asks for what a peek reads of it, ahead of its use.
     #[inline]
     pub fn prefetch_peek(&self) {
-        // Of AES-256 one line more; but which it is would have to be read here, and waited for.
-        prefetch::part(self, 0, 3 * prefetch::LINE);
+        #[cfg(target_arch = "x86_64")]
+        self.0.prefetch_rounds();
+        #[cfg(not(target_arch = "x86_64"))]
+        prefetch::all(self);
     }
 
     /// Asks for what sealing or opening a short packet reads of it, ahead of its use.
     #[inline]
     pub fn prefetch_gcm(&self) {
-        self.prefetch_peek();
         // Of whatever kernel: which it is would have to be read here, too.
         #[cfg(target_arch = "x86_64")]
-        self.wide.prefetch_short();
+        self.0.prefetch_short();
+        #[cfg(not(target_arch = "x86_64"))]
+        prefetch::all(self);
     }
 
     /// What it is a key for.
+    #[inline]
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.0.head.algorithm
     }
 
     pub(crate) fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8]) -> [u8; TAG_LEN] {
         let (nonce, block) = (Array(*nonce), aad.block());
         let aad = &block[..aad.len()];
         // Keys of other kernels do not come here.
-        let Some(portable) = &self.portable else { return [0; TAG_LEN] };
+        let Some(portable) = &self.0.head.portable else { return [0; TAG_LEN] };
         let tag = match &**portable {
             Portable::Aes128 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
             Portable::Aes256 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
@@ -173,7 +202,7 @@ impl Key {
     pub(crate) fn open(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8], tag: &[u8; TAG_LEN]) -> bool {
         let (nonce, tag, block) = (Array(*nonce), Array(*tag), aad.block());
         let aad = &block[..aad.len()];
-        let Some(portable) = &self.portable else { return false };
+        let Some(portable) = &self.0.head.portable else { return false };
         match &**portable {
             Portable::Aes128 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
             Portable::Aes256 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
@@ -188,7 +217,7 @@ impl Key {
         counter[..NONCE_LEN].copy_from_slice(nonce);
         counter[NONCE_LEN..].copy_from_slice(&block.wrapping_add(2).to_be_bytes());
         let counter = Array(counter);
-        let Some(portable) = &self.portable else { return };
+        let Some(portable) = &self.0.head.portable else { return };
         match &**portable {
             Portable::Aes128 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
             Portable::Aes256 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),

@@ -17,6 +17,9 @@
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // vector instructions: see `kernel` for when they may run
+mod burst;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // vector instructions
 mod gcm;
 #[allow(unsafe_code)] // enters the kernels
 mod kernel;
@@ -24,8 +27,23 @@ mod key;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // vector instructions
 mod lanes;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // vector instructions
+mod long;
 mod ops;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // vector instructions
+mod packet;
 pub mod prefetch;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // vector instructions
+mod short;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // vector instructions
+mod single;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // vector instructions
+mod wide;
 
 pub use kernel::Kernel;
 pub use key::{AeadError, Algorithm, Key};
