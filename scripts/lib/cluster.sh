@@ -210,6 +210,22 @@ client_swan() {
   bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU /mnt/guest-swan"
 }
 
+# user_swan: strongSwan whose IPsec is in user space, on the host `at`, with $BED_DIR/user/swanctl.conf: 10.77.0.66, inside 10.99.0.66.
+user_swan() {
+  local folder=$BED_DIR/user i
+  mkdir -p "$folder"/{x509,x509ca,x509crl,x509ocsp,x509aa,x509ac,private,pubkey,rsa,ecdsa,bliss,pkcs8,pkcs12}
+  ip -n "$BED-at" addr replace 10.77.0.66/24 dev net0
+  ip -n "$BED-at" addr replace 10.99.0.66/32 dev lo
+  bed_in at sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.net0.rp_filter=0
+  bed_start at user-swan "$LIB/user-swan" "$folder"
+  for ((i = 0; i < 200; i++)); do
+    if [ -S "$folder/vici" ] && SWANCTL_DIR=$folder swanctl --load-all --uri "unix://$folder/vici" >"$folder/loaded" 2>&1; then return 0; fi
+    sleep 0.05
+  done
+  cat "$BED_DIR/log/user-swan.log" "$folder/loaded" >&2 || true
+  fail "strongSwan in user space did not start"
+}
+
 # client_sa: the other end of the tunnel, in the guest.
 client_sa() {
   cp "$LIB/guest-net" "$LIB/guest-sa" "$BED_DIR/guest/" # the guest has a /tmp and a /run of its own over ours, and this checkout may be there

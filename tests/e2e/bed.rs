@@ -239,7 +239,8 @@ impl Bed {
         said
     }
 
-    fn tell(&self, node: &str, words: &[&str]) -> (bool, String) {
+    /// Tells a node to do something: whether it obeys, and what it says.
+    pub fn tell(&self, node: &str, words: &[&str]) -> (bool, String) {
         let socket = self.file(&format!("{node}.sock"));
         let output = Command::new(env!("CARGO_BIN_EXE_phalanx")).args(words).arg("--socket").arg(socket).output();
         let output = output.expect("phalanx can be run");

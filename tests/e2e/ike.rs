@@ -3,24 +3,10 @@
 use crate::bed::{Bed, Gateway, Tunnel, wait_until};
 use crate::client::Client;
 use crate::looks::{assert_invariants, drops};
+use crate::negotiated::{SOON, assert_clean, assert_one_pair, events, pages, peer, sas, up, wait_gone, wait_up};
 use crate::swan::{Connection, Swan, issue, revoke};
 use serde_json::Value;
 use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(15);
-
-/// Lines of the router's `[[peer]]`: more of the peer, and its child.
-macro_rules! peer {
-    ($more:literal, $child:literal) => {
-        concat!(
-            "local_id = \"vip.example\"\nremote_id = \"client.example\"\nsecret = \"swordfish, always\"\n",
-            $more,
-            "\n[[peer.child]]\nname = \"c\"\n",
-            $child,
-            "\n"
-        )
-    };
-}
 
 const IKE: Tunnel = Tunnel { peer: peer!("", "remote = \"10.99.0.10\""), ..Tunnel::PLAIN };
 const IKE_V6: Tunnel = Tunnel {
@@ -57,54 +43,6 @@ macro_rules! certified {
 }
 
 const CERTIFIED: Connection<'static> = Connection { auth: "pubkey", local: "certs = client.pem", ..Connection::PLAIN };
-
-/// New connections, shared by both targets.
-fn pages(bed: &Bed, count: usize) {
-    let before = [bed.served("t1"), bed.served("t2")];
-    let host = bed.host();
-    let pages = bed.guest_ok(&format!("curl -sS --max-time 20 'http://{host}/?[1-{count}]' -H 'Connection: close'"));
-    assert_eq!(pages.matches("served by").count(), count, "{pages}");
-    let served = ["t1", "t2"].map(|target| bed.served(target));
-    assert_eq!([served[0] - before[0], served[1] - before[1]], [count / 2, count / 2], "round robin");
-}
-
-/// The router's IKE SAs.
-fn sas(bed: &Bed) -> Vec<Value> {
-    bed.query("r", "ike")["sas"].as_array().cloned().expect("a list")
-}
-
-/// An IKE SA with a child that is up at the router.
-fn up(bed: &Bed) -> Option<(Value, Value)> {
-    let ike = sas(bed).into_iter().find(|sa| sa["state"] == "established")?;
-    let child = ike["children"].as_array()?.iter().find(|child| child["state"] == "up")?.clone();
-    Some((ike, child))
-}
-
-fn wait_up(bed: &Bed) -> (Value, Value) {
-    wait_until("an IKE SA and its child are up", SOON, || up(bed).is_some());
-    up(bed).expect("it was a moment ago")
-}
-
-fn events(bed: &Bed) -> String {
-    let events = bed.look("r", &["ike", "events"]);
-    let words = events.as_array().expect("a list").iter().filter_map(|event| event["words"].as_str());
-    words.collect::<Vec<_>>().join("\n")
-}
-
-fn assert_clean(bed: &Bed) {
-    assert_eq!(bed.xfrm_errors(), [], "the client's kernel has nothing to complain about");
-    assert_invariants(bed);
-}
-
-/// Nobody has an SA any more.
-fn wait_gone(bed: &Bed) {
-    for node in ["r", "t1", "t2"] {
-        wait_until(&format!("no SA is left at {node}"), SOON, || {
-            bed.query(node, "sa").as_array().is_some_and(Vec::is_empty)
-        });
-    }
-    wait_until("no IKE SA is left", SOON, || sas(bed).is_empty());
-}
 
 /// Nodes, strongSwan, an SA that the client asked for, pages, and the end of it.
 fn they_begin(tunnel: Tunnel, connection: Connection) {
@@ -349,11 +287,7 @@ fn new_keys_from_either_side_lose_nothing() {
         }
     }
     pages(&bed, 20);
-    for node in ["r", "t1", "t2"] {
-        wait_until(&format!("{node} has one pair"), SOON, || {
-            bed.query(node, "sa").as_array().is_some_and(|a| a.len() == 2)
-        });
-    }
+    assert_one_pair(&bed);
     assert_clean(&bed);
 }
 
@@ -391,10 +325,6 @@ fn a_router_that_was_killed_negotiates_anew_and_connections_go_on() {
     bed.order("r", &["ike", "initiate", "client"]);
     wait_up(&bed);
     pages(&bed, 20);
-    for node in ["r", "t1", "t2"] {
-        wait_until(&format!("{node} has one pair"), SOON, || {
-            bed.query(node, "sa").as_array().is_some_and(|a| a.len() == 2)
-        });
-    }
+    assert_one_pair(&bed);
     assert_invariants(&bed);
 }

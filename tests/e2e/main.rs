@@ -4,20 +4,26 @@
 //! test threads; `scripts/test` runs them. A story per file:
 
 mod attacker;
+mod chains;
 mod exits;
 mod eyes;
 mod fragments;
 mod ike;
 mod killed;
+mod lifesize;
 mod links;
 mod listeners;
 mod metrics;
 mod mtu;
 mod nat;
 mod oracle;
+mod reborn;
+mod rekeys;
 mod reload;
 mod served;
 mod story;
+mod strangers;
+mod suites;
 mod udp;
 mod watched;
 mod windows;
@@ -25,6 +31,7 @@ mod windows;
 mod bed;
 mod client;
 mod looks;
+mod negotiated;
 mod pace;
 mod raw;
 mod swan;

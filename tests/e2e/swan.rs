@@ -2,6 +2,7 @@
 
 use crate::bed::{Bed, Gateway, Tunnel};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// strongSwan with one connection, `vip`, that has one child, `c`.
@@ -71,18 +72,45 @@ impl Connection<'_> {
 impl Swan<'_> {
     /// Starts it, or starts it anew.
     pub fn start<'a>(bed: &'a Bed, connection: &Connection) -> Swan<'a> {
+        Swan::start_with(bed, connection, "")
+    }
+
+    /// The same, with further lines of `strongswan.conf`.
+    pub fn start_with<'a>(bed: &'a Bed, connection: &Connection, charon: &str) -> Swan<'a> {
+        Swan::start_as(bed, &connection.text(bed.tunnel()), charon)
+    }
+
+    /// Starts it with this `swanctl.conf` and further lines of `strongswan.conf`.
+    pub fn start_as<'a>(bed: &'a Bed, swanctl: &str, charon: &str) -> Swan<'a> {
         let folder = bed.file("guest/swan");
         fs::create_dir_all(&folder).expect("the guest's folder");
-        fs::write(folder.join("swanctl.conf"), connection.text(bed.tunnel())).expect("its configuration");
+        fs::write(folder.join("swanctl.conf"), swanctl).expect("its configuration");
         // It sends again after 0.5 s, and gives up after 8.
-        fs::write(folder.join("charon.conf"), "retransmit_timeout = 0.5\nretransmit_tries = 4\n").expect("a file");
+        fs::write(folder.join("charon.conf"), format!("retransmit_timeout = 0.5\nretransmit_tries = 4\n{charon}"))
+            .expect("a file");
         bed.script("cluster.sh", &["client_swan"]);
         Swan { bed }
     }
 
+    /// Gives the daemon that runs another connection of that name.
+    pub fn reload(&self, connection: &Connection) {
+        fs::write(self.bed.file("guest/swan/swanctl.conf"), connection.text(self.bed.tunnel())).expect("a file");
+        self.ctl_ok("--load-conns");
+    }
+
+    /// The one that runs.
+    pub fn of(bed: &Bed) -> Swan<'_> {
+        Swan { bed }
+    }
+
+    /// What runs `swanctl` with these words in the guest.
+    pub fn command(&self, words: &str) -> String {
+        format!(". /run/swan/env; swanctl {words} --uri unix:///run/swan/vici")
+    }
+
     /// `swanctl` with these words: its exit code and output.
     pub fn ctl(&self, words: &str) -> (i32, String) {
-        self.bed.guest(&format!(". /run/swan/env; swanctl {words} --uri unix:///run/swan/vici"))
+        self.bed.guest(&self.command(words))
     }
 
     /// The same, and it must succeed.
@@ -114,6 +142,9 @@ pub fn authority(bed: &Bed) {
     let kind = bed.tunnel().peer.split_once("\"vip-").and_then(|(_, rest)| rest.split_once('.'));
     let Some((kind, _)) = kind else { return };
     let (swan, etc) = (bed.file("guest/swan"), bed.file("etc"));
+    if kind == "chain" {
+        return chain(&swan, &etc);
+    }
     let usage = if kind == "rsa" { "--flag serverAuth" } else { "" };
     let script = format!(
         "set -e; umask 077; swan={}; cd {}; mkdir -p $swan/x509 $swan/x509ca $swan/private
@@ -130,6 +161,26 @@ pub fn authority(bed: &Bed) {
         etc.display()
     );
     shell(&script);
+}
+
+/// RSA keys of 4096 bits, and a CA between that each end gets from the other.
+fn chain(swan: &Path, etc: &Path) {
+    shell(&format!(
+        "set -e; umask 077; swan={}; cd {}; mkdir -p $swan/x509 $swan/x509ca $swan/private
+         for who in root between vip client; do pki --gen --type rsa --size 4096 --outform pem >$who-chain.key & done; wait
+         pki --self --ca --in root-chain.key --dn 'O=Bed, CN=Root' --outform pem >ca-ike.pem
+         pki --pub --in between-chain.key | pki --issue --ca --cacert ca-ike.pem --cakey root-chain.key \
+           --dn 'O=Bed, CN=Between' --outform pem >between.pem
+         for who in vip client; do
+           pki --pub --in $who-chain.key | pki --issue --cacert between.pem --cakey between-chain.key \
+             --dn \"O=Bed, CN=$who.example\" --san $who.example --outform pem >$who-chain.pem
+         done
+         cp between.pem $swan/x509/; cp ca-ike.pem $swan/x509ca/
+         cp client-chain.pem $swan/x509/client.pem; cp client-chain.key $swan/private/client.key
+         cat between.pem >>vip-chain.pem",
+        swan.display(),
+        etc.display()
+    ));
 }
 
 /// Another certificate for the client's key (ECDSA), with these options of `pki --issue`.

@@ -33,7 +33,7 @@ impl<S: Source> Engine<S> {
             Command::AddOutbound(sa) => Some(self.add_outbound(sa, true, now)),
             Command::AddSuccessor(sa) => Some(self.add_outbound(sa, false, now)),
             Command::UseOutbound(id) => Some(self.use_outbound(id)),
-            Command::RemoveSa(id) => Some(self.remove_sa(id)),
+            Command::RemoveSa(id) => Some(self.remove_sa(id, now)),
             Command::SetFilters(filters) => Some(self.set_filters(filters)),
             Command::SetTargets(id, set) => Some(self.set_targets(id, set)),
             Command::SetRouter(id, end) => {
@@ -198,18 +198,17 @@ impl<S: Source> Engine<S> {
         Ok(Outcome::Applied)
     }
 
-    fn remove_sa(&mut self, id: SaId) -> Answer {
+    fn remove_sa(&mut self, id: SaId, now: Now) -> Answer {
         if let Some(at) = self.tables.cache.find_inbound(id) {
             self.drop_above(at, DropReason::UnknownSpi);
         }
-        if let Some(at) = self.tables.cache.find_outbound(id) {
-            self.drop_held(at, DropReason::NoSa);
-        }
+        let outbound = self.tables.cache.find_outbound(id);
         match self.tables.cache.remove(id) {
             Some(Removed::Inbound(sa)) => self.trash(Trash::Inbound(sa)),
             Some(Removed::Outbound(sa)) => self.trash(Trash::Outbound(sa)),
             None => return Ok(Outcome::Absent),
         }
+        outbound.into_iter().for_each(|at| self.send_held_anew(at, now));
         Ok(Outcome::Applied)
     }
 

@@ -456,9 +456,17 @@ impl<S: Source> Engine<S> {
     }
 
     /// Drops what waits for an SA's numbers.
-    pub(crate) fn drop_held(&mut self, at: OutboundIndex, reason: DropReason) {
+    fn drop_held(&mut self, at: OutboundIndex, reason: DropReason) {
         while let Some(packet) = self.outbound.held.pop(&mut self.outbound.sas[at.0 as usize].held) {
             self.out.drop(packet, reason);
+        }
+    }
+
+    /// What waited for numbers of an SA that is gone takes the one that its tunnel has now: its peer deletes an SA that is
+    /// replaced without asking who still waits (I4).
+    pub(crate) fn send_held_anew(&mut self, gone: OutboundIndex, now: Now) {
+        while let Some(packet) = self.outbound.held.pop(&mut self.outbound.sas[gone.0 as usize].held) {
+            self.send_own(packet, now);
         }
     }
 }

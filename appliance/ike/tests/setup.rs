@@ -313,6 +313,21 @@ fn above_the_threshold_a_cookie_comes_first() {
 }
 
 #[test]
+fn a_peer_so_slow_that_each_repetition_gets_a_cookie_is_begun_with_once() {
+    let mut b = config(peer(B, A));
+    b.limits.cookie_threshold = 0;
+    let mut bed = Bed::new(config(peer(A, B)), b);
+    bed.weather.delay = 3000;
+    bed.initiate(0);
+    bed.run(25_000);
+    bed.is_up(1);
+    let cookies = bed.nodes[1].endpoint.counters().cookies_sent;
+    assert!(cookies >= 4, "{cookies}");
+    // A second cookie would have made another message, and that another half-open IKE SA.
+    assert_eq!((bed.nodes[1].ikes(bed.now).len(), bed.nodes[1].ever), (1, 1));
+}
+
+#[test]
 fn half_open_ones_are_limited_per_source_and_go_in_time() {
     let mut b = config(peer(B, A));
     (b.limits.half_open_per_source, b.limits.half_open_ms) = (3, 5_000);

@@ -188,6 +188,24 @@ fn a_successor_takes_its_tunnels_packets_when_it_is_told_and_not_before() {
 }
 
 #[test]
+fn packets_that_wait_for_numbers_of_an_sa_that_goes_take_its_successor() {
+    let mut bench = Bench::new(1);
+    bench.route_vip(&[]);
+    let expires = bench.start + Duration::from_secs(60);
+    (0..3).for_each(|port| bench.receive(APPLICATION, &answer(1000 + port, TcpFlags::ACK)));
+    assert!(bench.client_receives().is_empty(), "there are no numbers yet");
+    let next = Box::new(OutboundSa::new(sa(SaId(9), Direction::Outbound)).unwrap());
+    bench.order(Command::AddSuccessor(next));
+    bench.order(Command::Lease { sa: SaId(9), lease: Lease::from_wire(1, 64), expires });
+    bench.order(Command::UseOutbound(SaId(9)));
+    assert!(bench.client_receives().is_empty(), "they wait for those of the one before");
+    bench.order(Command::RemoveSa(OUT));
+    let spis: Vec<_> = bench.client_receives().iter().map(|packet| packet[20..24].to_vec()).collect();
+    assert_eq!(spis, vec![(0xc0de_u32 + 9).to_be_bytes().to_vec(); 3]);
+    bench.only_dropped(&[]);
+}
+
+#[test]
 fn a_packet_whose_sa_is_to_be_negotiated_waits_for_it_and_control_is_told_once() {
     let mut bench = Bench::new(1);
     bench.route_vip(&[]);

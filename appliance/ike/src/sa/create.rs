@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use phalanx_wire::Spi;
 
-use super::child::{LINGER_MS, Life, NewChild, RETRY_MS};
+use super::child::{Child, LINGER_MS, Life, NewChild, RETRY_MS};
 use super::exchange::{Asked, Asking, Work};
 use super::offer::{Contributions, Denied};
 use super::{Cx, IkeSa, Stage, Todo};
@@ -12,7 +12,7 @@ use crate::codec::{Body, CodecError, Exchange, NONCE_LEN, Notify, NotifyKind, Pa
 use crate::codec::{parse_proposals, parse_selectors};
 use crate::crypto::{Group, PrivateKey, Secret};
 use crate::suite::{choose_esp, describe, is_choice, offer_esp};
-use crate::{ChildConfig, ChildId, ChildMode, Ending, Reason, What, narrow};
+use crate::{ChildConfig, ChildId, ChildMode, Ending, Millis, Reason, What, narrow};
 
 /// How often one request may begin again with another group.
 const MOST_ATTEMPTS: u32 = 3;
@@ -82,6 +82,11 @@ impl IkeSa {
     pub(super) fn rekey_child(&mut self, cx: &mut Cx, id: ChildId) {
         let Some(child) = self.child(id).filter(|c| c.life == Life::Up && c.successor.is_none()) else { return };
         child.rekeying = true;
+        // One step at a time: there are peers that send through it only when the one before is deleted.
+        if self.predecessor(id).is_some() {
+            return self.later(cx.now + LINGER_MS, Todo::RekeyChild(id));
+        }
+        let Some(child) = self.child(id) else { return };
         let config = child.config.clone();
         self.ask_child(cx, config, Some(id), Some(id), None, 0);
     }
@@ -130,6 +135,14 @@ impl IkeSa {
             attempts,
         };
         self.ask(cx, Exchange::CreateChild, &body, Asking::Child(Box::new(ask)));
+    }
+
+    /// The one it took the place of, while the delete that ends that replacement is not answered.
+    fn predecessor(&self, id: ChildId) -> Option<&Child> {
+        let old = self.children.iter().find(|c| c.id == id)?.replaces?;
+        let old = self.children.iter().find(|c| c.id == old)?;
+        let deleted = old.life == Life::Removing || old.life == Life::Deleting && old.remove_at < Millis::MAX;
+        Some(old).filter(|_| !deleted)
     }
 
     /// What we offer: of a successor what the old one had (§2.9.2).
@@ -348,6 +361,13 @@ impl IkeSa {
         if let Some(rekey) = payloads.notifies().find(|n| n.is(NotifyKind::REKEY_SA)) {
             let old = rekey.spi.and_then(|spi| self.children.iter().find(|c| c.spi_out == spi));
             match old.map(|old| (old.id, old.life, old.successor)) {
+                // We replaced another one with it and did not delete that yet: until then some peers do not send through it, and
+                // lose packets when it goes before it was used.
+                Some((old, Life::Up, None))
+                    if self.child(old).is_some_and(|c| c.initiator) && self.predecessor(old).is_some() =>
+                {
+                    return busy(self, cx);
+                }
                 Some((old, Life::Up, None)) => replaces = Some(old),
                 // §2.25.1: being deleted, or replaced already.
                 Some((_, Life::Up | Life::Deleting | Life::Installing, _)) => return busy(self, cx),

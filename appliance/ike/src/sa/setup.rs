@@ -28,6 +28,8 @@ pub struct Setup {
     private: Option<PrivateKey>,
     cookie: Vec<u8>,
     attempts: u32,
+    /// Answers that may still come to messages that were sent more than once, before the one that counts now.
+    stale: u32,
     pub keys: Option<IkeKeys>,
     /// Secrets of the key exchanges so far: one, as long as nothing of RFC 9370 is agreed.
     pub secrets: Vec<Secret>,
@@ -53,6 +55,7 @@ impl Setup {
             private: None,
             cookie: Vec::new(),
             attempts: 0,
+            stale: 0,
             keys: None,
             secrets: Vec::new(),
             hashes: Vec::new(),
@@ -133,12 +136,17 @@ impl IkeSa {
         }
     }
 
-    /// The peer wants a cookie (§2.6), or a key exchange of another group (§1.2).
+    /// The peer wants a cookie (§2.6), or a key exchange of another group (§1.2). False: it is about something else.
     fn begin_again(&mut self, cx: &mut Cx, payloads: &Payloads) -> bool {
+        let sent = self.asked.as_ref().map_or(1, |asked| asked.tries);
         let (Some(peer), Stage::Init(setup)) = (self.peer.clone(), &mut self.stage) else { return false };
-        let mut again = false;
+        let (mut again, mut ignored) = (false, false);
         for notify in payloads.notifies() {
             match notify.kind {
+                // Each message that went out has an answer: those to the repetitions of the last one ask for what is done.
+                NotifyKind::COOKIE if setup.stale > 0 => {
+                    (setup.stale, ignored) = (setup.stale - 1, true);
+                }
                 NotifyKind::COOKIE if (1..=64).contains(&notify.data.len()) => {
                     setup.cookie = notify.data.to_vec();
                     again = true;
@@ -149,18 +157,21 @@ impl IkeSa {
                     if let Some(group) = wanted.filter(|g| Some(*g) != now && peer.proposal.groups.contains(g)) {
                         setup.private = Some(group.generate(cx.random));
                         again = true;
+                    } else {
+                        ignored |= wanted.is_some() && wanted == now && setup.attempts > 0;
                     }
                 }
                 _ => {}
             }
         }
-        setup.attempts += 1;
-        again = again && setup.attempts <= MOST_ATTEMPTS;
-        if again {
+        if again && setup.attempts < MOST_ATTEMPTS {
+            setup.attempts += 1;
+            setup.stale += sent - 1;
             self.asked = None;
             self.send_init(cx);
         }
-        again
+        // Whoever asks for ever gets what was sent last, when its time comes: anybody may have said it.
+        again || ignored
     }
 
     /// Takes what the responder chose.
