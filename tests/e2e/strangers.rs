@@ -92,7 +92,7 @@ fn a_peer_whose_ipsec_is_in_user_space_is_served_beside_one_with_a_kernels() {
         wait_until(&format!("{who} have new keys"), SOON, || {
             of("user.example").is_some_and(|ike| {
                 let children = ike["children"].as_array().expect("a list").clone();
-                children.len() == 1 && children[0]["id"].to_string() != old && children[0]["state"] == "up"
+                children.len() == 1 && format!("{}", children[0]["id"]) != old && children[0]["state"] == "up"
             })
         });
         fetch(10);

@@ -53,8 +53,8 @@ const ALL: [Row; 16] = [
 
 /// A few of each kind, where only packets differ.
 const SOME: [Row; 4] = [
-    ("aes256gcm16-prfsha384-x25519", "aes128gcm16-esn", They),
-    ("aes256-sha512-modp2048", "aes256gcm16-noesn", We),
+    ("aes256gcm16-prfsha384-x25519", "aes128gcm16-x25519-esn", They),
+    ("aes256-sha512-modp2048", "aes256gcm16-modp2048-noesn", We),
     ("chacha20poly1305-prfsha256-ecp256", "aes256gcm16-x25519-esn", We),
     ("aes128-sha256-ecp384", "aes128gcm16-ecp256-noesn", They),
 ];

@@ -29,6 +29,9 @@ pub enum Crossed {
     Hard,
 }
 
+/// Of the hard limit, what each node may have used since its last report: it reports by a twentieth of it (R21).
+const UNREPORTED: u64 = 20;
+
 #[derive(Debug)]
 struct Account {
     soft: u64,
@@ -41,6 +44,14 @@ struct Account {
 }
 
 impl Account {
+    /// What may have been used and is not reported yet.
+    fn outstanding(&self) -> u64 {
+        if self.hard == u64::MAX {
+            return 0;
+        }
+        (self.hard / UNREPORTED).saturating_mul(self.current.len() as u64)
+    }
+
     fn total(&self) -> Use {
         self.current.values().fold(self.settled, |sum, (_, used)| add(sum, *used))
     }
@@ -109,8 +120,9 @@ impl Ledger {
         let of_node = self.nodes.entry(node).or_default();
         *of_node = add(*of_node, entry.1.since(before));
         let total = account.total().bytes;
+        // I3: nobody may find out afterwards that it was exceeded.
         let crossed = match total {
-            total if total >= account.hard => Crossed::Hard,
+            total if total.saturating_add(account.outstanding()) >= account.hard => Crossed::Hard,
             total if total >= account.soft => Crossed::Soft,
             _ => return None,
         };
@@ -166,6 +178,16 @@ mod tests {
         assert_eq!(ledger.report(0, 1, SA, used(1500)), Some(Crossed::Hard));
         assert_eq!(ledger.report(0, 1, SA, used(1600)), None);
         assert_eq!(ledger.total(SA), Some(used(2100)));
+    }
+
+    #[test]
+    fn what_nodes_may_not_have_told_yet_counts_as_used_up() {
+        let mut ledger = Ledger::default();
+        ledger.add(SA, 1000, 2000, Use::default());
+        assert_eq!(ledger.report(0, 1, SA, used(900)), None);
+        // Each of the two may be a twentieth further.
+        assert_eq!(ledger.report(1, 1, SA, used(890)), Some(Crossed::Soft));
+        assert_eq!(ledger.report(1, 1, SA, used(900)), Some(Crossed::Hard));
     }
 
     #[test]

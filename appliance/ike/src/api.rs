@@ -200,6 +200,11 @@ pub enum Answer {
         /// Packets to the peer, or how far the sequence number has come if that is more.
         outbound_packets: u64,
     },
+    /// It has carried as much as it may, as all who use it tell: it stops at once (I3).
+    Exhausted {
+        /// Which.
+        child: ChildId,
+    },
     /// The peer used the new SA: its first packet proved genuine.
     Verified {
         /// The new one.

@@ -217,6 +217,21 @@ fn bytes_and_packets_count_as_well() {
 }
 
 #[test]
+fn a_child_that_carried_all_it_may_stops_at_once_though_the_peer_owes_an_answer() {
+    let mut bed = Bed::with(peer(A, B), peer(B, A));
+    bed.initiate(0);
+    bed.run(1000);
+    let child = bed.only_child(0);
+    bed.weather.lost = 100;
+    bed.command(0, Command::RekeyChild { child });
+    bed.run(100);
+    bed.nodes[0].endpoint.answer(bed.now, Answer::Exhausted { child });
+    bed.collect();
+    assert!(!bed.nodes[0].installed.contains_key(&child));
+    assert!(bed.nodes[0].installed.is_empty());
+}
+
+#[test]
 fn at_a_high_rate_a_successor_is_asked_for_before_the_soft_limit() {
     let mut a = peer(A, B);
     change(&mut a, |c| c.lifetime = Lifetime { soft_bytes: 900_000, hard_bytes: 1_000_000, ..Lifetime::default() });

@@ -26,8 +26,9 @@ const MESSAGES: usize = 512;
 const LONGEST: usize = 9216;
 /// Messages taken in one go: leases and acknowledgements must not wait long.
 const AT_ONCE: usize = 32;
-/// How often the state machine learns what its SAs used.
+/// How often the state machine learns what its SAs used; and at once, when so much of a lifesize was: one of so many parts.
 const USED_EVERY: Duration = Duration::from_secs(1);
+const USED_SHARE: u64 = 20;
 /// Events remembered for `phalanx ike`.
 const EVENTS: usize = 256;
 
@@ -39,6 +40,8 @@ pub(super) struct Child {
     state: State,
     /// A genuine packet came on it.
     verified: bool,
+    /// Bytes that the state machine knows of.
+    told: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,7 +290,7 @@ impl Brain {
             ike.by_sa.insert(sa, child.id);
         }
         let replaces = child.replaces;
-        ike.children.insert(child.id, Child { pair, replaces, state: State::Installing, verified: false });
+        ike.children.insert(child.id, Child { pair, replaces, state: State::Installing, verified: false, told: 0 });
         Ok(())
     }
 
@@ -440,29 +443,40 @@ impl Brain {
                 answers.push(Answer::Verified { child: id });
             }
         }
-        if ike.used_told.elapsed() >= USED_EVERY {
+        let all = ike.used_told.elapsed() >= USED_EVERY;
+        if all {
             ike.used_told = Instant::now();
-            let used = |sa| router.used(sa).unwrap_or_default();
-            answers.extend(ike.children.iter().filter(|(_, child)| child.state == State::Up).map(|(&child, sa)| {
-                let (inbound, outbound): (Use, Use) = (used(sa.pair.inbound.id), used(sa.pair.outbound.id));
-                // Numbers that were handed out and not used are gone too.
-                let given = router.sequence(sa.pair.outbound.id, now).and_then(|sequence| sequence.next);
-                Answer::Used {
-                    child,
-                    inbound_bytes: inbound.bytes,
-                    inbound_packets: inbound.packets,
-                    outbound_bytes: outbound.bytes,
-                    outbound_packets: outbound.packets.max(given.unwrap_or_default()),
-                }
-            }));
+        }
+        let used = |sa| router.used(sa).unwrap_or_default();
+        for (&id, child) in ike.children.iter_mut().filter(|(_, child)| child.state == State::Up) {
+            let (pair, hard) = (&child.pair, child.pair.outbound.lifesize.hard);
+            // One that may carry only so many bytes is looked at more often: a successor wants its time.
+            if !all && hard == u64::MAX {
+                continue;
+            }
+            let (inbound, outbound): (Use, Use) = (used(pair.inbound.id), used(pair.outbound.id));
+            let most = inbound.bytes.max(outbound.bytes);
+            if !all && most < child.told.saturating_add(hard / USED_SHARE) {
+                continue;
+            }
+            // Numbers that were handed out and not used are gone too.
+            let given = router.sequence(pair.outbound.id, now).and_then(|sequence| sequence.next);
+            child.told = most;
+            answers.push(Answer::Used {
+                child: id,
+                inbound_bytes: inbound.bytes,
+                inbound_packets: inbound.packets,
+                outbound_bytes: outbound.bytes,
+                outbound_packets: outbound.packets.max(given.unwrap_or_default()),
+            });
         }
         answers.into_iter().for_each(|answer| self.ike_answer(answer));
     }
 
     /// The hard lifesize of a negotiated SA: it ends, and its peer is told. False: it is not negotiated.
     pub(super) fn ike_hard_limit(&mut self, sa: SaId) -> bool {
-        let Some(id) = self.ike.as_ref().and_then(|ike| ike.child_of(sa)) else { return false };
-        self.terminate_child(id);
+        let Some(child) = self.ike.as_ref().and_then(|ike| ike.child_of(sa)) else { return false };
+        self.ike_answer(Answer::Exhausted { child });
         true
     }
 

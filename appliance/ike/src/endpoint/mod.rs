@@ -129,6 +129,7 @@ impl Endpoint {
                 let carried = (inbound_bytes.max(outbound_bytes), inbound_packets.max(outbound_packets));
                 self.of_child(now, child, |sa, cx| sa.used(cx, child, carried, inbound_packets));
             }
+            Answer::Exhausted { child } => self.of_child(now, child, |sa, cx| sa.hard_limit(cx, child)),
             Answer::Verified { child } => self.of_child(now, child, |sa, cx| sa.switch(cx, child)),
             Answer::Moved { child, remote } => self.of_child(now, child, |sa, cx| sa.esp_moved(cx, child, remote)),
         }

@@ -21,6 +21,8 @@ const SWITCH_MS: Millis = 3_000;
 const SHORT_NUMBERS: u64 = u32::MAX as u64 - 65_536;
 /// How long before a hard limit a successor is asked for, at the rate of late.
 const LEAD_MS: Millis = 10_000;
+/// Over how long a rate is measured, at least.
+const RATE_MS: Millis = 500;
 /// How long after a failure a rekey is tried again.
 pub const RETRY_MS: Millis = 5_000;
 
@@ -400,7 +402,12 @@ impl IkeSa {
     pub fn used(&mut self, cx: &mut Cx, id: ChildId, (bytes, packets): (u64, u64), from_peer: u64) {
         let now = cx.now;
         let Some(child) = self.child(id).filter(|c| c.life == Life::Up) else { return };
-        let (old_bytes, old_packets, at) = std::mem::replace(&mut child.carried, (bytes, packets, now));
+        let (old_bytes, old_packets, at) = child.carried;
+        // A rate wants its time: bursts are none.
+        let measured = now.saturating_sub(at) >= RATE_MS;
+        if measured {
+            child.carried = (bytes, packets, now);
+        }
         let alive = from_peer > std::mem::replace(&mut child.heard, from_peer);
         let ms = now.saturating_sub(at).max(1);
         // What will have gone by when a successor asked for now is there.
@@ -410,7 +417,7 @@ impl IkeSa {
         };
         let over = |limits: (u64, u64), bytes, packets| bytes >= limits.0 || packets >= limits.1;
         let hard = over(child.hard, bytes, packets);
-        let soon = at > child.since && over(child.hard, then(bytes, old_bytes), then(packets, old_packets));
+        let soon = measured && at > child.since && over(child.hard, then(bytes, old_bytes), then(packets, old_packets));
         if soon || over(child.soft, bytes, packets) {
             child.rekey_at = child.rekey_at.min(now);
         }
@@ -425,8 +432,8 @@ impl IkeSa {
     }
 
     /// It stops at once; the peer is told.
-    pub(super) fn hard_limit(&mut self, cx: &mut Cx, id: ChildId) {
-        let Some(child) = self.child(id) else { return };
+    pub fn hard_limit(&mut self, cx: &mut Cx, id: ChildId) {
+        let Some(child) = self.child(id).filter(|c| c.is_installed()) else { return };
         let (spi, config) = (child.spi_in, child.config.clone());
         let replaced = child.successor.is_some();
         let told = child.life == Life::Deleting;
