@@ -1,19 +1,25 @@
-//! ciphers on bursts of 32 packets: seal, open and peek against the aes-gcm crate and intel-ipsec-mb
+//! ciphers on bursts of 32 packets: seal, open and peek against the aes-gcm crate, intel-ipsec-mb and the limit of the core
 
 mod harness;
 #[cfg(feature = "peer-ipsec-mb")]
 #[path = "peer/ipsec_mb.rs"]
 mod ipsec_mb;
+#[path = "peer/roofline.rs"]
+mod roofline;
 
 use aes_gcm::{AeadInOut, Aes128Gcm, Aes256Gcm, KeyInit, Nonce, Tag};
 use arrayvec::ArrayVec;
 use phalanx_aead::{
-    Aad, Algorithm, BURST, Key, NONCE_LEN, OpenOp, PeekOp, SealOp, TAG_LEN, open_burst, peek_burst, seal_burst,
+    Aad, Algorithm, BURST, Kernel, Key, NONCE_LEN, OpenOp, PeekOp, SealOp, TAG_LEN, open_burst, peek_burst, seal_burst,
 };
 
 use harness::{Report, Unit, clock, measure, note};
 
 const SIZES: [usize; 7] = [64, 128, 256, 512, 1024, 1420, 8192];
+/// Of the narrower kernels.
+const FEW_SIZES: [usize; 4] = [64, 256, 1420, 8192];
+/// The Internet mix: of twelve packets seven are small, four middling, one large.
+const IMIX: [usize; 12] = [64, 576, 64, 576, 64, 1420, 64, 576, 64, 576, 64, 64];
 /// What a router decrypts of a packet in tunnel mode.
 const PEEK: usize = phalanx_ipsec::FIRST_PEEK;
 /// Bytes that one contestant works through in a round.
@@ -38,19 +44,25 @@ struct Packet {
 
 struct Bed {
     algorithm: Algorithm,
+    /// Ours, and the instructions that the peer is held to.
+    kernel: Kernel,
     /// Of the SAs, which the packets use in turn.
     keys: Vec<Vec<u8>>,
+    /// The SA of the first packet. More SAs than packets have the same key, each in memory of its own: texts stay what they are.
+    first: usize,
     packets: Vec<Packet>,
     seen: Box<[[u8; PEEK]; BURST]>,
 }
 
-/// A contestant.
+/// A contestant. What it says to its cipher is made before the clock runs: whoever has packets has them in this form.
 trait Cipher {
     fn name(&self, wanted: Wanted) -> &'static str;
-    fn seal(&mut self, bed: &mut Bed);
-    /// How many were authentic.
-    fn open(&mut self, bed: &mut Bed) -> usize;
-    fn peek(&mut self, bed: &mut Bed);
+    /// Nanoseconds of a burst.
+    fn seal(&mut self, bed: &mut Bed) -> f64;
+    /// As well, and how many were authentic.
+    fn open(&mut self, bed: &mut Bed) -> (f64, usize);
+    /// Nanoseconds of a burst.
+    fn peek(&mut self, bed: &mut Bed) -> f64;
 }
 
 fn main() {
@@ -58,21 +70,31 @@ fn main() {
     if cfg!(not(feature = "peer-ipsec-mb")) {
         note("without intel-ipsec-mb: that peer is left out");
     }
-    let cases = [(Algorithm::Aes128Gcm16, 1), (Algorithm::Aes128Gcm16, 32), (Algorithm::Aes256Gcm16, 32)];
-    for (algorithm, sas) in cases {
+    let (small, large) = (Algorithm::Aes128Gcm16, Algorithm::Aes256Gcm16);
+    let best = Kernel::chosen();
+    for (algorithm, sas) in [(small, 1), (small, 32), (small, 1024), (large, 32)] {
         for wanted in [Wanted::Seal, Wanted::Open, Wanted::Peek] {
             for size in SIZES {
-                compare(&report, algorithm, sas, wanted, size);
+                compare(&report, Bed::new(algorithm, best, sas, &[size]), wanted, &format!("{size} B"));
+            }
+            if wanted != Wanted::Peek {
+                compare(&report, Bed::new(algorithm, best, sas, &IMIX), wanted, "IMIX");
+            }
+        }
+    }
+    for kernel in [Kernel::Avx2, Kernel::AesNi].into_iter().filter(|kernel| kernel.is_here() && *kernel != best) {
+        for wanted in [Wanted::Seal, Wanted::Open] {
+            for size in FEW_SIZES {
+                compare(&report, Bed::new(small, kernel, 32, &[size]), wanted, &format!("{size} B"));
             }
         }
     }
 }
 
-fn compare(report: &Report, algorithm: Algorithm, sas: usize, wanted: Wanted, size: usize) {
-    let mut bed = Bed::new(algorithm, sas, size);
-    let mut contestants = contestants(&bed);
+fn compare(report: &Report, mut bed: Bed, wanted: Wanted, size: &str) {
+    let mut contestants = contestants(&bed, wanted);
     for cipher in &mut contestants {
-        bed.check(cipher.as_mut());
+        bed.check(cipher.as_mut(), wanted);
     }
     let samples =
         measure(|| contestants.iter_mut().map(|cipher| bed.round(cipher.as_mut(), wanted)).collect::<Vec<_>>());
@@ -81,37 +103,43 @@ fn compare(report: &Report, algorithm: Algorithm, sas: usize, wanted: Wanted, si
         Wanted::Open => "open",
         Wanted::Peek => "peek",
     };
-    let s = if sas == 1 { "" } else { "s" };
-    let name = format!("{} {what} {size} B, {sas} SA{s}", algorithm.name());
+    let s = if bed.keys.len() == 1 { "" } else { "s" };
+    let forced = if bed.kernel == Kernel::chosen() { String::new() } else { format!(", {}", bed.kernel.name()) };
+    let name = format!("{} {what} {size}, {} SA{s}{forced}", bed.algorithm.name(), bed.keys.len());
     for (peer, times) in contestants.iter().zip(&samples).skip(1) {
         report.row(&name, Unit::NsPerPacket, &samples[0], peer.name(wanted), times);
     }
 }
 
 /// Ours is the first.
-fn contestants(bed: &Bed) -> Vec<Box<dyn Cipher>> {
-    let ours = Box::new(Ours(bed.keys.iter().map(|key| Key::new(bed.algorithm, key).expect("a key")).collect()));
-    vec![
-        ours,
-        crate_of(bed),
-        #[cfg(feature = "peer-ipsec-mb")]
-        Box::new(ipsec_mb::IpsecMb::new(bed)),
-    ]
+fn contestants(bed: &Bed, wanted: Wanted) -> Vec<Box<dyn Cipher>> {
+    let key = |key: &Vec<u8>| Key::for_kernel(bed.kernel, bed.algorithm, key).expect("a key");
+    let mut all: Vec<Box<dyn Cipher>> = vec![Box::new(Ours(bed.keys.iter().map(key).collect()))];
+    if bed.kernel == Kernel::chosen() {
+        all.push(crate_of(bed));
+    }
+    if wanted != Wanted::Peek && bed.kernel == Kernel::Avx512 {
+        all.extend(roofline::Roofline::new(bed).map(|limit| Box::new(limit) as Box<dyn Cipher>));
+    }
+    #[cfg(feature = "peer-ipsec-mb")]
+    all.push(Box::new(ipsec_mb::IpsecMb::new(bed)));
+    all
 }
 
 impl Bed {
     /// The contents do not matter; that keys and nonces differ does.
-    fn new(algorithm: Algorithm, sas: usize, size: usize) -> Bed {
-        let keys = (0..sas).map(|sa| (0..algorithm.key_len()).map(|at| (7 * sa + at) as u8).collect()).collect();
+    fn new(algorithm: Algorithm, kernel: Kernel, sas: usize, sizes: &[usize]) -> Bed {
+        let differ = if sas > BURST { 0 } else { 7 };
+        let keys = (0..sas).map(|sa| (0..algorithm.key_len()).map(|at| (differ * sa + at) as u8).collect()).collect();
         let packet = |at: usize| Packet {
             nonce: [at as u8; NONCE_LEN],
             aad: [at as u8; 8],
-            text: vec![at as u8; size],
+            text: vec![at as u8; sizes[at % sizes.len()]],
             tag: [0; TAG_LEN],
             sealed: Vec::new(),
         };
         let packets = (0..BURST).map(packet).collect();
-        let mut bed = Bed { algorithm, keys, packets, seen: Box::new([[0; PEEK]; BURST]) };
+        let mut bed = Bed { algorithm, kernel, keys, first: 0, packets, seen: Box::new([[0; PEEK]; BURST]) };
         crate_of(&bed).seal(&mut bed);
         for packet in &mut bed.packets {
             packet.sealed.clone_from(&packet.text);
@@ -127,10 +155,13 @@ impl Bed {
     }
 
     /// All contestants do the same.
-    fn check(&mut self, cipher: &mut dyn Cipher) {
+    fn check(&mut self, cipher: &mut dyn Cipher, wanted: Wanted) {
+        if cipher.name(wanted) == roofline::NAME {
+            return;
+        }
         let tags: Vec<_> = self.packets.iter().map(|packet| packet.tag).collect();
         self.restore();
-        assert_eq!(cipher.open(self), BURST);
+        assert_eq!(cipher.open(self).1, BURST);
         for packet in &self.packets {
             assert!(packet.text == vec![packet.nonce[0]; packet.text.len()]);
         }
@@ -140,17 +171,22 @@ impl Bed {
 
     /// Nanoseconds per packet.
     fn round(&mut self, cipher: &mut dyn Cipher, wanted: Wanted) -> f64 {
-        let size = self.packets[0].text.len();
-        let bursts = (ROUND_BYTES / (BURST * size)).max(4);
+        let bytes: usize = self.packets.iter().map(|packet| packet.text.len()).sum();
+        let bursts = (ROUND_BYTES / bytes).max(4);
         let tags: ArrayVec<_, BURST> = self.packets.iter().map(|packet| packet.tag).collect();
         let mut ns = 0.0;
         for _ in 0..bursts {
             self.restore();
             ns += match wanted {
-                Wanted::Seal => clock(|| cipher.seal(self)),
-                Wanted::Open => clock(|| assert_eq!(cipher.open(self), BURST)),
-                Wanted::Peek => clock(|| cipher.peek(self)),
+                Wanted::Seal => cipher.seal(self),
+                Wanted::Open => {
+                    let (ns, authentic) = cipher.open(self);
+                    assert_eq!(authentic, BURST);
+                    ns
+                }
+                Wanted::Peek => cipher.peek(self),
             };
+            self.first = (self.first + BURST) % self.keys.len();
             // A seal of what was sealed already makes other tags.
             self.packets.iter_mut().zip(&tags).for_each(|(packet, tag)| packet.tag = *tag);
         }
@@ -165,30 +201,33 @@ impl Cipher for Ours {
         "phalanx-aead"
     }
 
-    fn seal(&mut self, bed: &mut Bed) {
+    fn seal(&mut self, bed: &mut Bed) -> f64 {
         let mut ops = ArrayVec::<SealOp<'_>, BURST>::new();
-        for (Packet { nonce, aad, text, tag, .. }, key) in bed.packets.iter_mut().zip(self.0.iter().cycle()) {
+        let keys = self.0.iter().cycle().skip(bed.first);
+        for (Packet { nonce, aad, text, tag, .. }, key) in bed.packets.iter_mut().zip(keys) {
             ops.push(SealOp { key, nonce: *nonce, aad: Aad::new(aad), text, tag });
         }
-        seal_burst(&mut ops);
+        clock(|| seal_burst(&mut ops))
     }
 
-    fn open(&mut self, bed: &mut Bed) -> usize {
+    fn open(&mut self, bed: &mut Bed) -> (f64, usize) {
         let mut ops = ArrayVec::<OpenOp<'_>, BURST>::new();
-        for (Packet { nonce, aad, text, tag, .. }, key) in bed.packets.iter_mut().zip(self.0.iter().cycle()) {
+        let keys = self.0.iter().cycle().skip(bed.first);
+        for (Packet { nonce, aad, text, tag, .. }, key) in bed.packets.iter_mut().zip(keys) {
             ops.push(OpenOp { key, nonce: *nonce, aad: Aad::new(aad), text, tag, authentic: false });
         }
-        open_burst(&mut ops);
-        ops.iter().filter(|op| op.authentic).count()
+        let ns = clock(|| open_burst(&mut ops));
+        (ns, ops.iter().filter(|op| op.authentic).count())
     }
 
-    fn peek(&mut self, bed: &mut Bed) {
+    fn peek(&mut self, bed: &mut Bed) -> f64 {
         let mut ops = ArrayVec::<PeekOp<'_>, BURST>::new();
-        for ((packet, key), out) in bed.packets.iter().zip(self.0.iter().cycle()).zip(bed.seen.iter_mut()) {
+        let keys = self.0.iter().cycle().skip(bed.first);
+        for ((packet, key), out) in bed.packets.iter().zip(keys).zip(bed.seen.iter_mut()) {
             let cipher = &packet.text[..packet.text.len().min(PEEK)];
             ops.push(PeekOp { key, nonce: packet.nonce, block: 0, cipher, out });
         }
-        peek_burst(&mut ops);
+        clock(|| peek_burst(&mut ops))
     }
 }
 
@@ -219,24 +258,31 @@ impl<G: KeyInit + AeadInOut<NonceSize = aes_gcm::aead::consts::U12, TagSize = ae
         }
     }
 
-    fn seal(&mut self, bed: &mut Bed) {
-        for (Packet { nonce, aad, text, tag, .. }, gcm) in bed.packets.iter_mut().zip(self.0.iter().cycle()) {
-            let sealed = gcm.encrypt_inout_detached(&(*nonce).into(), aad, text.as_mut_slice().into());
-            tag.copy_from_slice(&sealed.expect("a short text"));
-        }
+    fn seal(&mut self, bed: &mut Bed) -> f64 {
+        let packets = bed.packets.iter_mut().zip(self.0.iter().cycle().skip(bed.first));
+        clock(|| {
+            for (Packet { nonce, aad, text, tag, .. }, gcm) in packets {
+                let sealed = gcm.encrypt_inout_detached(&(*nonce).into(), aad, text.as_mut_slice().into());
+                tag.copy_from_slice(&sealed.expect("a short text"));
+            }
+        })
     }
 
-    fn open(&mut self, bed: &mut Bed) -> usize {
+    fn open(&mut self, bed: &mut Bed) -> (f64, usize) {
         let mut authentic = 0;
-        for (Packet { nonce, aad, text, tag, .. }, gcm) in bed.packets.iter_mut().zip(self.0.iter().cycle()) {
-            let (nonce, tag) = (Nonce::from(*nonce), Tag::from(*tag));
-            authentic += usize::from(gcm.decrypt_inout_detached(&nonce, aad, text.as_mut_slice().into(), &tag).is_ok());
-        }
-        authentic
+        let packets = bed.packets.iter_mut().zip(self.0.iter().cycle().skip(bed.first));
+        let ns = clock(|| {
+            for (Packet { nonce, aad, text, tag, .. }, gcm) in packets {
+                let (nonce, tag) = (Nonce::from(*nonce), Tag::from(*tag));
+                let opened = gcm.decrypt_inout_detached(&nonce, aad, text.as_mut_slice().into(), &tag);
+                authentic += usize::from(opened.is_ok());
+            }
+        });
+        (ns, authentic)
     }
 
     /// What a router would have to do without a peek.
-    fn peek(&mut self, bed: &mut Bed) {
-        self.open(bed);
+    fn peek(&mut self, bed: &mut Bed) -> f64 {
+        self.open(bed).0
     }
 }

@@ -13,10 +13,17 @@ struct peer_op {
     uint8_t *tag;
 };
 
-IMB_MGR *peer_manager(void)
+/* vectors: 0 for the best that the processor has, 2 for AVX2, 1 for AVX. */
+IMB_MGR *peer_manager(int vectors)
 {
     IMB_MGR *mgr = alloc_mb_mgr(0);
-    if (mgr != NULL)
+    if (mgr == NULL)
+        return NULL;
+    if (vectors == 2)
+        init_mb_mgr_avx2(mgr);
+    else if (vectors == 1)
+        init_mb_mgr_avx(mgr);
+    else
         init_mb_mgr_auto(mgr, NULL);
     return mgr;
 }

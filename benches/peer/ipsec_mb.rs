@@ -4,9 +4,9 @@ use std::ffi::c_int;
 use std::ptr::NonNull;
 
 use arrayvec::ArrayVec;
-use phalanx_aead::{Algorithm, BURST};
+use phalanx_aead::{Algorithm, BURST, Kernel};
 
-use super::{Bed, Cipher, PEEK, Packet, Wanted};
+use super::{Bed, Cipher, PEEK, Packet, Wanted, clock};
 
 #[repr(C)]
 struct Manager([u8; 0]);
@@ -24,7 +24,7 @@ struct PeerOp {
 }
 
 unsafe extern "C" {
-    fn peer_manager() -> *mut Manager;
+    fn peer_manager(vectors: c_int) -> *mut Manager;
     fn peer_key(manager: *mut Manager, key: *const u8, bits: c_int) -> *mut ExpandedKey;
     fn peer_seal(manager: *mut Manager, bits: c_int, ops: *const PeerOp, n: usize);
     fn peer_open(manager: *mut Manager, bits: c_int, ops: *const PeerOp, n: usize) -> usize;
@@ -41,8 +41,13 @@ pub struct IpsecMb {
 impl IpsecMb {
     pub fn new(bed: &Bed) -> IpsecMb {
         let bits = if bed.algorithm == Algorithm::Aes128Gcm16 { 128 } else { 256 };
-        // SAFETY: takes nothing, gives a manager or null.
-        let manager = NonNull::new(unsafe { peer_manager() }).expect("intel-ipsec-mb has no memory");
+        let vectors = match bed.kernel {
+            Kernel::Avx512 | Kernel::Portable => 0,
+            Kernel::Avx2 => 2,
+            Kernel::AesNi => 1,
+        };
+        // SAFETY: takes a number, gives a manager or null.
+        let manager = NonNull::new(unsafe { peer_manager(vectors) }).expect("intel-ipsec-mb has no memory");
         let expand = |key: &Vec<u8>| {
             assert_eq!(key.len() * 8, bits as usize);
             // SAFETY: the manager is initialised, the key has as many bytes as `bits` says.
@@ -52,7 +57,7 @@ impl IpsecMb {
     }
 
     fn ops(&self, bed: &mut Bed, most: usize) -> ArrayVec<PeerOp, BURST> {
-        let keys = self.keys.iter().cycle();
+        let keys = self.keys.iter().cycle().skip(bed.first);
         let packets = bed.packets.iter_mut().zip(keys);
         let op = |(packet, key): (&mut Packet, &NonNull<ExpandedKey>)| PeerOp {
             key: key.as_ptr(),
@@ -74,22 +79,24 @@ impl Cipher for IpsecMb {
         }
     }
 
-    fn seal(&mut self, bed: &mut Bed) {
+    fn seal(&mut self, bed: &mut Bed) -> f64 {
         let ops = self.ops(bed, usize::MAX);
         // SAFETY: each operation points into a packet of the bed, which is borrowed until the call is over; nonce 12,
         // aad 8, tag 16 bytes, text as long as it says.
-        unsafe { peer_seal(self.manager.as_ptr(), self.bits, ops.as_ptr(), ops.len()) }
+        clock(|| unsafe { peer_seal(self.manager.as_ptr(), self.bits, ops.as_ptr(), ops.len()) })
     }
 
-    fn open(&mut self, bed: &mut Bed) -> usize {
+    fn open(&mut self, bed: &mut Bed) -> (f64, usize) {
         let ops = self.ops(bed, usize::MAX);
+        let mut authentic = 0;
         // SAFETY: as in `seal`.
-        unsafe { peer_open(self.manager.as_ptr(), self.bits, ops.as_ptr(), ops.len()) }
+        let ns = clock(|| authentic = unsafe { peer_open(self.manager.as_ptr(), self.bits, ops.as_ptr(), ops.len()) });
+        (ns, authentic)
     }
 
-    fn peek(&mut self, bed: &mut Bed) {
+    fn peek(&mut self, bed: &mut Bed) -> f64 {
         let ops = self.ops(bed, PEEK);
         // SAFETY: as in `seal`; the text's length is bounded by its memory.
-        unsafe { peer_peek(self.manager.as_ptr(), self.bits, ops.as_ptr(), ops.len()) }
+        clock(|| unsafe { peer_peek(self.manager.as_ptr(), self.bits, ops.as_ptr(), ops.len()) })
     }
 }
