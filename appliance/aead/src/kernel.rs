@@ -26,7 +26,7 @@ use crate::{gcm, long, short, single};
 pub enum Kernel {
     /// The `aes-gcm` crate, packet by packet.
     Portable,
-    /// AES-NI and PCLMULQDQ: a block at a time.
+    /// AES-NI and PCLMULQDQ with AVX: a block at a time.
     AesNi,
     /// VAES and VPCLMULQDQ with AVX2: two.
     Avx2,
