@@ -191,24 +191,23 @@ impl Storm {
         assert_invariants(bed);
     }
 
-    /// What there was is replaced everywhere, each has one pair between two replacements, and nothing stays behind the end.
+    /// What there was is replaced everywhere, nobody gathers SAs, and nothing stays behind the end.
     fn end(&self) {
         let (bed, swan) = (&self.bed, self.swan());
         let everything = || -> BTreeSet<String> { NODES.iter().flat_map(|node| spis(bed, node)).collect() };
         let old = everything();
         wait_until("what there was is replaced everywhere", SOON, || everything().is_disjoint(&old));
-        wait_until("everybody has one pair", Duration::from_secs(30), || {
-            let kernel = bed.guest_ok("ip xfrm state | grep -c ^src");
-            let charon = swan.sas();
-            let one =
-                charon.matches("INSTALLED").count() == 1 && !charon.contains("DELET") && !charon.contains("REKEY");
+        // New ones come every second or so, and a look at everybody takes as long: more than one that goes and one that comes would
+        // have been left behind by earlier ones.
+        wait_until("nobody has more than a pair and its successor", SOON, || {
+            let kernel = bed.guest_ok("ip xfrm state | grep -c ^src").trim().parse::<usize>().expect("a number");
             let ours = sas(bed);
-            let children = ours.first().and_then(|ike| ike["children"].as_array()).map_or(0, Vec::len);
-            kernel.trim() == "2"
-                && one
-                && ours.len() == 1
-                && children == 1
-                && NODES.iter().all(|node| spis(bed, node).len() == 2)
+            let children = ours.iter().filter_map(|ike| ike["children"].as_array()).map(Vec::len).sum::<usize>();
+            kernel <= 4
+                && swan.sas().matches("INSTALLED").count() <= 2
+                && ours.len() <= 2
+                && children <= 2
+                && NODES.iter().all(|node| spis(bed, node).len() <= 4)
         });
         swan.ctl_ok("--terminate --ike vip");
         wait_gone(bed);
