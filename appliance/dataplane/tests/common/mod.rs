@@ -171,6 +171,7 @@ impl Control {
                     self.opened += 1;
                     Command::Confirm(vip, key, TargetId(1))
                 }
+                Event::ConnWanted { key, .. } => Command::ConnAnswer(key, None),
                 _ => continue,
             };
             self.sender.try_send(0, answer).expect("room for a command");
