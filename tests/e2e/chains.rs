@@ -2,8 +2,8 @@
 //! none is so large that IP has to cut it.
 
 use crate::bed::{Bed, Tunnel, wait_until};
-use crate::looks::network_mac;
-use crate::negotiated::{SOON, assert_clean, pages, wait_gone, wait_up};
+use crate::looks::{network_mac, pages};
+use crate::negotiated::{SOON, assert_clean, wait_gone, wait_up};
 use crate::swan::{Connection, Swan};
 use crate::wire::Capture;
 use std::fs;

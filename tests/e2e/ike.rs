@@ -2,8 +2,8 @@
 
 use crate::bed::{Bed, Gateway, Tunnel, wait_until};
 use crate::client::Client;
-use crate::looks::{assert_invariants, drops};
-use crate::negotiated::{SOON, assert_clean, assert_one_pair, events, pages, peer, sas, up, wait_gone, wait_up};
+use crate::looks::{assert_invariants, drops, pages};
+use crate::negotiated::{SOON, assert_clean, assert_one_pair, events, peer, sas, up, wait_gone, wait_up};
 use crate::swan::{Connection, Swan, issue, revoke};
 use serde_json::Value;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Lifesize of negotiated SAs (R21, R22, I3): targets report, the router adds up, IKE makes a successor in time; without one the SA stops.
 
 use crate::bed::{Bed, Tunnel};
-use crate::looks::{all_drops, assert_invariants};
-use crate::negotiated::{assert_one_pair, events, pages, peer};
+use crate::looks::{all_drops, assert_invariants, pages};
+use crate::negotiated::{assert_one_pair, events, peer};
 use crate::swan::{Connection, Swan};
 use crate::wire::Capture;
 use std::collections::HashMap;

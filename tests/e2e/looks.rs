@@ -17,6 +17,16 @@ const PROTECTED: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x10)),
 ];
 
+/// New connections, shared by both targets.
+pub fn pages(bed: &Bed, count: usize) {
+    let before = [bed.served("t1"), bed.served("t2")];
+    let host = bed.host();
+    let pages = bed.guest_ok(&format!("curl -sS --max-time 20 'http://{host}/?[1-{count}]' -H 'Connection: close'"));
+    assert_eq!(pages.matches("served by").count(), count, "{pages}");
+    let served = ["t1", "t2"].map(|target| bed.served(target));
+    assert_eq!([served[0] - before[0], served[1] - before[1]], [count / 2, count / 2], "round robin");
+}
+
 /// The last part of a node's addresses on every network.
 pub fn number(node: &str) -> u8 {
     match node {

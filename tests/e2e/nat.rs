@@ -3,7 +3,7 @@
 
 use crate::bed::{Bed, Gateway, TO_VIP, Tunnel, wait_until};
 use crate::client::Client;
-use crate::looks::{all_drops, assert_invariants};
+use crate::looks::{all_drops, assert_invariants, pages};
 use crate::raw::RawSender;
 use crate::wire::{fix_ipv4, readdress};
 use std::time::Duration;
@@ -16,16 +16,6 @@ fn pages_come_over_ipv6_through_a_router_in_between() {
     let bed = Bed::up(Tunnel { outer: 6, inner: 6, gateway: Gateway::Route { mtu: 1500 }, ..Tunnel::PLAIN });
     pages(&bed, 20);
     assert_eq!(bed.xfrm_errors(), [], "the client's kernel has nothing to complain about");
-}
-
-/// New connections, shared by both targets.
-fn pages(bed: &Bed, count: usize) {
-    let before = [bed.served("t1"), bed.served("t2")];
-    let host = bed.host();
-    let pages = bed.guest_ok(&format!("curl -sS --max-time 20 'http://{host}/?[1-{count}]' -H 'Connection: close'"));
-    assert_eq!(pages.matches("served by").count(), count, "{pages}");
-    let served = ["t1", "t2"].map(|target| bed.served(target));
-    assert_eq!([served[0] - before[0], served[1] - before[1]], [count / 2, count / 2], "round robin");
 }
 
 /// Where a node sends the client's packets: every SA of the tunnel says the same.

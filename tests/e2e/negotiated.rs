@@ -22,16 +22,6 @@ macro_rules! peer {
 }
 pub(crate) use peer;
 
-/// New connections, shared by both targets.
-pub fn pages(bed: &Bed, count: usize) {
-    let before = [bed.served("t1"), bed.served("t2")];
-    let host = bed.host();
-    let pages = bed.guest_ok(&format!("curl -sS --max-time 20 'http://{host}/?[1-{count}]' -H 'Connection: close'"));
-    assert_eq!(pages.matches("served by").count(), count, "{pages}");
-    let served = ["t1", "t2"].map(|target| bed.served(target));
-    assert_eq!([served[0] - before[0], served[1] - before[1]], [count / 2, count / 2], "round robin");
-}
-
 /// The router's IKE SAs.
 pub fn sas(bed: &Bed) -> Vec<Value> {
     bed.query("r", "ike")["sas"].as_array().cloned().expect("a list")

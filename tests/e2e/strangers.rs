@@ -1,7 +1,8 @@
 //! Other peers than the guest: strongSwan with IPsec in user space beside it, and ike-scan, which looks what answers.
 
 use crate::bed::{Bed, Tunnel, wait_until};
-use crate::negotiated::{SOON, assert_clean, events, pages, sas, wait_gone};
+use crate::looks::pages;
+use crate::negotiated::{SOON, assert_clean, events, sas, wait_gone};
 use crate::raw::datagrams;
 use crate::swan::{Connection, Swan};
 use serde_json::Value;

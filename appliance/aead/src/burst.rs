@@ -18,10 +18,10 @@ const GROUP: usize = 4;
 pub(crate) type Class = u8;
 /// A long packet, beside the vectors that its last step has.
 pub(crate) const LONG: Class = 32;
-/// Beside either.
-/// A short packet whose text fills all vectors but the last.
-pub(crate) const EXACT: Class = 128;
+/// Beside either: its key has 256 bits.
 pub(crate) const AES_256: Class = 64;
+/// Beside that of a short packet whose text fills all vectors but the last.
+pub(crate) const EXACT: Class = 128;
 /// Of any length.
 pub(crate) const SINGLE: Class = 0;
 

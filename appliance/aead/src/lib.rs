@@ -5,7 +5,7 @@
 //! which is the `aes-gcm` crate.
 //!
 //! * [`seal_burst`]: plaintext becomes ciphertext in place, the tag is written apart from it.
-//! * [`open_burst`]: the tag is verified first; ciphertext becomes plaintext only where it is genuine.
+//! * [`open_burst`]: ciphertext becomes plaintext where the tag is right; where it is not, what is left is ciphertext.
 //! * [`peek_burst`]: *unauthenticated* plaintext of a part of a packet, for the router that must see a TCP header.
 //!
 //! [`prefetch`] is for whoever goes through a burst of SAs. It and the kernels are the only unsafe code here.

@@ -35,6 +35,33 @@ pub(crate) trait Packet {
     unsafe fn settle_one<V: Lanes>(packet: *mut Self, tag: __m128i);
 }
 
+/// What both operations have alike.
+macro_rules! parts {
+    () => {
+        #[inline(always)]
+        fn key(&self) -> &Key {
+            self.key
+        }
+        #[inline(always)]
+        fn nonce(&self) -> &[u8; NONCE_LEN] {
+            &self.nonce
+        }
+        #[inline(always)]
+        fn aad(&self) -> &Aad {
+            &self.aad
+        }
+        #[inline(always)]
+        unsafe fn text(packet: *mut Self) -> *mut u8 {
+            // SAFETY: as the trait says.
+            unsafe { (*packet).text.as_mut_ptr() }
+        }
+        #[inline(always)]
+        fn len(&self) -> usize {
+            self.text.len()
+        }
+    };
+}
+
 impl Packet for SealOp<'_> {
     const OPEN: bool = false;
 
@@ -43,27 +70,7 @@ impl Packet for SealOp<'_> {
         let (text, tag) = unsafe { (std::slice::from_raw_parts_mut(text, len), &mut *tag) };
         SealOp { key, nonce: [0; NONCE_LEN], aad: Aad::esp(0, 0, false), text, tag }
     }
-    #[inline(always)]
-    fn key(&self) -> &Key {
-        self.key
-    }
-    #[inline(always)]
-    fn nonce(&self) -> &[u8; NONCE_LEN] {
-        &self.nonce
-    }
-    #[inline(always)]
-    fn aad(&self) -> &Aad {
-        &self.aad
-    }
-    #[inline(always)]
-    unsafe fn text(packet: *mut Self) -> *mut u8 {
-        // SAFETY: as the trait says.
-        unsafe { (*packet).text.as_mut_ptr() }
-    }
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.text.len()
-    }
+    parts!();
     #[inline(always)]
     unsafe fn settle<V: Lanes>(packets: [*mut Self; 4], tags: V) {
         // SAFETY: as the trait says.
@@ -88,27 +95,7 @@ impl Packet for OpenOp<'_> {
         let (text, tag) = unsafe { (std::slice::from_raw_parts_mut(text, len), &*tag) };
         OpenOp { key, nonce: [0; NONCE_LEN], aad: Aad::esp(0, 0, false), text, tag, authentic: false }
     }
-    #[inline(always)]
-    fn key(&self) -> &Key {
-        self.key
-    }
-    #[inline(always)]
-    fn nonce(&self) -> &[u8; NONCE_LEN] {
-        &self.nonce
-    }
-    #[inline(always)]
-    fn aad(&self) -> &Aad {
-        &self.aad
-    }
-    #[inline(always)]
-    unsafe fn text(packet: *mut Self) -> *mut u8 {
-        // SAFETY: as the trait says.
-        unsafe { (*packet).text.as_mut_ptr() }
-    }
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.text.len()
-    }
+    parts!();
     #[inline(always)]
     unsafe fn settle<V: Lanes>(packets: [*mut Self; 4], tags: V) {
         // SAFETY: as the trait says.

@@ -2,7 +2,6 @@
 //! send with it, while its keys are still on their way here. They wait, bounded, as they came: nothing of them is known to be
 //! genuine, so nothing lasts of them but their place (I5).
 
-use arrayvec::ArrayVec;
 use phalanx_wire::{Buffer, DropReason, EspHeader, Spi, VipId, natt};
 
 use crate::clock::Now;
@@ -12,6 +11,7 @@ use crate::inbound_router::Arrived;
 use crate::notes::{Fact, For};
 use crate::packet::Source;
 use crate::stats::Stage;
+use crate::waiting::Waiting;
 
 /// SPIs that may be offered at a time; of more the oldest are forgotten.
 const SPIS: usize = 2048;
@@ -30,13 +30,13 @@ pub(crate) struct Expected<P> {
     /// The same in the order in which they came; `next` is the oldest.
     order: Box<[Option<Name>]>,
     next: usize,
-    waiting: ArrayVec<(Name, Arrived<P>, u64), PACKETS>,
+    waiting: Waiting<Name, Arrived<P>, PACKETS>,
 }
 
 impl<P> Expected<P> {
     pub(crate) fn new(enabled: bool) -> Expected<P> {
         let most = if enabled { SPIS } else { 1 };
-        Expected { spis: FixedMap::new(most), order: vec![None; most].into(), next: 0, waiting: ArrayVec::new() }
+        Expected { spis: FixedMap::new(most), order: vec![None; most].into(), next: 0, waiting: Waiting::default() }
     }
 
     /// Packets that wait.
@@ -66,12 +66,12 @@ impl<S: Source> Engine<S> {
             return self.out.drop(arrived.packet, DropReason::UnknownSpi);
         };
         let waiting = &mut self.router.expected.waiting;
-        if waiting.is_full() || waiting.iter().filter(|(of, ..)| *of == name).count() >= EACH {
+        if !waiting.has_room(&name, EACH) {
             return self.out.drop(arrived.packet, DropReason::SaWait);
         }
         self.out.passed(Stage::HeldForSa, 1);
         self.out.note(&arrived.packet, || Fact::Held(For::Sa));
-        waiting.push((name, arrived, now.ms()));
+        waiting.push(name, arrived, now.ms());
     }
 
     fn expected_name(&self, arrived: &Arrived<S::Packet>, now: Now) -> Option<Name> {
@@ -85,16 +85,15 @@ impl<S: Source> Engine<S> {
     pub(crate) fn expected_came(&mut self, vip: VipId, spi: Spi, now: Now) {
         self.router.expected.spis.remove(&(vip, spi));
         let mut burst = Batch::new();
-        while let Some(first) = self.router.expected.waiting.iter().position(|(of, ..)| *of == (vip, spi)) {
-            burst.push(self.router.expected.waiting.remove(first).1);
+        while let Some(arrived) = self.router.expected.waiting.take(&(vip, spi)) {
+            burst.push(arrived);
         }
         self.route(burst, now);
     }
 
     /// Gives up what waited too long.
     pub(crate) fn tend_expected(&mut self, now: Now) {
-        while self.router.expected.waiting.first().is_some_and(|(.., since)| now.ms() >= since + WAIT_MS) {
-            let (_, arrived, _) = self.router.expected.waiting.remove(0);
+        while let Some(arrived) = self.router.expected.waiting.expired(now.ms(), WAIT_MS) {
             self.out.drop(arrived.packet, DropReason::SaWait);
         }
     }

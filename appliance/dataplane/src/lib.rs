@@ -59,6 +59,7 @@ mod tend;
 mod tests;
 mod too_big;
 mod vips;
+mod waiting;
 mod wanted;
 mod watcher;
 mod world;

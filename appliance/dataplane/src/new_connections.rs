@@ -1,7 +1,6 @@
 //! Connections that the application opens (R20): the first packet waits, bounded, until the VIP's router has the connection's
 //! entry. Without it the answer would find nobody: a router takes what it does not know for its own.
 
-use arrayvec::ArrayVec;
 use phalanx_ipsec::OutboundIndex;
 use phalanx_steering::ConnKey;
 use phalanx_wire::{Buffer, DropReason, Flow, IpHeader, SaId, TargetId, TcpFlags, TcpHeader, ipv6, protocol};
@@ -13,6 +12,7 @@ use crate::notes::{Fact, For};
 use crate::outbound::Outgoing;
 use crate::packet::Source;
 use crate::stats::Stage;
+use crate::waiting::Waiting;
 
 /// Packets that wait at a time, each of another connection.
 const PACKETS: usize = 128;
@@ -23,27 +23,7 @@ const WAIT_MS: u64 = 900;
 const FLAGS_AT: usize = 13;
 
 /// See the module.
-pub(crate) struct NewConnections<P> {
-    waiting: ArrayVec<(ConnKey, P, u64), PACKETS>,
-}
-
-impl<P> Default for NewConnections<P> {
-    fn default() -> Self {
-        NewConnections { waiting: ArrayVec::new() }
-    }
-}
-
-impl<P> NewConnections<P> {
-    /// Packets that wait.
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    fn take(&mut self, key: &ConnKey) -> Option<P> {
-        let at = self.waiting.iter().position(|(of, ..)| of == key)?;
-        Some(self.waiting.remove(at).1)
-    }
-}
+pub(crate) type NewConnections<P> = Waiting<ConnKey, P, PACKETS>;
 
 /// By the shortest look, which each packet pays for: false is certain.
 fn may_open(packet: &[u8]) -> bool {
@@ -86,13 +66,12 @@ impl<S: Source> Engine<S> {
     fn want_connection(&mut self, key: ConnKey, one: Outgoing<S::Packet>, now: Now) {
         let Some(sa) = self.tables.cache.outbound(one.sa) else { return self.out.drop(one.packet, DropReason::NoSa) };
         let (vip, sa) = (sa.params().vip, sa.id());
-        let waiting = &mut self.new.waiting;
-        if waiting.is_full() || waiting.iter().any(|(of, ..)| *of == key) {
+        if !self.new.has_room(&key, 1) {
             return self.out.drop(one.packet, DropReason::ConnWait);
         }
         self.out.passed(Stage::HeldForConnection, 1);
         self.out.note(&one.packet, || Fact::Held(For::Connection));
-        waiting.push((key, one.packet, now.ms()));
+        self.new.push(key, one.packet, now.ms());
         self.mail.tell(Event::ConnWanted { core: self.id, vip, key, sa });
     }
 
@@ -135,8 +114,7 @@ impl<S: Source> Engine<S> {
 
     /// Gives up what waited too long.
     pub(crate) fn tend_new_connections(&mut self, now: Now) {
-        while self.new.waiting.first().is_some_and(|(.., since)| now.ms() >= since + WAIT_MS) {
-            let (_, packet, _) = self.new.waiting.remove(0);
+        while let Some(packet) = self.new.expired(now.ms(), WAIT_MS) {
             self.out.drop(packet, DropReason::ConnWait);
         }
     }

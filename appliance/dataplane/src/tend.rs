@@ -56,7 +56,7 @@ impl<S: Source> Engine<S> {
         stats.connections.set(self.router.table.len() as u64);
         stats.tracked.set(self.target.tracker.len() as u64);
         let held = self.outbound.held.held() + self.router.held.held();
-        stats.waiting.set((held + self.router.expected.len() + self.new.len()) as u64);
+        stats.waiting.set((held + self.router.expected.len() + self.wanted.len() + self.new.len()) as u64);
     }
 
     /// Fills as many rows as there is room for and sends the request back.

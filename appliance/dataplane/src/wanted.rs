@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::notes::{Fact, For};
 use crate::packet::Source;
 use crate::stats::Stage;
+use crate::waiting::Waiting;
 
 /// Packets that wait in all, and for one tunnel.
 const PACKETS: usize = 64;
@@ -25,13 +26,20 @@ type Tunnel = (VipId, TunnelName);
 
 /// See the module.
 pub(crate) struct Wanted<P> {
-    waiting: ArrayVec<(Tunnel, P, u64), PACKETS>,
+    waiting: Waiting<Tunnel, P, PACKETS>,
     told: ArrayVec<(Tunnel, u64), TOLD>,
 }
 
 impl<P> Default for Wanted<P> {
     fn default() -> Self {
-        Wanted { waiting: ArrayVec::new(), told: ArrayVec::new() }
+        Wanted { waiting: Waiting::default(), told: ArrayVec::new() }
+    }
+}
+
+impl<P> Wanted<P> {
+    /// Packets that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
     }
 }
 
@@ -39,14 +47,12 @@ impl<S: Source> Engine<S> {
     /// A packet whose tunnel has no SA.
     pub(crate) fn want_sa(&mut self, packet: S::Packet, now: Now) {
         let Some(tunnel) = self.negotiable(packet.bytes()) else { return self.out.drop(packet, DropReason::NoSa) };
-        let wanted = &mut self.wanted;
-        let full = wanted.waiting.is_full() || wanted.waiting.iter().filter(|(of, ..)| *of == tunnel).count() >= EACH;
-        if full {
+        if !self.wanted.waiting.has_room(&tunnel, EACH) {
             return self.out.drop(packet, DropReason::SaWait);
         }
         self.out.passed(Stage::HeldForSa, 1);
         self.out.note(&packet, || Fact::Held(For::Sa));
-        self.wanted.waiting.push((tunnel, packet, now.ms()));
+        self.wanted.waiting.push(tunnel, packet, now.ms());
         let told = &mut self.wanted.told;
         told.retain(|(_, until)| *until > now.ms());
         let known = told.iter().any(|(of, _)| *of == tunnel);
@@ -71,8 +77,7 @@ impl<S: Source> Engine<S> {
     pub(crate) fn sa_came(&mut self, at: OutboundIndex, now: Now) {
         let Some(sa) = self.tables.cache.outbound(at) else { return };
         let tunnel = (sa.params().vip, sa.params().tunnel);
-        while let Some(first) = self.wanted.waiting.iter().position(|(of, ..)| *of == tunnel) {
-            let (_, packet, _) = self.wanted.waiting.remove(first);
+        while let Some(packet) = self.wanted.waiting.take(&tunnel) {
             self.send_waited(packet, now);
         }
         self.wanted.told.retain(|(of, _)| *of != tunnel);
@@ -80,8 +85,7 @@ impl<S: Source> Engine<S> {
 
     /// Gives up what waited too long.
     pub(crate) fn tend_wanted(&mut self, now: Now) {
-        while self.wanted.waiting.first().is_some_and(|(.., since)| now.ms() >= since + WAIT_MS) {
-            let (_, packet, _) = self.wanted.waiting.remove(0);
+        while let Some(packet) = self.wanted.waiting.expired(now.ms(), WAIT_MS) {
             self.out.drop(packet, DropReason::SaWait);
         }
     }

@@ -101,7 +101,7 @@ pub(crate) fn longer(wait: Millis) -> Millis {
 
 impl Default for Retransmission {
     fn default() -> Retransmission {
-        // 0.5 s, 0.9 s, ... : 39 s in all.
+        // 0.5 s, 0.9 s, ... : 38 s in all.
         Retransmission { first_ms: 500, tries: 6 }
     }
 }

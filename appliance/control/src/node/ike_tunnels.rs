@@ -98,13 +98,14 @@ impl Tunnels {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use phalanx_ike::{ChildId, ChildMode, IkeId, Keyed, Path};
     use phalanx_ipsec::{Algorithm, Prefix, SecretKey, Selectors};
     use phalanx_wire::Spi;
 
-    fn child(remote: &str, encapsulated: bool) -> ChildSa {
+    /// Of a tunnel with a peer there.
+    pub fn child(remote: &str, encapsulated: bool) -> ChildSa {
         let keyed =
             |spi| Keyed { spi: Spi(spi), key: SecretKey::new(Algorithm::Aes128Gcm16, &[spi as u8; 20]).unwrap() };
         ChildSa {

@@ -80,50 +80,25 @@ fn esp_line(child: &ChildSa, (from, to): (IpAddr, IpAddr), keyed: &Keyed) -> Zer
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phalanx_ike::{ChildId, ChildMode, IkeId};
-    use phalanx_ipsec::{Prefix, SecretKey, Selectors};
+    use crate::node::ike_tunnels::tests::child;
+    use phalanx_ipsec::SecretKey;
     use phalanx_wire::Spi;
 
-    fn child() -> ChildSa {
-        let keyed = |spi, byte| {
-            let key = SecretKey::new(Algorithm::Aes128Gcm16, &[byte; 20]).unwrap();
-            Keyed { spi: Spi(spi), key }
-        };
-        ChildSa {
-            id: ChildId(1),
-            ike: IkeId(1),
-            peer: "road".into(),
-            name: "all".into(),
-            replaces: None,
-            initiator: false,
-            inbound: keyed(0x1001, 0xa1),
-            outbound: keyed(0xfedc_0001, 0xb2),
-            mode: ChildMode::Tunnel,
-            algorithm: Algorithm::Aes128Gcm16,
-            esn: true,
-            selectors: Selectors::between(Prefix::ANY_V4, Prefix::ANY_V4),
-            path: phalanx_ike::Path {
-                local: "10.77.0.100:4500".parse().unwrap(),
-                remote: "10.77.0.10:9".parse().unwrap(),
-            },
-            encapsulated: true,
-            keepalive: false,
-            original: None,
-            window: 32,
-            soft_bytes: 0,
-            hard_bytes: 0,
-        }
+    fn keyed(spi: u32, byte: u8) -> Keyed {
+        Keyed { spi: Spi(spi), key: SecretKey::new(Algorithm::Aes128Gcm16, &[byte; 20]).unwrap() }
     }
 
     #[test]
     fn both_directions_of_an_sa_have_a_line_and_only_the_owner_reads_it() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("keys");
-        KeyLog::open(&folder).unwrap().esp(&child()).unwrap();
+        let child =
+            ChildSa { inbound: keyed(0x1001, 0xa1), outbound: keyed(0xfedc_0001, 0xb2), ..child("10.77.0.10:9", true) };
+        KeyLog::open(&folder).unwrap().esp(&child).unwrap();
         let file = folder.join("esp_sa");
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
         // It goes on where it was, and closes what somebody opened.
-        KeyLog::open(&folder).unwrap().esp(&child()).unwrap();
+        KeyLog::open(&folder).unwrap().esp(&child).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         let (a, b) = ("a1".repeat(20), "b2".repeat(20));
         let (cipher, rest) = ("AES-GCM with 16 octet ICV [RFC4106]", "\"NULL\",\"\"");

@@ -17,6 +17,7 @@ pub(crate) mod distribution;
 mod dumps;
 mod figures;
 mod ike;
+mod ike_lifesize;
 mod ike_rows;
 mod ike_tell;
 mod ike_tunnels;
