@@ -1,8 +1,8 @@
 //! Which instructions the ciphers run on: found once per process, the widest that the processor has.
 //!
-//! `PHALANX_CIPHER` forces one by its name, for tests and comparisons; one that the processor has not is ignored. Kernels are entered
-//! through the functions here only, and a key for a kernel exists only where its features do: that is the proof that lets safe code
-//! call them.
+//! `PHALANX_CIPHER` forces one by its name, for tests and comparisons, and a node's configuration does ([`Kernel::choose`]). Kernels are
+//! entered through the functions here only, and a key for a kernel exists only where its features do: that is the proof that lets safe
+//! code call them.
 
 use std::sync::OnceLock;
 
@@ -19,6 +19,9 @@ use crate::wide::WideKey;
 use crate::{OpenOp, PeekOp, SealOp};
 #[cfg(target_arch = "x86_64")]
 use crate::{gcm, long, short, single};
+
+/// The environment variable that forces a kernel.
+const FORCED_BY: &str = "PHALANX_CIPHER";
 
 /// A set of instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +41,7 @@ impl Kernel {
     /// Every kernel there is, the best last.
     pub const ALL: [Kernel; 4] = [Kernel::Portable, Kernel::AesNi, Kernel::Avx2, Kernel::Avx512];
 
-    /// Its name in `PHALANX_CIPHER` and status.
+    /// Its name in configuration, `PHALANX_CIPHER` and status.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -71,16 +74,82 @@ impl Kernel {
         self == Kernel::Portable
     }
 
-    /// The one that new keys are made for.
+    /// The one that new keys are made for: what [`Kernel::choose`] took, else what the environment names if the processor has it, else
+    /// the best.
     pub fn chosen() -> Kernel {
-        static CHOSEN: OnceLock<Kernel> = OnceLock::new();
-        *CHOSEN.get_or_init(|| {
-            let forced = std::env::var("PHALANX_CIPHER").ok();
-            let forced = Kernel::ALL.into_iter().find(|kernel| forced.as_deref() == Some(kernel.name()));
-            let best = || Kernel::ALL.into_iter().rev().find(|kernel| kernel.is_here());
-            forced.filter(|kernel| kernel.is_here()).or_else(best).unwrap_or(Kernel::Portable)
-        })
+        *CHOSEN.get_or_init(|| forced_by_environment().ok().flatten().unwrap_or_else(Kernel::best))
     }
+
+    /// Takes the kernel of this process, before its first key: the one that the environment names, else `wanted`, else the best.
+    ///
+    /// # Errors
+    /// [`KernelError`] where that one does not exist or the processor cannot run it, or where another one was taken before.
+    pub fn choose(wanted: Option<Kernel>) -> Result<Kernel, KernelError> {
+        let kernel = match forced_by_environment()?.or(wanted) {
+            Some(kernel) => kernel.that_is_here()?,
+            None => Kernel::best(),
+        };
+        match *CHOSEN.get_or_init(|| kernel) {
+            taken if taken == kernel => Ok(kernel),
+            taken => Err(KernelError::Late { wanted: kernel, taken }),
+        }
+    }
+
+    /// Itself.
+    ///
+    /// # Errors
+    /// [`KernelError::NotHere`] where the processor lacks its instructions.
+    pub fn that_is_here(self) -> Result<Kernel, KernelError> {
+        if self.is_here() { Ok(self) } else { Err(KernelError::NotHere(self)) }
+    }
+
+    /// The best that the processor has.
+    fn best() -> Kernel {
+        Kernel::ALL.into_iter().rev().find(|kernel| kernel.is_here()).unwrap_or(Kernel::Portable)
+    }
+}
+
+static CHOSEN: OnceLock<Kernel> = OnceLock::new();
+
+fn forced_by_environment() -> Result<Option<Kernel>, KernelError> {
+    let Some(name) = std::env::var_os(FORCED_BY) else { return Ok(None) };
+    name.to_string_lossy().parse::<Kernel>()?.that_is_here().map(Some)
+}
+
+impl std::str::FromStr for Kernel {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Kernel, KernelError> {
+        Kernel::ALL
+            .into_iter()
+            .find(|kernel| kernel.name() == name)
+            .ok_or_else(|| KernelError::Unknown(name.to_owned()))
+    }
+}
+
+/// Why a kernel is not that of this process.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// No kernel has this name.
+    #[error("there is no cipher kernel `{0}`, but {all}", all = Kernel::ALL.map(Kernel::name).join(", "))]
+    Unknown(String),
+    /// The processor lacks its instructions.
+    #[error("this processor cannot run the cipher kernel `{name}`, but {here}", name = .0.name(), here = here())]
+    NotHere(Kernel),
+    /// Keys may have been made for another one.
+    #[error("the ciphers run on `{}` already, `{}` comes too late", .taken.name(), .wanted.name())]
+    Late {
+        /// What was asked for.
+        wanted: Kernel,
+        /// What runs.
+        taken: Kernel,
+    },
+}
+
+/// The kernels that this processor can run, in words.
+fn here() -> String {
+    let names: Vec<_> = Kernel::ALL.into_iter().filter(|kernel| kernel.is_here()).map(Kernel::name).collect();
+    names.join(", ")
 }
 
 /// `short` and `long`: by vectors of a packet or a step, how many packets a step has.

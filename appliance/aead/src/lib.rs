@@ -45,7 +45,7 @@ mod single;
 #[allow(unsafe_code)] // vector instructions
 mod wide;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, KernelError};
 pub use key::{AeadError, Algorithm, Key};
 pub use ops::{Aad, BURST, OpenOp, PeekOp, SealOp, open_burst, peek_burst, seal_burst};
 

@@ -1,6 +1,8 @@
 //! Every kernel that this processor has gives the same bytes as the portable one.
 
-use phalanx_aead::{Aad, Algorithm, Kernel, Key, OpenOp, PeekOp, SealOp, open_burst, peek_burst, seal_burst};
+use phalanx_aead::{
+    Aad, Algorithm, Kernel, KernelError, Key, OpenOp, PeekOp, SealOp, open_burst, peek_burst, seal_burst,
+};
 use proptest::prelude::*;
 
 /// A packet in a buffer that is longer on both sides: nothing but the packet may change.
@@ -139,4 +141,44 @@ fn the_kernel_of_this_process_is_one_it_has_and_names_lead_to_kernels() {
     assert!(Kernel::Portable.is_here());
     let names: std::collections::HashSet<_> = Kernel::ALL.iter().map(|kernel| kernel.name()).collect();
     assert_eq!(names.len(), Kernel::ALL.len());
+    for kernel in Kernel::ALL {
+        assert_eq!(kernel.name().parse(), Ok(kernel));
+    }
+    assert_eq!("aes".parse::<Kernel>(), Err(KernelError::Unknown("aes".into())));
+}
+
+/// In a process that has no key yet: what is forced there is no other test's business.
+fn forced(environment: Option<&str>, wanted: &str) -> Result<Kernel, KernelError> {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["the_child_of_another_test", "--exact", "--nocapture"]).env("PHALANX_WANTED", wanted);
+    child.env_remove("PHALANX_CIPHER").envs(environment.map(|name| ("PHALANX_CIPHER", name)));
+    let said = String::from_utf8(child.output().unwrap().stdout).unwrap();
+    let line = said.lines().find_map(|line| line.split_once("chosen: ")).expect("the child says what it chose").1;
+    line.parse()
+}
+
+#[test]
+fn the_child_of_another_test() {
+    let Some(wanted) = std::env::var("PHALANX_WANTED").ok() else { return };
+    let chosen = Kernel::choose(wanted.parse().ok());
+    println!("\nchosen: {}", chosen.as_ref().map_or("an error", |kernel| kernel.name()));
+    if let Ok(kernel) = chosen {
+        // It stays: keys are made for it.
+        assert_eq!((Kernel::chosen(), Kernel::choose(Some(kernel))), (kernel, Ok(kernel)));
+        if std::env::var_os("PHALANX_CIPHER").is_none() && kernel != Kernel::Portable {
+            let late = KernelError::Late { wanted: Kernel::Portable, taken: kernel };
+            assert_eq!(Kernel::choose(Some(Kernel::Portable)), Err(late));
+        }
+    }
+}
+
+#[test]
+fn a_process_runs_on_what_the_environment_names_else_on_what_is_wanted_else_on_the_best() {
+    let best = kernels().last().unwrap();
+    assert_eq!(forced(None, "auto"), Ok(best));
+    for kernel in kernels() {
+        assert_eq!(forced(None, kernel.name()), Ok(kernel));
+        assert_eq!(forced(Some(kernel.name()), "portable"), Ok(kernel));
+    }
+    assert!(forced(Some("aes"), "portable").is_err());
 }

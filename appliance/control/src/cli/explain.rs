@@ -39,6 +39,7 @@ pub(super) struct Explain {
 /// `phalanx explain`
 pub(super) fn run(what: &Explain) -> Outcome {
     let config = node::load(&what.config)?;
+    node::choose_kernel(&config)?;
     let from: Box<dyn Read> = if what.input.as_os_str() == "-" {
         Box::new(std::io::stdin().lock())
     } else {

@@ -17,7 +17,14 @@ pub(super) fn run(file: &Path, version: &'static str) -> Outcome {
     {
         tracing::warn!(%error, "the heap may still be in huge pages");
     }
+    choose_kernel(&config)?;
     crate::node::run(config, version).map_err(|error| Failure::new(chain(&error)))
+}
+
+/// The configuration was checked, the environment was not: whoever forces a kernel is to get that one or nothing.
+pub(super) fn choose_kernel(config: &Config) -> Outcome {
+    let wrong = |error| Failure { message: format!("{error}"), code: Failure::CONFIGURATION.code };
+    phalanx_aead::Kernel::choose(config.node.cipher_kernel).map(|_| ()).map_err(wrong)
 }
 
 /// With many SAs a good part of what packets wait for is where memory's pages are, so the heap goes to huge ones where the kernel

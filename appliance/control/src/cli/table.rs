@@ -92,7 +92,7 @@ fn bytes(n: u64) -> String {
 
 fn status(s: &Status, terminal: bool) -> String {
     let mut out = format!(
-        "{} of cluster {}: {} for {}, {}; version {}\nmemory: {}; coupling facility: {}; dropped packets: {}\n",
+        "{} of cluster {}: {} for {}, {}; version {}\nmemory: {}; ciphers: {}; coupling facility: {}; dropped packets: {}\n",
         s.node,
         s.cluster,
         s.state,
@@ -100,6 +100,7 @@ fn status(s: &Status, terminal: bool) -> String {
         if s.roles.is_empty() { "no role".to_owned() } else { s.roles.join(" and ") },
         s.version,
         s.memory,
+        s.cipher_kernel,
         s.coupling,
         s.drops
     );

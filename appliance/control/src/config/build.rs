@@ -32,6 +32,7 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
         state_dir: value(draft.node.state_dir).unwrap_or_else(|| format!("/var/lib/phalanx/{name}").into()),
         metrics: draft.node.metrics.map(|m| m.value),
         load_file: value(draft.node.load_file),
+        cipher_kernel: draft.node.cipher_kernel.and_then(|k| k.value),
         name,
     };
     let c = draft.cluster;

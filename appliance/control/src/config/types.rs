@@ -2,7 +2,7 @@
 
 use super::KeyText;
 use ipnet::IpNet;
-pub use phalanx_aead::Algorithm;
+pub use phalanx_aead::{Algorithm, Kernel};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub struct Node {
     pub metrics: Option<SocketAddr>,
     /// Where somebody else writes this node's load as a target, 0 to 1000; none: it is measured.
     pub load_file: Option<PathBuf>,
+    /// What the ciphers run on; none: the best that the processor has.
+    pub cipher_kernel: Option<Kernel>,
 }
 
 /// `[cluster]`

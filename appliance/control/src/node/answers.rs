@@ -84,6 +84,7 @@ impl Brain {
             roles,
             warnings,
             memory: if self.no_huge { "no-huge" } else { "hugepages" }.to_owned(),
+            cipher_kernel: phalanx_aead::Kernel::chosen().name().to_owned(),
             coupling: self.coupling.clone(),
             drops: cores.iter().map(|core| core.drops).sum(),
             cores,

@@ -111,10 +111,6 @@ async fn serve(config: Config, version: &'static str) -> Result<(), NodeError> {
     brain.phase = Phase::Running;
     let ciphers = phalanx_aead::Kernel::chosen().name();
     tracing::info!(node = brain.config.node.name, ciphers, "running");
-    if let Some(asked) = std::env::var_os("PHALANX_CIPHER").filter(|asked| asked != ciphers) {
-        let known = phalanx_aead::Kernel::ALL.map(phalanx_aead::Kernel::name);
-        tracing::warn!(?asked, ?known, "PHALANX_CIPHER: no such kernel, or none that this processor can run");
-    }
 
     let mut tick = tokio::time::interval(brain::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

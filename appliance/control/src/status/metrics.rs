@@ -114,7 +114,8 @@ fn count(n: u64) -> f64 {
 
 fn node(to: &mut Families<'_>, overview: &Overview) -> fmt::Result {
     let s = &overview.status;
-    let build = vec![("node", s.node.clone()), ("cluster", s.cluster.clone()), ("version", s.version.clone())];
+    let mut build = vec![("node", s.node.clone()), ("cluster", s.cluster.clone()), ("version", s.version.clone())];
+    build.push(("cipher_kernel", s.cipher_kernel.clone()));
     to.gauge("build_info", "What runs here; its value is 1", [(build, 1.0)])?;
     to.figure("uptime_seconds", "Since the node's start", s.uptime_ms as f64 / 1e3)?;
     let states = ["starting", "running", "draining"].map(|state| (vec![("state", state.to_owned())], state));

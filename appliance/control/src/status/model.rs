@@ -24,6 +24,8 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// `hugepages`, or `no-huge`: ordinary memory, slower.
     pub memory: String,
+    /// What the ciphers run on: `portable`, `aes-ni`, `vaes-avx2`, `vaes-avx512`.
+    pub cipher_kernel: String,
     /// Which kind of coupling facility, and the incarnation of its store.
     pub coupling: String,
     /// One per poll loop.

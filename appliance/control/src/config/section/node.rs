@@ -1,5 +1,6 @@
 //! `[node]`, `[cluster]`, `[[cluster.node]]`, `[limits]`.
 
+use crate::config::Kernel;
 use crate::config::number::{Name, NodeLink, NodeName};
 use crate::config::read::{At, Fields, Span};
 use crate::config::report::Problem;
@@ -13,16 +14,21 @@ pub(in crate::config) struct NodeDraft {
     pub state_dir: Option<At<PathBuf>>,
     pub metrics: Option<At<SocketAddr>>,
     pub load_file: Option<At<PathBuf>>,
+    /// `"auto"` is none.
+    pub cipher_kernel: Option<At<Option<Kernel>>>,
 }
 
 impl NodeDraft {
     pub fn read(mut f: Fields<'_, '_>, folder: &Path) -> NodeDraft {
+        let kernels = Kernel::ALL.map(|kernel| (kernel.name(), Some(kernel)));
+        let kernels: Vec<_> = std::iter::once(("auto", None)).chain(kernels).collect();
         let draft = NodeDraft {
             name: f.required_parsed::<NodeName>("name").map(|n| n.map(|n| n.0)),
             status_socket: path(&mut f, "status_socket", folder),
             state_dir: path(&mut f, "state_dir", folder),
             metrics: f.parsed("metrics"),
             load_file: path(&mut f, "load_file", folder),
+            cipher_kernel: f.choice("cipher_kernel", &kernels),
         };
         // `sockaddr_un` holds 108 bytes, the terminating zero among them.
         if let Some(socket) = &draft.status_socket

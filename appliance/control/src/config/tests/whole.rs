@@ -301,3 +301,16 @@ fn distribution_has_bounds() {
     let many = [(node, &*format!("{nodes}{node}")), (entry, "{ ports = \"all\", targets = \"all\" }")];
     expect(ROUTER, &many, &["137: a VIP has at most 32 targets, these are 33"]);
 }
+
+#[test]
+fn a_cipher_kernel_is_one_that_there_is_and_none_is_the_best() {
+    let forced = |kernel: &str| format!("name = \"r1\"\ncipher_kernel = \"{kernel}\"\n\n[cluster]");
+    let kernel =
+        |text: &str| run(&ROUTER.replace("name = \"r1\"\n\n[cluster]", text)).unwrap().config.node.cipher_kernel;
+    assert_eq!(kernel(&forced("portable")), Some(Kernel::Portable));
+    assert_eq!(kernel(&forced("auto")), None);
+    assert_eq!(run(ROUTER).unwrap().config.node.cipher_kernel, None);
+    let mistake = "3: [node]: `cipher_kernel` must be one of `auto`, `portable`, `aes-ni`, `vaes-avx2` or `vaes-avx512` \
+                   (did you mean `vaes-avx512`?)";
+    expect(ROUTER, &[("name = \"r1\"\n\n[cluster]", &forced("vaes-avx521"))], &[mistake]);
+}

@@ -1,13 +1,17 @@
 //! Ports and cores: devices, subnets, MTUs, and who owns which port.
 
 use super::{known, unique, unique_names};
-use crate::config::read::Sink;
+use crate::config::read::{At, Sink, Span};
 use crate::config::report::Problem;
 use crate::config::section::{Draft, PortDraft, place, text};
-use crate::config::{Device, PortRole};
+use crate::config::{Device, Kernel, PortRole};
+use phalanx_aead::KernelError;
 use phalanx_wire::link;
 
 pub(super) fn check(draft: &Draft, sink: &Sink) {
+    if let Some(At { value: Some(kernel), span }) = &draft.node.cipher_kernel {
+        runs_here(kernel.that_is_here(), span, sink);
+    }
     unique_names(draft.ports.iter().map(|p| p.name.as_ref()), "ports", sink);
     let devices = draft.ports.iter().filter_map(|p| p.device.as_ref());
     let devices =
@@ -22,6 +26,14 @@ pub(super) fn check(draft: &Draft, sink: &Sink) {
     subnets(draft, sink);
     link_mtu(draft, sink);
     cores(draft, sink);
+}
+
+/// A node does not run on another kernel than the one that it is told.
+fn runs_here(kernel: Result<Kernel, KernelError>, span: &Span, sink: &Sink) {
+    if let Err(error) = kernel {
+        let problem = Problem::error(format!("[node]: `cipher_kernel`: {error}")).at(span.clone(), "");
+        sink.push(problem.help("`auto` takes the best that the processor has"));
+    }
 }
 
 fn addresses_of(port: &PortDraft, sink: &Sink) {
@@ -147,5 +159,22 @@ fn cores(draft: &Draft, sink: &Sink) {
             let problem = Problem::error(format!("no core polls port `{}`", port.value)).at(port.span.clone(), "");
             sink.push(problem.help(format!("add it to a core: `ports = [\"{}\"]`", port.value)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_the_processor_cannot_run_is_refused_and_the_best_is_named_as_a_way_out() {
+        let sink = Sink::default();
+        runs_here(Ok(Kernel::Portable), &(3..9), &sink);
+        assert!(!sink.has_errors());
+        runs_here(Err(KernelError::NotHere(Kernel::Avx512)), &(3..9), &sink);
+        let (problems, _) = sink.into_parts();
+        let message = problems[0].message();
+        let named = "[node]: `cipher_kernel`: this processor cannot run the cipher kernel `vaes-avx512`, but portable";
+        assert!(message.starts_with(named), "{message}");
     }
 }
