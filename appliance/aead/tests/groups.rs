@@ -90,6 +90,17 @@ fn lengths_around_every_step_and_reduction_of_long_packets() {
     }
 }
 
+#[test]
+fn every_length_up_to_9000() {
+    // Each beside lengths far from it, so that it is alone, and beside its neighbours, so that it is not.
+    for (at, first) in (0..=9000).step_by(40).enumerate() {
+        let near: Vec<usize> = (first..first + 40).map(|len: usize| len.min(9000)).collect();
+        check(&near, &[Algorithm::ALL[at % 2]], 0x0842_1084_2108 << (at % 5));
+        let far: Vec<usize> = (0..32).map(|n| (first + 281 * n) % 9001).collect();
+        check(&far, &Algorithm::ALL, 0x1111_1111 << (at % 4));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
