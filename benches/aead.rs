@@ -4,6 +4,8 @@ mod harness;
 #[cfg(feature = "peer-ipsec-mb")]
 #[path = "peer/ipsec_mb.rs"]
 mod ipsec_mb;
+#[path = "aead/picture.rs"]
+mod picture;
 #[path = "peer/roofline.rs"]
 mod roofline;
 
@@ -14,6 +16,7 @@ use phalanx_aead::{
 };
 
 use harness::{Report, Unit, clock, measure, note};
+use picture::Pictures;
 
 const SIZES: [usize; 7] = [64, 128, 256, 512, 1024, 1420, 8192];
 /// Of the narrower kernels.
@@ -22,11 +25,15 @@ const FEW_SIZES: [usize; 4] = [64, 256, 1420, 8192];
 const IMIX: [usize; 12] = [64, 576, 64, 576, 64, 1420, 64, 576, 64, 576, 64, 64];
 /// What a router decrypts of a packet in tunnel mode.
 const PEEK: usize = phalanx_ipsec::FIRST_PEEK;
+/// What contestants are called.
+const OURS: &str = "phalanx-aead";
+const CRATE: &str = "aes-gcm crate, per packet";
+const IPSEC_MB: &str = "intel-ipsec-mb, direct API";
 /// Bytes that one contestant works through in a round.
 const ROUND_BYTES: usize = 1 << 18;
 
 #[derive(Clone, Copy, PartialEq)]
-enum Wanted {
+pub enum Wanted {
     Seal,
     Open,
     Peek,
@@ -70,12 +77,16 @@ fn main() {
     if cfg!(not(feature = "peer-ipsec-mb")) {
         note("without intel-ipsec-mb: that peer is left out");
     }
+    let mut pictures = Pictures::default();
     let (small, large) = (Algorithm::Aes128Gcm16, Algorithm::Aes256Gcm16);
     let best = Kernel::chosen();
     for (algorithm, sas) in [(small, 1), (small, 32), (small, 1024), (large, 32)] {
         for wanted in [Wanted::Seal, Wanted::Open, Wanted::Peek] {
             for size in SIZES {
-                compare(&report, Bed::new(algorithm, best, sas, &[size]), wanted, &format!("{size} B"));
+                let times = compare(&report, Bed::new(algorithm, best, sas, &[size]), wanted, &format!("{size} B"));
+                if (algorithm, sas) == (small, BURST) {
+                    times.into_iter().for_each(|(contestant, ns)| pictures.add(wanted, contestant, size, ns));
+                }
             }
             if wanted != Wanted::Peek {
                 compare(&report, Bed::new(algorithm, best, sas, &IMIX), wanted, "IMIX");
@@ -89,9 +100,24 @@ fn main() {
             }
         }
     }
+    draw(&pictures, best);
 }
 
-fn compare(report: &Report, mut bed: Bed, wanted: Wanted, size: &str) {
+/// `--pictures FOLDER` says where to.
+fn draw(pictures: &Pictures, kernel: Kernel) {
+    let folder = std::env::args().skip_while(|argument| argument != "--pictures").nth(1);
+    let folder = folder.unwrap_or_else(|| "target/pictures".to_owned());
+    let about = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = about.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    match pictures.write(folder.as_ref(), &format!("{model}, kernel {}", kernel.name())) {
+        Ok(paths) => paths.iter().for_each(|path| note(&format!("drawn: {}", path.display()))),
+        Err(error) => note(&format!("no pictures in {folder}: {error}")),
+    }
+}
+
+/// Answers each contestant's best time in nanoseconds per packet, ours first.
+fn compare(report: &Report, mut bed: Bed, wanted: Wanted, size: &str) -> Vec<(&'static str, f64)> {
     let mut contestants = contestants(&bed, wanted);
     for cipher in &mut contestants {
         bed.check(cipher.as_mut(), wanted);
@@ -109,6 +135,7 @@ fn compare(report: &Report, mut bed: Bed, wanted: Wanted, size: &str) {
     for (peer, times) in contestants.iter().zip(&samples).skip(1) {
         report.row(&name, Unit::NsPerPacket, &samples[0], peer.name(wanted), times);
     }
+    contestants.iter().zip(&samples).map(|(cipher, times)| (cipher.name(wanted), times.best())).collect()
 }
 
 /// Ours is the first.
@@ -198,7 +225,7 @@ struct Ours(Vec<Key>);
 
 impl Cipher for Ours {
     fn name(&self, _: Wanted) -> &'static str {
-        "phalanx-aead"
+        OURS
     }
 
     fn seal(&mut self, bed: &mut Bed) -> f64 {
@@ -254,7 +281,7 @@ impl<G: KeyInit + AeadInOut<NonceSize = aes_gcm::aead::consts::U12, TagSize = ae
     fn name(&self, wanted: Wanted) -> &'static str {
         match wanted {
             Wanted::Peek => "aes-gcm crate, packet opened",
-            _ => "aes-gcm crate, per packet",
+            _ => CRATE,
         }
     }
 

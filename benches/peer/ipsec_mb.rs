@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use arrayvec::ArrayVec;
 use phalanx_aead::{Algorithm, BURST, Kernel};
 
-use super::{Bed, Cipher, PEEK, Packet, Wanted, clock};
+use super::{Bed, Cipher, IPSEC_MB, PEEK, Packet, Wanted, clock};
 
 #[repr(C)]
 struct Manager([u8; 0]);
@@ -75,7 +75,7 @@ impl Cipher for IpsecMb {
     fn name(&self, wanted: Wanted) -> &'static str {
         match wanted {
             Wanted::Peek => "intel-ipsec-mb, same bytes",
-            _ => "intel-ipsec-mb, direct API",
+            _ => IPSEC_MB,
         }
     }
 
