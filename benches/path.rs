@@ -9,11 +9,14 @@ mod cold;
 #[path = "path/counting.rs"]
 mod counting;
 mod harness;
+#[path = "path/shape.rs"]
+mod shape;
 
-use bed::{Bed, STAGES, Shape};
+use bed::{Bed, STAGES};
 use cipher::{Alone, Op};
 use cold::Cold;
 use harness::{Report, Samples, Unit, measure, measure_by, note};
+use shape::Shape;
 
 /// Inner packets, IP header included.
 const SIZES: [usize; 3] = [64, 512, 1420];

@@ -54,6 +54,11 @@ fn raw(work: impl FnOnce()) -> f64 {
 pub struct Samples(Vec<f64>);
 
 impl Samples {
+    /// These.
+    pub fn of(ns: Vec<f64>) -> Samples {
+        Samples(ns)
+    }
+
     /// One that is not repeated.
     pub fn once(ns: f64) -> Samples {
         Samples(vec![ns])
