@@ -3,7 +3,7 @@
 //! Nodes report what they used since their boot. So a report that is lost or comes twice does no harm, and what a dead
 //! boot reported stays counted when its successor starts at nought.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phalanx_wire::SaId;
 
@@ -93,6 +93,8 @@ pub struct Ledger {
     accounts: BTreeMap<SaId, Account>,
     /// By node, over all SAs and boots.
     nodes: BTreeMap<u16, Use>,
+    /// Whose use grew since somebody asked.
+    grown: BTreeSet<SaId>,
 }
 
 impl Ledger {
@@ -104,6 +106,7 @@ impl Ledger {
 
     /// Forgets an SA; what it used.
     pub fn remove(&mut self, sa: SaId) -> Option<Use> {
+        self.grown.remove(&sa);
         self.accounts.remove(&sa).map(|account| account.total())
     }
 
@@ -117,6 +120,9 @@ impl Ledger {
         }
         let before = entry.1;
         entry.1 = before.max(used);
+        if entry.1 != before {
+            self.grown.insert(sa);
+        }
         let of_node = self.nodes.entry(node).or_default();
         *of_node = add(*of_node, entry.1.since(before));
         let total = account.total().bytes;
@@ -138,6 +144,11 @@ impl Ledger {
     #[must_use]
     pub fn total(&self, sa: SaId) -> Option<Use> {
         self.accounts.get(&sa).map(Account::total)
+    }
+
+    /// Whose use grew since this was last asked.
+    pub fn take_grown(&mut self) -> BTreeSet<SaId> {
+        std::mem::take(&mut self.grown)
     }
 
     /// What each node's present boot used of an SA.

@@ -250,7 +250,7 @@ impl RouterCluster {
             state: member.state,
             incarnation: member.incarnation,
             outstanding: member.outstanding.len(),
-            error: member.outstanding.values().find_map(|open| open.failed.as_ref().map(|(_, why)| why.clone())),
+            error: member.outstanding.iter().find_map(|(_, open)| open.failed.as_ref().map(|(_, why)| why.clone())),
             drained: self.vips_of(at).into_iter().filter(|vip| member.draining.has(*vip)).collect(),
             ordered: member.ordered.iter().copied().collect(),
             link_mtu: member.link_mtu,
@@ -263,6 +263,11 @@ impl RouterCluster {
     #[must_use]
     pub fn used(&self, sa: SaId) -> Option<Use> {
         self.ledger.total(sa)
+    }
+
+    /// The SAs that somebody used since this was last asked, as far as reported.
+    pub fn take_used(&mut self) -> BTreeSet<SaId> {
+        self.ledger.take_grown()
     }
 
     /// What the other nodes reported of an SA, each of its present boot.

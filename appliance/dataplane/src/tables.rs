@@ -38,7 +38,7 @@ impl Tables {
     /// As [`Tables::permits`], for a packet that has proved nothing: neither remembered nor logged.
     pub(crate) fn would_permit(&self, vip: VipId, through: &TunnelName, subject: &Subject) -> Result<(), DropReason> {
         let at = self.filters.find_unproved(vip, subject).ok_or(DropReason::NoFilter)?;
-        says_of_tunnel(self.filters.filters()[at].action, through)
+        says_of_tunnel(self.filters.filter(at).action, through)
     }
 
     /// What stays true of a connection once its packets through an SA passed tunnel check and filter: until the SA or the
@@ -65,7 +65,7 @@ impl Tables {
     fn ruled(&self, vip: VipId, subject: &Subject, says: impl FnOnce(Action) -> Result<(), DropReason>) -> Ruled {
         let filters = &self.filters;
         let (Some(at), new) = filters.seek(vip, subject) else { return Ruled::by_nobody() };
-        let verdict = says(filters.filters()[at].action);
+        let verdict = says(filters.filter(at).action);
         Ruled { verdict, new, log: logged(filters, at, subject, true, verdict.is_err()) }
     }
 }
@@ -106,7 +106,7 @@ pub(crate) fn logged(
     inbound: bool,
     denied: bool,
 ) -> Option<Logged> {
-    let filter = &filters.filters()[at];
+    let filter = filters.filter(at);
     let rule = RuleId { vip: filter.vip, rank: filters.rank(at) };
     filter.log.then_some(Logged { rule, subject: *subject, inbound, denied })
 }

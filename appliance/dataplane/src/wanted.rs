@@ -68,7 +68,7 @@ impl<S: Source> Engine<S> {
         let subject = phalanx_ipsec::Subject::outbound(&ip, packet);
         let slot = self.served(ip.src)?;
         let (vip, filters) = (self.tables.vips.at(slot)?.entry.id, &self.tables.filters);
-        let filter = filters.filters()[filters.seek_together(vip, &subject).0?];
+        let filter = *filters.filter(filters.seek_together(vip, &subject).0?);
         let Action::Protect(tunnel) = filter.action else { return None };
         tunnel.is_negotiated().then_some((filter.vip, tunnel))
     }

@@ -5,10 +5,10 @@
 
 mod flows;
 mod prefixes;
+mod rules;
 mod tree;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use phalanx_wire::VipId;
@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use self::flows::{At, Beside, Key};
 pub use self::flows::{Flows, SoughtFlow};
-use self::tree::{NOTHING, Tree};
+use self::rules::Rules;
+use self::tree::{Meter, NOTHING};
 use crate::cache::{ShadowCache, TunnelIndex};
 use crate::{Selectors, Subject, TunnelName};
 
@@ -65,6 +66,8 @@ pub struct Filter {
 #[derive(Clone, Debug)]
 pub struct FilterTable {
     rules: Arc<Rules>,
+    /// Those that came since: their numbers go on behind.
+    newer: Arc<Rules>,
     /// By rule: the tunnel it leads to, once its first packet asked for it.
     tunnels: Box<[Cell<Option<TunnelIndex>>]>,
     flows: Flows,
@@ -73,7 +76,7 @@ pub struct FilterTable {
 /// What a packet of ours is told by the rules: [`FilterTable::way_out`].
 #[derive(Clone, Copy, Debug)]
 pub struct WayOut {
-    /// The rule, for [`FilterTable::filters`] and [`FilterTable::tunnel`].
+    /// The rule, for [`FilterTable::filter`] and [`FilterTable::tunnel`].
     pub rule: usize,
     /// What it does, but for the tunnel's name.
     pub verdict: Verdict,
@@ -97,22 +100,6 @@ pub enum Verdict {
     Protect,
 }
 
-#[derive(Debug)]
-struct Rules {
-    filters: Box<[Filter]>,
-    /// By rule, in two bytes, what each packet asks for.
-    heads: Box<[(Verdict, bool)]>,
-    /// By rule: its place among its router's rules.
-    ranks: Box<[u32]>,
-    /// By rule, apart, so that a look takes one place in memory.
-    selectors: Box<[Selectors]>,
-    /// By VIP, ascending: its list, and the list of all rules of its router.
-    vips: Box<[(VipId, u16, u16)]>,
-    lists: Box<[Tree]>,
-    /// Also of VIPs that have no rules.
-    one_router: bool,
-}
-
 impl FilterTable {
     /// Rules in the order in which they are tried, all of one router, as all VIPs are.
     #[must_use]
@@ -130,38 +117,20 @@ impl FilterTable {
     }
 
     fn made(rules: Vec<(u32, Filter)>, vips: &[(VipId, usize)], one_router: bool) -> FilterTable {
-        let (ranks, filters): (Vec<u32>, Vec<Filter>) = rules.into_iter().unzip();
-        let selectors: Box<[Selectors]> = filters.iter().map(|filter| filter.selectors).collect();
-        let mut by_vip: BTreeMap<VipId, Vec<u32>> = vips.iter().map(|(vip, _)| (*vip, Vec::new())).collect();
-        for (filter, at) in filters.iter().zip(0..) {
-            by_vip.entry(filter.vip).or_default().push(at);
-        }
-        let routers: HashMap<VipId, usize> = vips.iter().copied().collect();
-        let mut by_router: BTreeMap<Option<usize>, Vec<(VipId, Vec<u32>)>> = BTreeMap::new();
-        for (vip, rules) in by_vip {
-            by_router.entry(routers.get(&vip).copied()).or_default().push((vip, rules));
-        }
-        let (mut lists, mut places) = (Vec::new(), Vec::new());
-        for of_router in by_router.into_values() {
-            let mut all: Vec<u32> = of_router.iter().flat_map(|(_, rules)| rules).copied().collect();
-            all.sort_unstable();
-            let (together, count) = (lists.len() as u16, all.len());
-            lists.push(Tree::new(&selectors, all));
-            for (vip, rules) in of_router {
-                // One with all rules there are needs no list of its own.
-                let own = if rules.len() == count { together } else { lists.len() as u16 };
-                if own != together {
-                    lists.push(Tree::new(&selectors, rules));
-                }
-                places.push((vip, own, together));
-            }
-        }
-        places.sort_unstable();
-        let tunnels = vec![Cell::new(None); filters.len()].into();
-        let heads = filters.iter().map(|filter| (Verdict::from(&filter.action), filter.log)).collect();
-        let (filters, ranks) = (filters.into(), ranks.into());
-        let rules = Rules { filters, heads, ranks, selectors, vips: places.into(), lists: lists.into(), one_router };
-        FilterTable { rules: Arc::new(rules), tunnels, flows: Flows::new(0) }
+        FilterTable::of(Arc::new(Rules::new(rules, vips, one_router)), Rules::default())
+    }
+
+    fn of(rules: Arc<Rules>, newer: Rules) -> FilterTable {
+        let tunnels = vec![Cell::new(None); rules.len() + newer.len()].into();
+        FilterTable { rules, newer: Arc::new(newer), tunnels, flows: Flows::new(0) }
+    }
+
+    /// These rules, and others that came since, which have ranks too: a packet asks both, and the lower rank decides. Takes what
+    /// making a table of the newer ones takes, however many there were before. Of a table that has newer ones already these take
+    /// their place. None: there are VIPs that the new ones make a difference to in a way that only a whole table knows.
+    #[must_use]
+    pub fn extended(&self, newer: Vec<(u32, Filter)>) -> Option<FilterTable> {
+        Some(FilterTable::of(self.rules.clone(), self.rules.behind(newer)?))
     }
 
     /// With memory for flows.
@@ -206,7 +175,7 @@ impl FilterTable {
     /// The first rule of this VIP that matches.
     #[must_use]
     pub fn lookup(&self, vip: VipId, subject: &Subject) -> Option<&Filter> {
-        self.find(vip, subject).map(|at| &self.rules.filters[at])
+        self.find(vip, subject).map(|at| self.filter(at))
     }
 
     /// The index of the first rule that matches, for [`FilterTable::tunnel`].
@@ -233,13 +202,13 @@ impl FilterTable {
         let (found, flow, new) = match self.flows.get_sought(sought) {
             Some((found, at)) => (found, Some(at), false),
             None => {
-                let found = self.rules.lists[usize::from(sought.list)].find(&self.rules.selectors, subject, &mut ());
+                let found = self.first(sought.list, subject, &mut ());
                 (found, self.flows.put(sought.key, found), true)
             }
         };
         let rule = (found != NOTHING).then_some(found as usize)?;
         let mut beside = flow.and_then(|flow| self.flows.beside(flow)).unwrap_or(Beside::NOTHING);
-        let head = beside.head.unwrap_or_else(|| self.rules.heads[rule]);
+        let head = beside.head.unwrap_or_else(|| self.head(rule));
         if beside.head.is_none() {
             beside.head = Some(head);
             flow.into_iter().for_each(|flow| self.flows.set_beside(flow, beside));
@@ -267,8 +236,7 @@ impl FilterTable {
     pub fn find_unproved(&self, vip: VipId, subject: &Subject) -> Option<usize> {
         let (_, list, _) = self.rules.lists_of(vip)?;
         let known = self.flows.get(&Key::new(list, subject)).map(|(found, _)| found);
-        let found =
-            known.unwrap_or_else(|| self.rules.lists[usize::from(list)].find(&self.rules.selectors, subject, &mut ()));
+        let found = known.unwrap_or_else(|| self.first(list, subject, &mut ()));
         (found != NOTHING).then_some(found as usize)
     }
 
@@ -295,7 +263,7 @@ impl FilterTable {
         let (found, new) = match self.flows.get(&key) {
             Some((found, _)) => (found, false),
             None => {
-                let found = self.rules.lists[usize::from(list)].find(&self.rules.selectors, subject, &mut ());
+                let found = self.first(list, subject, &mut ());
                 let _ = self.flows.put(key, found);
                 (found, true)
             }
@@ -308,23 +276,20 @@ impl FilterTable {
     pub fn find_counted(&self, vip: VipId, subject: &Subject) -> (Option<usize>, u32) {
         let Some((_, list, _)) = self.rules.lists_of(vip) else { return (None, 1) };
         let mut steps = 1;
-        let found = self.rules.lists[usize::from(list)].find(&self.rules.selectors, subject, &mut steps);
+        let found = self.first(list, subject, &mut steps);
         ((found != NOTHING).then_some(found as usize), steps)
     }
 
     /// No packet of a new flow takes more steps than this.
     #[must_use]
     pub fn worst(&self) -> u32 {
-        self.rules.lists.iter().map(Tree::worst).max().unwrap_or(0) + 1
+        self.rules.worst() + self.newer.worst() + 1
     }
 
     /// Memory of the rules, which cores share, and of one core's own, in bytes.
     #[must_use]
     pub fn bytes(&self) -> (usize, usize) {
-        let rules = &self.rules;
-        let lists: usize = rules.lists.iter().map(|list| size_of_val(list) + list.bytes()).sum();
-        let shared = size_of_val(&*rules.filters) + size_of_val(&*rules.ranks) + size_of_val(&*rules.selectors);
-        (shared + lists, size_of_val(&*self.tunnels) + self.flows.bytes())
+        (self.rules.bytes() + self.newer.bytes(), size_of_val(&*self.tunnels) + self.flows.bytes())
     }
 
     /// The tunnel that its rule leads to; none before it had an SA.
@@ -342,37 +307,81 @@ impl FilterTable {
     fn tunnel_of(&self, rule: usize, cache: &ShadowCache) -> Option<TunnelIndex> {
         let tunnel = self.tunnels.get(rule)?;
         if tunnel.get().is_none() {
-            let filter = &self.rules.filters[rule];
+            let filter = self.filter(rule);
             let Action::Protect(name) = filter.action else { return None };
             tunnel.set(cache.tunnel(filter.vip, name));
         }
         tunnel.get()
     }
 
-    /// All rules in order.
+    /// How many rules there are.
     #[must_use]
-    pub fn filters(&self) -> &[Filter] {
-        &self.rules.filters
+    pub fn count(&self) -> usize {
+        self.tunnels.len()
+    }
+
+    /// All rules with their ranks.
+    pub fn all(&self) -> impl Iterator<Item = (u32, Filter)> + '_ {
+        [&self.rules, &self.newer]
+            .into_iter()
+            .flat_map(|part| part.ranks.iter().copied().zip(part.filters.iter().copied()))
+    }
+
+    /// Rule `at`.
+    ///
+    /// # Panics
+    /// It is none that a look-up in this table found.
+    #[must_use]
+    pub fn filter(&self, at: usize) -> &Filter {
+        let (rules, at) = self.part(at);
+        &rules.filters[at]
     }
 
     /// The rank of rule `at`.
     #[must_use]
     pub fn rank(&self, at: usize) -> u32 {
-        self.rules.ranks.get(at).copied().unwrap_or(u32::MAX)
+        let (rules, at) = self.part(at);
+        rules.ranks.get(at).copied().unwrap_or(u32::MAX)
+    }
+
+    fn head(&self, at: usize) -> (Verdict, bool) {
+        let (rules, at) = self.part(at);
+        rules.heads[at]
+    }
+
+    /// Where rule `at` is.
+    #[inline]
+    fn part(&self, at: usize) -> (&Rules, usize) {
+        match at.checked_sub(self.rules.len()) {
+            None => (&self.rules, at),
+            Some(at) => (&self.newer, at),
+        }
+    }
+
+    /// The first rule of a list that matches, newer ones among them.
+    #[inline]
+    fn first(&self, list: u16, subject: &Subject, meter: &mut impl Meter) -> u32 {
+        let found = self.rules.lists[usize::from(list)].find(&self.rules.selectors, subject, meter);
+        match self.newer.lists.get(usize::from(list)) {
+            None => found,
+            Some(tree) => self.sooner(found, tree.find(&self.newer.selectors, subject, meter)),
+        }
+    }
+
+    /// Which of two rules decides, one of those that were there and one of the newer ones, by its number among them.
+    fn sooner(&self, found: u32, newer: u32) -> u32 {
+        if newer == NOTHING
+            || (found != NOTHING && self.rules.ranks[found as usize] <= self.newer.ranks[newer as usize])
+        {
+            return found;
+        }
+        self.rules.len() as u32 + newer
     }
 }
 
 impl Default for FilterTable {
     fn default() -> FilterTable {
         FilterTable::new(Vec::new())
-    }
-}
-
-impl Rules {
-    #[inline]
-    fn lists_of(&self, vip: VipId) -> Option<(VipId, u16, u16)> {
-        let at = self.vips.binary_search_by_key(&vip, |(vip, ..)| *vip).ok()?;
-        Some(self.vips[at])
     }
 }
 
@@ -474,5 +483,16 @@ mod tests {
         assert_eq!(table.seek_together(VipId(4), &to_port(22)).0, Some(0), "it has no rules of its own");
         assert_eq!(table.find(VipId(4), &to_port(22)), None);
         assert_eq!(table.seek_together(VipId(9), &to_port(80)).0, None);
+        let late = |vip| vec![(0, rule(vip, Some(80), Action::Deny)), (9, rule(vip, None, Action::Deny))];
+        let more = table.extended(late(1)).unwrap();
+        let found = |vip, port| more.seek_together(VipId(vip), &to_port(port)).0.map(|at| more.rank(at));
+        assert_eq!([found(1, 22), found(1, 80), found(2, 80), found(3, 80)], [Some(0), Some(0), Some(0), Some(2)]);
+        assert_eq!(more.find(VipId(2), &to_port(80)), None, "it is another VIP's");
+        assert_eq!((more.count(), more.all().map(|(rank, _)| rank).max()), (5, Some(9)));
+        // VIP 3's own list is that of all of its router's.
+        let alone = FilterTable::ranked(vec![(0, rule(3, None, Action::Deny))], &[(VipId(3), 1), (VipId(4), 1)]);
+        assert!(
+            alone.extended(late(3)).is_some() && alone.extended(late(4)).is_none() && alone.extended(late(5)).is_none()
+        );
     }
 }

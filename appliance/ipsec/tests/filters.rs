@@ -137,6 +137,34 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn rules_that_came_since_decide_by_their_ranks_as_if_they_had_always_been_there(
+        rules in rule_set(),
+        newer: u128,
+        others in prop::collection::vec(subject(), 1..20),
+        corners: u32,
+        routers in 0usize..4,
+    ) {
+        let vips: Vec<(VipId, usize)> = (1..5).map(|vip| (VipId(vip), usize::from(vip) & routers)).collect();
+        let ranked = (0u32..).zip(rules.clone());
+        let (late, early): (Vec<_>, Vec<_>) = ranked.partition(|(rank, _)| newer >> rank & 1 == 1);
+        let table = FilterTable::ranked(early, &vips).extended(late);
+        prop_assume!(table.is_some());
+        let table = table.unwrap().remembering(Flows::new(64));
+        for subject in packets(&rules, &others, corners).into_iter().flat_map(|subject| [subject, subject]) {
+            for vip in (1..5).map(VipId) {
+                let rank = |found: Option<usize>| found.map(|at| table.rank(at) as usize);
+                let expected = first_match(&rules, |of| of == vip, &subject);
+                prop_assert_eq!(rank(table.find(vip, &subject)), expected);
+                prop_assert_eq!(table.find(vip, &subject).map(|at| *table.filter(at)), expected.map(|at| rules[at]));
+                prop_assert!(table.find_counted(vip, &subject).1 <= table.worst());
+                let alike = |of: VipId| usize::from(of.0) & routers == usize::from(vip.0) & routers;
+                let together = first_match(&rules, alike, &subject);
+                prop_assert_eq!(rank(table.seek_together(vip, &subject).0), together);
+            }
+        }
+    }
 }
 
 fn most_steps(table: &FilterTable, packets: impl Iterator<Item = Subject>) -> u32 {

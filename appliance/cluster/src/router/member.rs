@@ -72,6 +72,59 @@ pub(super) struct Outstanding {
     pub failed: Option<(u64, String)>,
 }
 
+/// Requests that were not confirmed, by number, hence in the order of time; and by what they are about.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    open: BTreeMap<u64, Outstanding>,
+    about: BTreeSet<(What, u64)>,
+}
+
+impl Requests {
+    pub(super) fn insert(&mut self, request: u64, open: Outstanding) {
+        self.about.insert((open.what, request));
+        self.open.insert(request, open);
+    }
+
+    pub(super) fn remove(&mut self, request: u64) -> Option<Outstanding> {
+        let open = self.open.remove(&request)?;
+        self.about.remove(&(open.what, request));
+        Some(open)
+    }
+
+    /// Takes back all that are about this.
+    pub(super) fn forget(&mut self, what: What) {
+        let stale: Vec<u64> = self.about_this(what).map(|(_, request)| *request).collect();
+        stale.into_iter().for_each(|request| drop(self.remove(request)));
+    }
+
+    /// The first that is about this.
+    pub(super) fn find(&self, what: What) -> Option<&Outstanding> {
+        self.about_this(what).next().and_then(|(_, request)| self.open.get(request))
+    }
+
+    fn about_this(&self, what: What) -> impl Iterator<Item = &(What, u64)> {
+        self.about.range((what, 0)..=(what, u64::MAX))
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Outstanding)> {
+        self.open.iter().map(|(request, open)| (*request, open))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.open.clear();
+        self.about.clear();
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Member {
     pub node: NodeName,
@@ -79,7 +132,7 @@ pub(super) struct Member {
     pub ids: Vec<(Option<CoreId>, TargetId)>,
     pub state: MemberState,
     pub incarnation: u64,
-    pub outstanding: BTreeMap<u64, Outstanding>,
+    pub outstanding: Requests,
     /// SAs that it said it held when it was gathered.
     pub told: BTreeSet<SaId>,
     /// VIPs that it said it served.
@@ -107,7 +160,7 @@ impl Member {
             ids: Vec::new(),
             state: MemberState::Down,
             incarnation: 0,
-            outstanding: BTreeMap::new(),
+            outstanding: Requests::default(),
             told: BTreeSet::new(),
             told_vips: BTreeSet::new(),
             retry_at: None,
@@ -150,12 +203,12 @@ impl Member {
 
     /// When the oldest request was made that has no answer. Requests are numbered in the order of time.
     pub(super) fn first_since(&self) -> Option<u64> {
-        self.outstanding.values().next().map(|open| open.since)
+        self.outstanding.iter().next().map(|(_, open)| open.since)
     }
 
-    /// Why it does not hold something of this kind, if so.
-    pub(super) fn why_missing(&self, concerns: impl Fn(What) -> bool) -> Option<String> {
-        let open = self.outstanding.values().find(|open| concerns(open.what))?;
+    /// Why it did not do one of these, if so.
+    pub(super) fn why_missing(&self, mut whats: impl Iterator<Item = What>) -> Option<String> {
+        let open = whats.find_map(|what| self.outstanding.find(what))?;
         Some(open.failed.as_ref().map_or_else(|| "no answer".to_owned(), |(_, error)| error.clone()))
     }
 }

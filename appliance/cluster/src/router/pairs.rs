@@ -312,8 +312,7 @@ impl RouterCluster {
 
     /// Tells one node to forget these SAs, whatever it was asked about them before.
     pub(super) fn forget_at(&mut self, at: usize, sas: &[SaId], now: u64) {
-        let stale = |what: What| sas.iter().any(|sa| what == What::InstallSa(*sa));
-        self.members[at].outstanding.retain(|_, open| !stale(open.what));
+        sas.iter().for_each(|sa| self.members[at].outstanding.forget(What::InstallSa(*sa)));
         for sa in sas {
             self.ask(at, What::RemoveSa(*sa), now);
         }
@@ -369,10 +368,7 @@ impl RouterCluster {
 
     fn missing(&self, pair: &Pair) -> Vec<Missing> {
         let ids = pair.ids();
-        let concerns = |what: What| match what {
-            What::InstallSa(sa) | What::RemoveSa(sa) => ids.contains(&sa),
-            _ => false,
-        };
+        let whats = || ids.into_iter().flat_map(|sa| [What::InstallSa(sa), What::RemoveSa(sa)]);
         let local = match (&pair.local_error, pair.local.is_empty()) {
             (Some(error), _) => Some(error.clone()),
             (None, false) => Some("no answer from its cores".to_owned()),
@@ -383,7 +379,7 @@ impl RouterCluster {
             .members
             .iter()
             .filter(|member| member.live())
-            .filter_map(|member| Some(Missing { node: member.node.clone(), why: member.why_missing(concerns)? }));
+            .filter_map(|member| Some(Missing { node: member.node.clone(), why: member.why_missing(whats())? }));
         own.into_iter().chain(others).collect()
     }
 

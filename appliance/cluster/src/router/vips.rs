@@ -58,7 +58,7 @@ impl RouterCluster {
         }
         for at in 0..self.members.len() {
             if self.members[at].live() && self.serves(at, vip) {
-                self.members[at].outstanding.retain(|_, open| open.what != What::InstallVip(vip));
+                self.members[at].outstanding.forget(What::InstallVip(vip));
                 self.ask(at, What::RemoveVip(vip), now);
             }
         }
@@ -130,7 +130,7 @@ impl RouterCluster {
 
     pub(super) fn acknowledged(&mut self, at: usize, request: u64, error: Option<String>, now: u64) {
         // An answer to what was taken back meanwhile, or to an earlier session.
-        let Some(mut open) = self.members[at].outstanding.remove(&request) else {
+        let Some(mut open) = self.members[at].outstanding.remove(request) else {
             return;
         };
         let what = open.what;
@@ -186,9 +186,9 @@ impl RouterCluster {
 
     fn retry(&mut self, at: usize, now: u64) {
         let failed = self.members[at].outstanding.iter().filter(|(_, open)| open.failed.is_some());
-        let failed: Vec<(u64, What)> = failed.map(|(request, open)| (*request, open.what)).collect();
+        let failed: Vec<(u64, What)> = failed.map(|(request, open)| (request, open.what)).collect();
         for (request, what) in failed {
-            self.members[at].outstanding.remove(&request);
+            self.members[at].outstanding.remove(request);
             self.ask(at, what, now);
         }
         self.advance(at);

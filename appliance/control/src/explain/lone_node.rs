@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::story::Connection;
 use super::{Link, Options, Role};
 use crate::config::Config;
-use crate::node::books::{FilterBook, RuleSource};
+use crate::node::books::{self, FilterBook, RuleSource};
 use crate::node::{distribution, plan};
 
 const NETWORK: usize = 0;
@@ -176,7 +176,7 @@ impl LoneNode {
             self.obey(Command::Lease { sa: outbound_id, lease, expires });
         }
         let vips: Vec<(VipId, usize)> = self.vips.values().map(|vip| (*vip, 0)).collect(); // one router: us
-        self.obey(Command::SetFilters(Box::new(rules.table(&vips))));
+        self.obey(Command::SetFilters(Box::new(books::table(rules.all(), &vips))));
         Ok(())
     }
 

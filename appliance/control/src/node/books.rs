@@ -1,7 +1,8 @@
 //! What the control core remembers of what it gave to the poll cores.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use phalanx_cluster::ledger::Use;
@@ -23,6 +24,9 @@ pub struct SaEntry {
     pub router: bool,
     /// Held as a target.
     pub target: bool,
+    /// What the last look at it saw, and how many looks have seen the same.
+    seen: u64,
+    quiet: u8,
 }
 
 /// Packets, bytes and failures of an SA.
@@ -86,6 +90,11 @@ impl SaEntry {
 /// Windows of removed SAs that are remembered: for each SA and core.
 const RETIRED: usize = 4096;
 
+/// So many of the SAs that nobody seems to use are looked at in one go.
+const AT_ONCE: usize = 1024;
+/// So many looks that see nothing new, and an SA seems to be used by nobody: reports of the last packets are out by then.
+const QUIET: u8 = 4;
+
 /// All SAs of this node by id.
 #[derive(Default)]
 pub struct SaBook {
@@ -94,6 +103,10 @@ pub struct SaBook {
     retired: VecDeque<(SaId, CoreId, Arc<SaShared>)>,
     /// An SA came, went, or has another path MTU.
     paths_changed: bool,
+    /// Those that are looked at each time: that are used, or may carry only so many bytes.
+    watched: BTreeSet<SaId>,
+    /// The last of the others whose turn it was.
+    turn: Option<SaId>,
 }
 
 impl SaBook {
@@ -101,9 +114,20 @@ impl SaBook {
     pub fn hold(&mut self, params: &Arc<SaParams>, router: bool) -> &mut SaEntry {
         let (path_mtu, remote) = (params.path_mtu, params.remote_end());
         let shared = Vec::new;
-        let fresh =
-            || SaEntry { params: params.clone(), remote, shared: shared(), path_mtu, router: false, target: false };
+        let fresh = || SaEntry {
+            params: params.clone(),
+            remote,
+            shared: shared(),
+            path_mtu,
+            router: false,
+            target: false,
+            seen: 0,
+            quiet: QUIET,
+        };
         self.paths_changed = true;
+        if params.lifesize.hard != u64::MAX {
+            self.watched.insert(params.id);
+        }
         let entry = self.sas.entry(params.id).or_insert_with(fresh);
         if router {
             entry.router = true
@@ -124,6 +148,7 @@ impl SaBook {
         let gone = !entry.router && !entry.target;
         self.paths_changed |= gone;
         if gone && let Some(entry) = self.sas.remove(&sa) {
+            self.watched.remove(&sa);
             entry.shared.into_iter().for_each(|(core, shared)| self.retire(sa, core, shared));
         }
         gone
@@ -166,6 +191,27 @@ impl SaBook {
         std::mem::take(&mut self.paths_changed)
     }
 
+    /// Whose counters are to be read now: of those that are used or limited all, of the others the next ones in turn. So a
+    /// look costs what is in use, however many SAs there are.
+    pub fn in_turn(&mut self) -> BTreeSet<SaId> {
+        let from = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
+        let next: Vec<SaId> = self.sas.range((from, Bound::Unbounded)).take(AT_ONCE).map(|(sa, _)| *sa).collect();
+        self.turn = next.last().copied().filter(|_| next.len() == AT_ONCE);
+        self.watched.iter().copied().chain(next).collect()
+    }
+
+    /// A look at an SA saw this, which only grows.
+    pub fn looked(&mut self, sa: SaId, seen: u64) {
+        let Some(entry) = self.sas.get_mut(&sa) else { return };
+        entry.quiet = if entry.seen == seen { entry.quiet.saturating_add(1) } else { 0 };
+        entry.seen = seen;
+        if entry.quiet < QUIET {
+            self.watched.insert(sa);
+        } else if entry.params.lifesize.hard == u64::MAX {
+            self.watched.remove(&sa);
+        }
+    }
+
     /// One of them.
     pub fn find(&self, sa: SaId) -> Option<&SaEntry> {
         self.sas.get(&sa)
@@ -191,17 +237,31 @@ pub enum RuleSource {
     Sa(SaId),
 }
 
+/// What became of the rules from one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// They are what they were.
+    Nothing,
+    /// There were none, and now there are.
+    Came,
+    /// Others than there were, or none.
+    Changed,
+}
+
 /// All rules of this node, whoever they came from.
 #[derive(Default)]
 pub struct FilterBook(HashMap<RuleSource, Vec<RankedFilter>>);
 
 impl FilterBook {
-    /// Replaces what came from there; whether the table is another one now.
-    pub fn set(&mut self, source: RuleSource, rules: Vec<RankedFilter>) -> bool {
-        if rules.is_empty() {
-            return self.0.remove(&source).is_some();
+    /// Replaces what came from there.
+    pub fn set(&mut self, source: RuleSource, rules: Vec<RankedFilter>) -> Change {
+        let old = if rules.is_empty() { self.0.remove(&source) } else { self.0.insert(source, rules.clone()) };
+        match old {
+            None if rules.is_empty() => Change::Nothing,
+            None => Change::Came,
+            Some(old) if old == rules => Change::Nothing,
+            Some(_) => Change::Changed,
         }
-        self.0.insert(source, rules.clone()).is_none_or(|old| old != rules)
     }
 
     /// A rule by its VIP and rank, as long as it is in force.
@@ -209,12 +269,22 @@ impl FilterBook {
         self.0.values().flatten().find(|rule| rule.rank == rank && rule.filter.vip == vip)
     }
 
-    /// The table for all cores, by rank. `vips`: all there are, each with a number of its router.
-    pub fn table(&self, vips: &[(VipId, usize)]) -> FilterTable {
-        let mut all: Vec<(u32, Filter)> = self.0.values().flatten().map(|f| (f.rank, f.filter)).collect();
-        all.sort_by_key(|(rank, _)| *rank);
-        FilterTable::ranked(all, vips)
+    /// All of them with their ranks.
+    pub fn all(&self) -> Vec<(u32, Filter)> {
+        self.0.values().flatten().map(|rule| (rule.rank, rule.filter)).collect()
     }
+
+    /// The same, of these sources.
+    pub fn from(&self, sources: &[RuleSource]) -> Vec<(u32, Filter)> {
+        let rules = sources.iter().filter_map(|source| self.0.get(source)).flatten();
+        rules.map(|rule| (rule.rank, rule.filter)).collect()
+    }
+}
+
+/// The table for all cores, by rank. `vips`: all there are, each with a number of its router.
+pub fn table(mut rules: Vec<(u32, Filter)>, vips: &[(VipId, usize)]) -> FilterTable {
+    rules.sort_by_key(|(rank, _)| *rank);
+    FilterTable::ranked(rules, vips)
 }
 
 #[cfg(test)]
@@ -284,20 +354,47 @@ mod tests {
     }
 
     #[test]
+    fn sas_that_are_used_are_looked_at_each_time_and_all_others_in_turn() {
+        let (mut book, count) = (SaBook::default(), 2 * AT_ONCE as u64 + 10);
+        for id in 0..count {
+            let params = SaParams { id: SaId(id), ..inbound().params().clone() };
+            book.hold(&Arc::new(params), true);
+        }
+        let limited =
+            SaParams { id: SaId(count), lifesize: Lifesize { soft: 10, hard: 20 }, ..inbound().params().clone() };
+        book.hold(&Arc::new(limited), true);
+        let mut looks = Vec::new();
+        for look in 0..8 {
+            let due = book.in_turn();
+            assert!(due.contains(&SaId(count)) && due.len() <= AT_ONCE + 2);
+            // One is used for a while.
+            due.iter().for_each(|sa| book.looked(*sa, if *sa == SaId(5) { look.min(2) + 1 } else { 0 }));
+            looks.push(due);
+        }
+        let all: BTreeSet<SaId> = looks[..3].iter().flatten().copied().collect();
+        assert_eq!(all.len() as u64, count + 1, "three looks are enough for all");
+        let seen: Vec<bool> = looks.iter().map(|due| due.contains(&SaId(5))).collect();
+        assert_eq!(seen, [true, true, true, true, true, true, true, false]);
+    }
+
+    #[test]
     fn rules_stand_by_rank_whatever_their_order_of_arrival() {
         let mut book = FilterBook::default();
-        assert!(book.set(RuleSource::Sa(SaId(7)), vec![rule(9, Action::Permit)]));
-        assert!(book.set(RuleSource::Vip(VipId(1)), vec![rule(1, Action::Deny)]));
-        let actions: Vec<Action> = book.table(&[]).filters().iter().map(|f| f.action).collect();
-        assert_eq!(actions, [Action::Deny, Action::Permit]);
+        book.set(RuleSource::Sa(SaId(7)), vec![rule(9, Action::Permit)]);
+        book.set(RuleSource::Vip(VipId(1)), vec![rule(1, Action::Deny)]);
+        let table = table(book.all(), &[]);
+        assert_eq!([0, 1].map(|at| table.filter(at).action), [Action::Deny, Action::Permit]);
+        assert_eq!(book.from(&[RuleSource::Sa(SaId(8)), RuleSource::Sa(SaId(7))])[0].0, 9);
     }
 
     #[test]
     fn the_same_rules_again_change_nothing() {
         let mut book = FilterBook::default();
-        assert!(book.set(RuleSource::Sa(SaId(7)), vec![rule(9, Action::Permit)]));
-        assert!(!book.set(RuleSource::Sa(SaId(7)), vec![rule(9, Action::Permit)]));
-        assert!(book.set(RuleSource::Sa(SaId(7)), vec![]));
-        assert!(!book.set(RuleSource::Sa(SaId(7)), vec![]));
+        let mut set = |rules| book.set(RuleSource::Sa(SaId(7)), rules);
+        assert_eq!(set(vec![rule(9, Action::Permit)]), Change::Came);
+        assert_eq!(set(vec![rule(9, Action::Permit)]), Change::Nothing);
+        assert_eq!(set(vec![rule(9, Action::Deny)]), Change::Changed);
+        assert_eq!(set(vec![]), Change::Changed);
+        assert_eq!(set(vec![]), Change::Nothing);
     }
 }

@@ -71,6 +71,8 @@ pub enum Input {
     Remembered(SaId, Result<SaPair, CouplingError>),
     /// IKE messages wait.
     IkeHeard,
+    /// The whole table of rules is made.
+    RulesMade(super::rules::Made),
     /// SIGHUP.
     Reload,
     /// The lookout saw something on this host.
@@ -215,6 +217,7 @@ impl Brain {
             Input::Burned(_, Ok(_)) => {}
             Input::Remembered(sa, pair) => self.remembered(sa, pair),
             Input::IkeHeard => self.ike_hear(),
+            Input::RulesMade(made) => self.rules_made(made),
             Input::Reload => self.reload().log(),
             Input::Seen(seen) => self.seen(seen),
             Input::Request(Request::Query(query)) => self.query(query),
@@ -235,8 +238,8 @@ impl Brain {
         self.cores.flush();
         if self.use_looked_at.elapsed() >= USE_EVERY {
             self.use_looked_at = Instant::now();
-            self.look_at_use(now);
-            self.look_at_children();
+            let genuine = self.look_at_use(now);
+            self.look_at_children(genuine);
             self.look_at_tap_mtu();
             self.tell_drops();
         }
@@ -308,7 +311,7 @@ impl Brain {
     pub(super) fn finished(&mut self, finished: Finished) {
         let now = self.now();
         if let Purpose::Rules(waiting) = finished.purpose {
-            return self.rules_made(waiting, finished.result);
+            return self.rules_given(waiting, finished.result);
         }
         if let Purpose::Connection(node, record) = &finished.purpose {
             return self.connection_opened(node, *record, finished.result);

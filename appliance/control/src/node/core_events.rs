@@ -94,11 +94,17 @@ impl Brain {
     }
 
     /// Reads use and windows from the cores' shared counters and passes them on: to the routers in batches (R21), to this
-    /// node's own ledger directly.
-    pub(super) fn look_at_use(&mut self, now: u64) {
+    /// node's own ledger directly. Inbound SAs of this router's that had genuine packets, of those that were looked at.
+    pub(super) fn look_at_use(&mut self, now: u64) -> Vec<SaId> {
         let targets = self.cores.targets();
         let mut reports: BTreeMap<NodeName, Vec<SaReport>> = BTreeMap::new();
-        for (&sa, entry) in self.sas.iter() {
+        let mut genuine = Vec::new();
+        for sa in self.sas.in_turn() {
+            let Some(entry) = self.sas.find(sa) else { continue };
+            let (edge, seen) = (entry.edge(), entry.used(|_| true).seen());
+            if entry.router && edge > 0 {
+                genuine.push(sa);
+            }
             if entry.router
                 && let Some(router) = &mut self.router
             {
@@ -123,11 +129,13 @@ impl Brain {
                     reports.extend(windows.into_iter().map(|window| report(Some(window))));
                 }
             }
+            self.sas.looked(sa, seen.wrapping_add(edge));
         }
         for (name, reports) in reports {
             if let Some(target) = self.routers.get_mut(&name) {
                 target.report(reports, now);
             }
         }
+        genuine
     }
 }

@@ -2,9 +2,10 @@
 //! router and all targets before the peer may use them (I4, R2, R3), and goes the same way (R6).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use phalanx_cluster::outputs::Missing;
 use phalanx_cluster::{CouplingFacility, SaPair, keys};
@@ -24,7 +25,7 @@ use super::plan;
 const MESSAGES: usize = 512;
 const LONGEST: usize = 9216;
 /// Messages taken in one go: leases and acknowledgements must not wait long.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 8;
 /// Events remembered for `phalanx ike`.
 const EVENTS: usize = 256;
 
@@ -77,7 +78,8 @@ pub(super) struct Ike {
     pub times: SetUps,
     /// Where keys are written down, if they are.
     pub keys: Option<KeyLog>,
-    pub used_told: Instant,
+    /// The last child whose turn it was to be looked at.
+    turn: Option<ChildId>,
     /// The core hears.
     heard: bool,
 }
@@ -127,7 +129,7 @@ impl Ike {
             events: VecDeque::new(),
             times: SetUps::default(),
             keys: None,
-            used_told: Instant::now(),
+            turn: None,
             heard: false,
         }
     }
@@ -141,6 +143,15 @@ impl Ike {
     /// The child that an SA of either direction belongs to.
     pub fn child_of(&self, sa: SaId) -> Option<ChildId> {
         self.by_sa.get(&sa).copied()
+    }
+
+    /// The next children to be looked at: all have had their turn after so many calls.
+    pub fn in_turn(&mut self, calls: usize) -> Vec<ChildId> {
+        let from = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
+        let count = self.children.len().div_ceil(calls);
+        let next: Vec<ChildId> = self.children.range((from, Bound::Unbounded)).take(count).map(|(id, _)| *id).collect();
+        self.turn = next.last().copied().filter(|_| next.len() == count);
+        next
     }
 
     fn forget(&mut self, id: ChildId) -> Option<Child> {

@@ -1,7 +1,7 @@
 //! What CHILD_SAs carry, for IKE: the first genuine packet of each, the share of its lifesize that is used, the end of one that is
 //! used up (R22, I3).
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
 use phalanx_cluster::ledger::Use;
 use phalanx_ike::Answer;
@@ -9,32 +9,34 @@ use phalanx_wire::SaId;
 
 use super::brain::Brain;
 
-/// How often the state machine learns what its SAs used; and at once, when so much of a lifesize was: one of so many parts.
-const USED_EVERY: Duration = Duration::from_secs(1);
+/// The state machine learns what each of its SAs used once in so many looks, which is about a second; and at once, when so much of a
+/// lifesize was: one of so many parts.
+const USED_EVERY: usize = 20;
 const USED_SHARE: u64 = 20;
 
 impl Brain {
-    /// First packets of new SAs, and now and then what all of them used (R22).
-    pub(super) fn look_at_children(&mut self) {
+    /// First packets of new SAs, and now and then what each of them used (R22). `genuine`: inbound SAs that had genuine packets, known
+    /// ones among them.
+    pub(super) fn look_at_children(&mut self, genuine: Vec<SaId>) {
         let now = self.now();
-        let (Some(ike), Some(router)) = (&mut self.ike, &self.router) else { return };
-        let mut answers = Vec::new();
-        for (&id, child) in ike.children.iter_mut().filter(|(_, child)| !child.verified) {
-            let sa = child.pair.inbound.id;
-            let here = self.sas.find(sa).is_some_and(|entry| entry.edge() > 0);
-            if here || router.used(sa).is_some_and(|used| used.packets > 0) {
+        let (Some(ike), Some(router)) = (&mut self.ike, &mut self.router) else { return };
+        let (mut answers, grown) = (Vec::new(), router.take_used());
+        let packets = |sa: &SaId| router.used(*sa).is_some_and(|used| used.packets > 0);
+        for sa in genuine.into_iter().chain(grown.iter().copied().filter(packets)) {
+            let id = ike.child_of(sa);
+            let child = id.and_then(|id| ike.children.get_mut(&id)).filter(|child| child.pair.inbound.id == sa);
+            if let (Some(id), Some(child)) = (id, child.filter(|child| !child.verified)) {
                 child.verified = true;
                 answers.push(Answer::Verified { child: id });
             }
         }
-        let all = ike.used_told.elapsed() >= USED_EVERY;
-        if all {
-            ike.used_told = Instant::now();
-        }
+        // One that may carry only so many bytes is looked at whenever it is used: a successor wants its time.
+        let mut due: BTreeMap<_, _> = grown.iter().filter_map(|sa| Some((ike.child_of(*sa)?, false))).collect();
+        due.extend(ike.in_turn(USED_EVERY).into_iter().map(|id| (id, true)));
         let used = |sa| router.used(sa).unwrap_or_default();
-        for (&id, child) in ike.children.iter_mut().filter(|(_, child)| child.is_up()) {
+        for (id, all) in due {
+            let Some(child) = ike.children.get_mut(&id).filter(|child| child.is_up()) else { continue };
             let (pair, hard) = (&child.pair, child.pair.outbound.lifesize.hard);
-            // One that may carry only so many bytes is looked at more often: a successor wants its time.
             if !all && hard == u64::MAX {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Names of negotiated tunnels and numbers of their peers: the same for the same peer and child, so that connections outlive
 //! new keys and restarts of the router.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use phalanx_ike::ChildSa;
@@ -30,7 +30,30 @@ pub(super) struct Tunnels {
     of: HashMap<Whose, Tunnel>,
     /// By name: whose, and how many CHILD_SAs it has.
     used: HashMap<TunnelName, (Whose, usize)>,
+    /// By what names begin with.
+    numbers: HashMap<String, Numbers>,
     peers: HashMap<PeerId, Whose>,
+}
+
+/// Which of `peer:child`, `peer:child:2`, `peer:child:3` and so on are free.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// So many were ever in use at a time.
+    most: u32,
+    /// Those of them that are not now.
+    free: BTreeSet<u32>,
+}
+
+impl Numbers {
+    /// The lowest that is free.
+    fn lowest(&self) -> u32 {
+        self.free.first().copied().unwrap_or(self.most + 1)
+    }
+
+    fn take(&mut self, number: u32) {
+        self.free.remove(&number);
+        self.most = self.most.max(number);
+    }
 }
 
 impl Tunnels {
@@ -55,7 +78,10 @@ impl Tunnels {
             self.used.entry(tunnel.name).and_modify(|(_, count)| *count += 1);
             return Ok(tunnel);
         }
-        let tunnel = Tunnel { name: self.free_name(&whose)?, peer: self.free_peer(&whose) };
+        let first = whose.first();
+        let number = self.numbers.get(&first).map_or(1, Numbers::lowest);
+        let tunnel = Tunnel { name: name(&first, number)?, peer: self.free_peer(&whose) };
+        self.numbers.entry(first).or_default().take(number);
         self.of.insert(whose.clone(), tunnel.clone());
         self.peers.insert(tunnel.peer, whose.clone());
         self.used.insert(tunnel.name, (whose, 1));
@@ -71,18 +97,11 @@ impl Tunnels {
             && let Some(tunnel) = self.of.remove(&whose)
         {
             self.peers.remove(&tunnel.peer);
+            let first = whose.first();
+            let number =
+                name.as_str().strip_prefix(&first).map(|rest| rest.trim_start_matches(':').parse().unwrap_or(1));
+            self.numbers.entry(first).or_default().free.extend(number);
         }
-    }
-
-    /// `peer:child`, then `peer:child:2` and so on: names come again, as cores remember each that they ever heard.
-    fn free_name(&self, whose: &Whose) -> Result<TunnelName, IpsecError> {
-        let first = format!("{}:{}", whose.peer, whose.child);
-        let mut names = (2u32..).map(|n| format!("{first}:{n}"));
-        let mut name = TunnelName::new(&first)?;
-        while self.used.contains_key(&name) {
-            name = TunnelName::new(&names.next().unwrap_or_default())?;
-        }
-        Ok(name)
     }
 
     /// FNV-1a over who it is; the next one where two people meet.
@@ -95,6 +114,18 @@ impl Tunnels {
         }
         peer
     }
+}
+
+impl Whose {
+    /// What the names of its tunnels begin with.
+    fn first(&self) -> String {
+        format!("{}:{}", self.peer, self.child)
+    }
+}
+
+/// Names come again, as cores remember each that they ever heard.
+fn name(first: &str, number: u32) -> Result<TunnelName, IpsecError> {
+    if number == 1 { TunnelName::new(first) } else { TunnelName::new(&format!("{first}:{number}")) }
 }
 
 #[cfg(test)]
@@ -149,5 +180,22 @@ pub(super) mod tests {
         let other = tunnels.enter(VipId(4), &child("10.77.0.30:500", false), None).unwrap();
         assert_eq!(other.name, second.name, "names come again");
         assert_ne!(other.peer, second.peer);
+    }
+
+    #[test]
+    fn the_lowest_name_that_is_free_comes_next_however_many_there_are() {
+        let mut tunnels = Tunnels::default();
+        let mut names = Vec::new();
+        for n in 0..20_000_u32 {
+            let remote = std::net::Ipv4Addr::from_bits(0x0a00_0001 + n).to_string() + ":500";
+            names.push(tunnels.enter(VipId(4), &child(&remote, false), None).unwrap().name);
+        }
+        assert_eq!(names[19_999].as_str(), "road:all:20000");
+        for at in [700, 3, 0] {
+            tunnels.leave(names[at]);
+        }
+        let mut next = |n: u8| tunnels.enter(VipId(4), &child(&format!("10.9.9.{n}:500"), false), None).unwrap().name;
+        assert_eq!([next(1), next(2), next(3)], [names[0], names[3], names[700]]);
+        assert_eq!(next(4).as_str(), "road:all:20001");
     }
 }

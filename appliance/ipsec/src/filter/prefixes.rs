@@ -64,7 +64,7 @@ pub(super) struct Item {
 }
 
 impl Prefixes {
-    /// `items` are all different.
+    /// `items` are all different; they ascend by family, length and bits.
     pub(super) fn new(items: &[Item]) -> Prefixes {
         let mut nodes: Vec<Node> =
             items.iter().map(|item| Node { child: item.child, parent: NONE, first_around: item.child.first }).collect();
@@ -112,29 +112,25 @@ impl Prefixes {
 
 impl Family {
     fn new(items: &[Item], v4: bool, nodes: &mut [Node]) -> Family {
-        let real: HashMap<(u8, u128), u32> = items
-            .iter()
-            .zip(0..)
-            .filter(|(item, _)| item.v4 == v4)
-            .map(|(item, at)| ((item.len, item.bits), at))
-            .collect();
-        let root = real.get(&(0, 0)).copied().unwrap_or(NONE);
-        let mut lens: Vec<u8> = real.keys().map(|(len, _)| *len).filter(|len| *len > 0).collect();
-        lens.sort_unstable();
+        let of_v4 = items.partition_point(|item| !item.v4);
+        let (begin, ours) = if v4 { (of_v4, &items[of_v4..]) } else { (0, &items[..of_v4]) };
+        let real = |len: u8, bits: u128| {
+            let at = ours.binary_search_by_key(&(len, bits), |item| (item.len, item.bits)).ok()?;
+            Some((begin + at) as u32)
+        };
+        let root = real(0, 0).unwrap_or(NONE);
+        let mut lens: Vec<u8> = ours.iter().map(|item| item.len).filter(|len| *len > 0).collect();
         lens.dedup();
         // The longest real prefix of these bits that is not longer than the `shorter`-th length.
         let longest = |bits: u128, shorter: usize| {
-            let found = lens[..shorter].iter().rev().find_map(|&len| real.get(&(len, bits & mask(len))));
-            found.copied().unwrap_or(root)
+            lens[..shorter].iter().rev().find_map(|&len| real(len, bits & mask(len))).unwrap_or(root)
         };
-        let mut order: Vec<(&(u8, u128), &u32)> = real.iter().collect();
-        order.sort_unstable();
-        let mut slots: HashMap<(u8, u128), u32> = HashMap::new();
-        for (&(len, bits), &at) in order {
+        let (mut slots, mut markers) = (Vec::with_capacity(ours.len()), HashMap::new());
+        for (&Item { len, bits, .. }, at) in ours.iter().zip(begin as u32..) {
             let Ok(place) = lens.binary_search(&len) else { continue };
             let node = &mut nodes[at as usize];
             node.parent = longest(bits, place);
-            slots.insert((len, bits), at);
+            slots.push(((len, bits), at));
             // Where the search for it passes by, it must be sent on.
             let (mut low, mut high) = (0, lens.len());
             while low < high {
@@ -142,8 +138,10 @@ impl Family {
                 if middle >= place {
                     high = middle;
                 } else {
-                    let marker = bits & mask(lens[middle]);
-                    slots.entry((lens[middle], marker)).or_insert_with(|| longest(marker, middle + 1));
+                    let (len, marker) = (lens[middle], bits & mask(lens[middle]));
+                    if real(len, marker).is_none() {
+                        markers.entry((len, marker)).or_insert_with(|| longest(marker, middle + 1));
+                    }
                     low = middle + 1;
                 }
             }
@@ -152,6 +150,7 @@ impl Family {
             let node = &mut nodes[at as usize];
             node.first_around = node.first_around.min(around);
         }
+        slots.extend(markers);
         let (slots, seed) = hashed(&slots);
         Family { lens: lens.into(), slots, seed, root }
     }
@@ -197,11 +196,11 @@ impl Family {
 }
 
 /// A hash table of these keys, and the seed of its hashes: of some the one with the shortest searches.
-fn hashed(keys: &HashMap<(u8, u128), u32>) -> (Box<[Slot]>, u64) {
+fn hashed(keys: &[((u8, u128), u32)]) -> (Box<[Slot]>, u64) {
     let size = (SPARSE * keys.len()).next_power_of_two().max(2);
     let table = |seed| {
         let mut slots = vec![FREE; size].into_boxed_slice();
-        for (&(len, bits), &node) in keys {
+        for &((len, bits), node) in keys {
             let mut at = hash(bits, len, seed) as usize & (size - 1);
             while slots[at].len != 0 {
                 at = (at + 1) & (size - 1);

@@ -260,17 +260,21 @@ impl Builder<'_> {
         of: fn(&Selectors) -> Prefix,
         group: fn(Box<Prefixes>) -> Group,
     ) -> Option<Child> {
-        let mut by_prefix: BTreeMap<(bool, u8, u128), Vec<u32>> = BTreeMap::new();
-        for &rule in rules {
+        let keyed = |&rule: &u32| {
             let prefix = of(&self.selectors[rule as usize]);
-            let key = (prefix.address().is_ipv4(), prefix.prefix_len(), number(prefix.address()));
-            by_prefix.entry(key).or_default().push(rule);
-        }
-        if by_prefix.len() == 1 {
+            ((prefix.address().is_ipv4(), prefix.prefix_len(), number(prefix.address())), rule)
+        };
+        let mut by_prefix: Vec<((bool, u8, u128), u32)> = rules.iter().map(keyed).collect();
+        by_prefix.sort_unstable();
+        if by_prefix.first().map(|(key, _)| key) == by_prefix.last().map(|(key, _)| key) {
             return None;
         }
-        let item = |((v4, len, bits), rules)| Item { v4, bits, len, child: self.group(rules, level + 1) };
-        let items: Vec<Item> = by_prefix.into_iter().map(item).collect();
+        let mut items = Vec::new();
+        for alike in by_prefix.chunk_by(|a, b| a.0 == b.0) {
+            let (v4, len, bits) = alike[0].0;
+            let child = self.group(alike.iter().map(|(_, rule)| *rule).collect(), level + 1);
+            items.push(Item { v4, bits, len, child });
+        }
         let prefixes = Prefixes::new(&items);
         let worst = prefixes.worst(|child| self.worst(child)) as usize;
         Some(self.add(group(Box::new(prefixes)), worst, &rules[..1]))
