@@ -1,6 +1,12 @@
 //! IKEv2: set-ups and rekeys as the CPU time of one end against the key exchange in them, memory of an IKE SA and its child
 
+#[path = "ike/beside.rs"]
+mod beside;
+#[path = "ike/flow.rs"]
+mod flow;
 mod harness;
+#[path = "ike/initiators.rs"]
+mod initiators;
 #[path = "ike/wire.rs"]
 mod wire;
 
@@ -26,9 +32,13 @@ const MOST: usize = 6 * 1024;
 
 fn main() {
     let report = Report::new("ike");
+    if std::env::args().any(|argument| argument == "beside") {
+        return beside::run(&report);
+    }
     set_ups(&report);
     rekeys(&report);
     memory(&report);
+    beside::run(&report);
     wire::run(&report);
 }
 

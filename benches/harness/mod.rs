@@ -136,6 +136,11 @@ impl Report {
         self.show(name, "bytes", [ours as f64; 2], peer_name, [peer as f64; 2]);
     }
 
+    /// Something that is counted or measured as a whole.
+    pub fn count(&self, name: &str, unit: &str, ours: f64, peer_name: &str, peer: f64) {
+        self.show(name, unit, [ours; 2], peer_name, [peer; 2]);
+    }
+
     /// What is compared, and the median.
     fn show(&self, name: &str, unit: &str, [a, b]: [f64; 2], peer_name: &str, [c, d]: [f64; 2]) {
         let ratio = a / c;

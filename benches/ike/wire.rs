@@ -128,7 +128,7 @@ impl Drop for Net {
 }
 
 /// This thread goes there, for good.
-fn enter(door: File) {
+pub fn enter(door: File) {
     setns(door, CloneFlags::CLONE_NEWNET).expect("root may");
 }
 

@@ -14,6 +14,9 @@
 #   WINDOW                   the client's replay window; default 64
 #   SA                       further lines of the router's [[sa]]
 #   PEER                     lines of a [[peer]] that negotiates: then there is no [[sa]], and the guest runs strongSwan (guest-swan)
+#   DISTRIBUTE               a VIP's distribution; default: TCP ports 80, 5201 and 8080 to both targets
+#   NEXT_HOPS                of the nodes' network ports, in quotes; default: the gateway, if there is one
+#   MORE                     further lines of all configurations
 #   SELECT                   round-robin | least-connections
 #   NETWORK_DRIVER           the nodes' network ports; default net_af_packet, before which the kernel puts IPv4 fragments together; net_af_xdp does not
 #   LINK                     gre | memif: the nodes' links; default gre, over the link ports
@@ -28,7 +31,9 @@ set -euo pipefail
 ROOT=$(cd "$LIB/../.." && pwd)
 PHALANX=${PHALANX:-${CARGO_TARGET_DIR:-$ROOT/target}/release/phalanx}
 : "${OUTER:=4}" "${MODE:=tunnel}" "${ESN:=0}" "${WINDOW:=64}" "${SELECT:=round-robin}" "${NETWORK_DRIVER:=net_af_packet}"
-: "${ENCAP:=none}" "${KEEPALIVE:=20}" "${LINK:=gre}" "${PEER:=}"
+: "${ENCAP:=none}" "${KEEPALIVE:=20}" "${LINK:=gre}" "${PEER:=}" "${MORE:=}" "${DISTRIBUTE:=}"
+[ -n "$DISTRIBUTE" ] || DISTRIBUTE='{ ports = [80, 5201, 8080], targets = ["t1", "t2"] }'
+: "${NEXT_HOPS:=$([ "$GATEWAY" = none ] || echo '"10.77.0.20", "fd77::20"')}"
 : "${INNER:=$OUTER}"
 [ "$MODE" = tunnel ] || INNER=$OUTER
 SPI_TO_VIP=4097 SPI_TO_CLIENT=8193
@@ -111,13 +116,14 @@ $(link_of "$1" t2 12)
 
 [memory]
 hugepages = "never"
+$MORE
 
 [[port]]
 name = "net"
 device = "$NETWORK_DRIVER,iface=net0"
 role = "network"
 addresses = ["10.77.0.$2/24", "fd77::$2/64"]
-$([ "$GATEWAY" = none ] || echo 'next_hops = ["10.77.0.20", "fd77::20"]')
+$([ -z "$NEXT_HOPS" ] || echo "next_hops = [$NEXT_HOPS]")
 mtu = 1500
 
 $(link_config "$1" "$2")
@@ -154,7 +160,7 @@ name = "vip$family"
 id = $family
 address = "$(vip_of $family)/$([ $family = 4 ] && echo 24 || echo 64)"
 owner = "r"
-distribute = [{ ports = [80, 5201, 8080], targets = ["t1", "t2"] }]
+distribute = [$DISTRIBUTE]
 select = "$SELECT"
 X
   done
