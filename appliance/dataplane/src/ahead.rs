@@ -19,10 +19,23 @@ const FEW_SAS: usize = 128;
 /// As many connections do.
 const FEW_CONNECTIONS: usize = 4096;
 
-/// So many packets take longer than memory does.
-const LEAD: usize = 4;
-/// The same where little is done for each.
-const LONG_LEAD: usize = 8;
+/// So many packets of ours take longer than memory does.
+const LEAD: usize = 8;
+/// So many connections are asked for at once.
+const TOGETHER: usize = 8;
+
+/// How far ahead a step is of the next one, and how many packets it does at once: where each lies in a page of its own, the page
+/// tables are then walked for all of them at once. More than a core's first-level cache holds beside the burst drives itself out.
+#[derive(Clone, Copy)]
+struct Pace {
+    lead: usize,
+    together: usize,
+}
+
+/// A router does little with each packet.
+const ROUTER: Pace = Pace { lead: 8, together: 8 };
+/// A target needs the whole key of each.
+const TARGET: Pace = Pace { lead: 4, together: 4 };
 
 /// What packets of a burst begin with.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,14 +64,29 @@ pub(crate) struct OutboundAhead {
 }
 
 /// The item that stands so far before the `at`-th.
+#[inline]
 fn before<T: Copy>(items: &Batch<T>, at: usize, lead: usize) -> Option<T> {
     items.get(at.checked_sub(lead)?).copied()
 }
 
-/// The items of `n` that a step has to do before the work on the `at`-th, which it leads by `lead`.
-fn due(at: usize, n: usize, lead: usize) -> Range<usize> {
-    let first = if at == 0 { 0 } else { n.min(at + lead) };
-    first..n.min(at + lead + 1)
+/// The items whose turn in a step it is once `known` of `n` items are through the step before: some at once, and what is left at
+/// the end.
+#[inline]
+fn behind(known: usize, n: usize) -> Range<usize> {
+    let through = |known: usize| (known / TOGETHER * TOGETHER).saturating_sub(TOGETHER);
+    through(known.saturating_sub(1))..if known == n { n } else { through(known) }
+}
+
+impl Pace {
+    /// The items of `n` that a step has to do before the work on the `at`-th, which it leads by so many steps.
+    #[inline]
+    fn due(self, at: usize, n: usize, steps: usize) -> Range<usize> {
+        if !at.is_multiple_of(self.together) {
+            return 0..0;
+        }
+        let from = at + steps * self.lead;
+        n.min(if at == 0 { 0 } else { from })..n.min(from + self.together)
+    }
 }
 
 impl<S: Source> Engine<S> {
@@ -80,27 +108,22 @@ impl<S: Source> Engine<S> {
         ahead
     }
 
-    /// Before the `at`-th packet is sorted: 1. SAs' places, and what a router has beside; 2. SAs; 3. what these point to.
+    /// Before the `at`-th packet is sorted: 1. SAs' places; 2. SAs; 3. what these point to.
     pub(crate) fn sas_ahead(&self, ahead: &mut SasAhead, at: usize) {
         let (cache, n) = (&self.tables.cache, ahead.spis.len());
-        let lead = if ahead.routes { LONG_LEAD } else { LEAD };
-        for i in due(at, n, 3 * lead) {
+        let pace = if ahead.routes { ROUTER } else { TARGET };
+        for i in pace.due(at, n, 3) {
             let (vip, spi) = ahead.spis[i];
             let found = cache.lookup(vip, spi);
-            if let Some(found) = found {
-                cache.inbound_ahead(found);
-                if ahead.routes {
-                    self.router.sas[found.0 as usize].ahead();
-                }
-            }
+            found.into_iter().for_each(|found| cache.inbound_ahead(found));
             ahead.found.push(found);
         }
         let sa = |i: usize| ahead.found[i].and_then(|found| cache.inbound(found));
         if ahead.routes {
-            due(at, n, 2 * lead).filter_map(sa).for_each(InboundSa::check_ahead);
+            pace.due(at, n, 2).filter_map(sa).for_each(InboundSa::check_ahead);
         } else {
-            due(at, n, 2 * lead).filter_map(sa).for_each(InboundSa::open_ahead);
-            due(at, n, lead).filter_map(sa).for_each(InboundSa::shared_ahead);
+            pace.due(at, n, 2).filter_map(sa).for_each(InboundSa::open_ahead);
+            pace.due(at, n, 1).filter_map(sa).for_each(InboundSa::accept_ahead);
         }
     }
 
@@ -131,7 +154,7 @@ impl<S: Source> Engine<S> {
         if let Some(Some(tunnel)) = ahead.tunnels.get(at) {
             cache.tunnel_ahead(*tunnel);
         }
-        if let Some(tunnel) = before(&ahead.tunnels, at, LONG_LEAD) {
+        if let Some(tunnel) = before(&ahead.tunnels, at, LEAD) {
             let found = tunnel.and_then(|tunnel| cache.current(tunnel));
             if let Some(found) = found {
                 cache.outbound_ahead(found);
@@ -139,28 +162,29 @@ impl<S: Source> Engine<S> {
             ahead.found.push(found);
         }
         let sa = |lead: usize| cache.outbound(before(&ahead.found, at, lead)??);
-        sa(2 * LONG_LEAD).into_iter().for_each(OutboundSa::begin_ahead);
-        sa(3 * LONG_LEAD).into_iter().for_each(OutboundSa::shared_ahead);
+        sa(2 * LEAD).into_iter().for_each(OutboundSa::begin_ahead);
+        sa(3 * LEAD).into_iter().for_each(OutboundSa::shared_ahead);
     }
 
-    /// Before the `at`-th of `n` connections is looked up in the router's table: entries of those that follow.
-    pub(crate) fn routes_ahead<'a>(&self, at: usize, n: usize, sought: impl Fn(usize) -> Option<&'a Sought>) {
+    /// Entries of the router's table, of those of `n` connections whose places are known by now.
+    pub(crate) fn routes_ahead(&self, sought: &[Option<Sought>], n: usize) {
         if self.router.table.len() >= FEW_CONNECTIONS {
-            due(at, n, LEAD).filter_map(sought).for_each(|one| self.router.table.entry_ahead(one));
+            let known = behind(sought.len(), n).filter_map(|at| sought[at].as_ref());
+            known.for_each(|one| self.router.table.entry_ahead(one));
         }
     }
 
     /// The same of a target's tracker.
-    pub(crate) fn tracked_ahead<'a>(&self, at: usize, n: usize, sought: impl Fn(usize) -> Option<&'a Sought>) {
+    pub(crate) fn tracked_ahead<'a>(&self, known: usize, n: usize, sought: impl Fn(usize) -> Option<&'a Sought>) {
         if self.follows_many() {
-            due(at, n, LEAD).filter_map(sought).for_each(|one| self.target.tracker.entry_ahead(one));
+            behind(known, n).filter_map(sought).for_each(|one| self.target.tracker.entry_ahead(one));
         }
     }
 
     /// The same of what the rules said about flows.
-    pub(crate) fn flows_ahead<'a>(&self, at: usize, n: usize, sought: impl Fn(usize) -> Option<&'a SoughtFlow>) {
+    pub(crate) fn flows_ahead<'a>(&self, known: usize, n: usize, sought: impl Fn(usize) -> Option<&'a SoughtFlow>) {
         if self.follows_many() {
-            due(at, n, LEAD).filter_map(sought).for_each(|one| self.tables.filters.flow_ahead(one));
+            behind(known, n).filter_map(sought).for_each(|one| self.tables.filters.flow_ahead(one));
         }
     }
 
@@ -231,10 +255,21 @@ mod tests {
 
     #[test]
     fn each_item_is_due_once_and_no_later_than_it_is_worked_on() {
-        for (n, lead) in [(0, 4), (1, 4), (5, 0), (32, 4), (32, 12), (3, 12)] {
-            let done: Vec<usize> = (0..n).flat_map(|at| due(at, n, lead)).collect();
+        for pace in [ROUTER, TARGET, Pace { lead: 0, together: 1 }, Pace { lead: 5, together: 3 }] {
+            for (n, steps) in [(0, 1), (1, 1), (5, 0), (32, 1), (32, 3), (3, 3), (31, 2)] {
+                let done: Vec<usize> = (0..n).flat_map(|at| pace.due(at, n, steps)).collect();
+                assert_eq!(done, (0..n).collect::<Vec<_>>());
+                assert!((0..n).all(|at| (0..=at).flat_map(|at| pace.due(at, n, steps)).any(|item| item == at)));
+            }
+        }
+    }
+
+    #[test]
+    fn each_item_is_behind_once_and_all_are_at_the_end() {
+        for n in 0..=32 {
+            let done: Vec<usize> = (1..=n).flat_map(|known| behind(known, n)).collect();
             assert_eq!(done, (0..n).collect::<Vec<_>>());
-            assert!((0..n).all(|at| (0..=at).flat_map(|at| due(at, n, lead)).any(|item| item == at)));
+            assert!((1..=n).all(|known| behind(known, n).end <= known), "nothing that is not known yet");
         }
     }
 

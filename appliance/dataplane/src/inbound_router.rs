@@ -7,8 +7,7 @@ use phalanx_aead::{PeekOp, peek_burst};
 use phalanx_ipsec::{InboundIndex, Peek, PeekJob, Peeked, Subject};
 use phalanx_steering::look::{Look, Seen, Shape, look};
 use phalanx_steering::{
-    Arrival, ConnKey, ConnectionTable, Decision, Distribution, Ended, Protection, Seed, Sought, SteeringError,
-    TableLimits, steer,
+    Arrival, ConnKey, ConnectionTable, Decision, Ended, Protection, Seed, Sought, SteeringError, TableLimits, steer,
 };
 use phalanx_wire::{Buffer, DropReason, EspHeader, Flow, IpHeader, LinkHeader, TargetId, link, natt, protocol};
 
@@ -60,20 +59,10 @@ pub(crate) struct RouterSide<P> {
     pub(crate) peeked: Box<[Peeked]>,
 }
 
-/// What a router keeps of an inbound SA beside its windows.
+/// What a router keeps of an inbound SA beside [`phalanx_ipsec::RouterNotes`], for the few packets that it accepts itself.
 #[derive(Default)]
-#[repr(C, align(64))]
 pub(crate) struct RouterSa {
-    /// The router itself accepts nothing at or below...
-    pub(crate) floor: u64,
-    /// ...and of what it sends to targets once it knows the connection, TCP without SYN and UDP, nothing at or below this: a
-    /// target that is gone may have accepted it...
-    pub(crate) late: u64,
-    /// Not all targets have the SA: what comes waits (I4).
-    pub(crate) early: bool,
-    /// The highest number forwarded to each target: in one cache line with what stands before it, as each packet needs it.
-    pub(crate) forwarded: ArrayVec<(TargetId, u64), { Distribution::TARGETS }>,
-    /// ...nor above this, which is durable.
+    /// The router itself accepts nothing above this, which is durable.
     pub(crate) ceiling: u64,
     /// The highest genuine number so far that came near it or waits for it.
     pub(crate) wanted: u64,
@@ -130,28 +119,6 @@ impl<P> RouterSide<P> {
     }
 }
 
-impl RouterSa {
-    /// Asks memory for what each packet needs of it.
-    #[inline]
-    pub(crate) fn ahead(&self) {
-        phalanx_aead::prefetch::part(self, 0, phalanx_aead::prefetch::LINE);
-    }
-
-    /// For the floor, should the target die (I2).
-    fn note_forwarded(&mut self, target: TargetId, seq: u64) {
-        match self.forwarded.iter_mut().find(|(id, _)| *id == target) {
-            Some((_, highest)) => *highest = seq.max(*highest),
-            // More targets than a set can have: those that left make room.
-            None => {
-                if self.forwarded.is_full() {
-                    self.forwarded.remove(0);
-                }
-                self.forwarded.push((target, seq));
-            }
-        }
-    }
-}
-
 impl<S: Source> Engine<S> {
     /// 1. SA, number, verified window; 2. peek; 3. decide; 4. forward; 5. prove what opens a connection on a copy; 6. open our own.
     pub(crate) fn route(&mut self, arrived: Batch<Arrived<S::Packet>>, now: Now) {
@@ -168,17 +135,19 @@ impl<S: Source> Engine<S> {
         self.out.lap(Step::Peek, peeked);
         let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
         let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
-        let sought: Batch<Option<Sought>> =
-            burst.iter().zip(&seen).map(|(one, seen)| self.seek(one.sa, seen)).collect();
+        let mut sought: Batch<Option<Sought>> = Batch::new();
+        for (one, seen) in burst.iter().zip(&seen) {
+            sought.push(self.seek(one.sa, seen));
+            self.routes_ahead(&sought, peeked);
+        }
         let (mut fragments, mut early) = (FragmentBatches::default(), Batch::new());
         for (at, (one, mut seen)) in burst.into_iter().zip(seen).enumerate() {
-            self.routes_ahead(at, sought.len(), |at| sought[at].as_ref());
             let piece = self.piece(&one, &mut seen, at);
             let decision = self.decide(&one, &seen, sought[at].as_ref(), now);
             let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
             let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, .. } = one;
             let opening = Opening { packet, ip, vip, sa, seq, filtered: false };
-            if self.router.sas[sa.0 as usize].early {
+            if self.tables.cache.inbound(sa).is_some_and(|sa| sa.notes.early) {
                 early.push((slot, opening));
                 continue;
             }
@@ -232,8 +201,8 @@ impl<S: Source> Engine<S> {
         // Who is behind a NAT may be elsewhere by now: the ICV will tell.
         sa.elsewhere(arrived.packet.bytes(), &arrived.ip)?;
         // After a restart the window may know less than the floors do.
-        let known = &self.router.sas[at.0 as usize];
-        let seq = sa.verified.infer_above(esp.seq, known.floor.max(known.late)).ok_or(DropReason::SequenceWrap)?;
+        let known = sa.notes.floor.max(sa.notes.late);
+        let seq = sa.verified.infer_above(esp.seq, known).ok_or(DropReason::SequenceWrap)?;
         self.out.note(&arrived.packet, || Fact::Numbered(sa.id(), esp.spi, seq));
         sa.verified.check(seq).inspect_err(|_| sa.count_replayed())?;
         Ok((at, seq))
@@ -323,7 +292,7 @@ impl<S: Source> Engine<S> {
 
     /// I2: unknown now, but a target may have accepted it as one of a connection that is over.
     fn unless_accepted(&self, one: &Peeking<S::Packet>, key: &ConnKey, now: Now) -> Option<Decision> {
-        if one.seq <= self.router.sas[one.sa.0 as usize].late {
+        if self.tables.cache.inbound(one.sa).is_some_and(|sa| one.seq <= sa.notes.late) {
             Some(Decision::Drop(DropReason::TooOld))
         } else if self.router.ended.has(key, now.ms()) {
             Some(Decision::Drop(DropReason::UnknownConnection))
@@ -350,7 +319,9 @@ impl<S: Source> Engine<S> {
             let (vip, epoch) = (vip.entry.id, vip.entry.epoch);
             LinkHeader { vip, epoch, seq_high, core, filtered: opening.filtered, clear: false }
         };
-        self.router.sas[opening.sa.0 as usize].note_forwarded(target, opening.seq);
+        if let Some(sa) = self.tables.cache.inbound_mut(opening.sa) {
+            sa.forwarded.note(target, opening.seq);
+        }
         self.out.passed(Stage::Forwarded, 1);
         self.out.note(&opening.packet, || Fact::Forwarded(target));
         match end {

@@ -106,8 +106,7 @@ impl<S: Source> Engine<S> {
         if let Some(at) = inbound.and_then(|sa| self.tables.cache.find_inbound(sa))
             && let Some(sa) = self.tables.cache.inbound(at)
         {
-            let late = self.router.sas[at.0 as usize].late;
-            self.router.table.begin(key, sa.spi(), late.saturating_add(1));
+            self.router.table.begin(key, sa.spi(), sa.notes.late.saturating_add(1));
         }
         Ok(Outcome::Applied)
     }

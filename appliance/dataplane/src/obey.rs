@@ -60,8 +60,10 @@ impl<S: Source> Engine<S> {
                 self.end_some(token, id, Whose::Stale(target, now.us_at(since) / 1000))
             }
             Command::MergeWindow(id, snapshot) => Some(self.merge_window(id, snapshot)),
-            Command::RaiseFloor(id, floor) => Some(self.on_inbound(id, |sa| sa.floor = sa.floor.max(floor))),
-            Command::RaiseLate(id, late) => Some(self.on_inbound(id, |sa| sa.late = sa.late.max(late))),
+            Command::RaiseFloor(id, floor) => {
+                Some(self.on_inbound(id, |sa| sa.notes.floor = sa.notes.floor.max(floor)))
+            }
+            Command::RaiseLate(id, late) => Some(self.on_inbound(id, |sa| sa.notes.late = sa.notes.late.max(late))),
             Command::Watch(watch) => {
                 self.watcher = watch.map(|watch| Watcher::new(watch, self.me));
                 Some(Ok(Outcome::Applied))
@@ -146,15 +148,16 @@ impl<S: Source> Engine<S> {
         self.purge(token, id, address, Whose::All).err().map(Err)
     }
 
-    fn add_inbound(&mut self, sa: Box<InboundSa>, early: bool, now: Now) -> Answer {
+    fn add_inbound(&mut self, mut sa: Box<InboundSa>, early: bool, now: Now) -> Answer {
         let (vip, spi) = (sa.params().vip, sa.spi());
         if self.tables.cache.find_inbound(sa.id()).is_some() {
             self.trash(Trash::Inbound(sa));
             return Ok(Outcome::Kept);
         }
+        sa.notes.early = early;
         match self.tables.cache.add_inbound(sa) {
             Ok(at) => {
-                self.router.sas[at.0 as usize] = RouterSa { early, ..RouterSa::default() };
+                self.router.sas[at.0 as usize] = RouterSa::default();
                 self.expected_came(vip, spi, now);
                 Ok(Outcome::Applied)
             }
@@ -168,7 +171,7 @@ impl<S: Source> Engine<S> {
     /// The targets have it: what came before goes its way.
     fn spread(&mut self, id: SaId, now: Now) -> Answer {
         let at = self.tables.cache.find_inbound(id).ok_or(Refused::NoSuchSa)?;
-        self.router.sas[at.0 as usize].early = false;
+        self.tables.cache.inbound_mut(at).ok_or(Refused::NoSuchSa)?.notes.early = false;
         self.route_held(at, now);
         Ok(Outcome::Applied)
     }
@@ -248,8 +251,7 @@ impl<S: Source> Engine<S> {
     }
 
     fn merge_window(&mut self, id: SaId, snapshot: Box<phalanx_ipsec::WindowSnapshot>) -> Answer {
-        let sa = self.tables.cache.find_inbound(id).and_then(|at| self.tables.cache.inbound_mut(at));
-        let answer = sa.map(|sa| sa.verified.merge(&snapshot)).map(|()| Outcome::Applied).ok_or(Refused::NoSuchSa);
+        let answer = self.on_inbound(id, |sa| sa.verified.merge(&snapshot));
         self.trash(Trash::Window(snapshot));
         answer
     }
@@ -258,10 +260,9 @@ impl<S: Source> Engine<S> {
         self.tables.vips.by_id_mut(id).map(change).map(|()| Outcome::Applied).ok_or(Refused::NoSuchVip)
     }
 
-    fn on_inbound(&mut self, id: SaId, change: impl FnOnce(&mut RouterSa)) -> Answer {
-        let at = self.tables.cache.find_inbound(id).ok_or(Refused::NoSuchSa)?;
-        change(&mut self.router.sas[at.0 as usize]);
-        Ok(Outcome::Applied)
+    fn on_inbound(&mut self, id: SaId, change: impl FnOnce(&mut InboundSa)) -> Answer {
+        let sa = self.tables.cache.find_inbound(id).and_then(|at| self.tables.cache.inbound_mut(at));
+        sa.map(change).map(|()| Outcome::Applied).ok_or(Refused::NoSuchSa)
     }
 
     fn take_lease(&mut self, id: SaId, lease: phalanx_ipsec::Lease, expires: std::time::Instant, now: Now) {

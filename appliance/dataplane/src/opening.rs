@@ -74,10 +74,10 @@ impl<S: Source> Engine<S> {
         let mut within: Batch<Result<Within, DropReason>> = Batch::new();
         for ((packet, facts), authentic) in packets.iter_mut().zip(&facts).zip(authentic) {
             within.push(self.accept(packet, facts, authentic, role, now));
+            self.tracked_ahead(within.len(), ciphered, |at| within[at].as_ref().ok()?.sought.as_ref());
         }
         let mut opened = 0;
-        for (at, ((mut packet, facts), one)) in packets.into_iter().zip(&facts).zip(&within).enumerate() {
-            self.tracked_ahead(at, ciphered, |at| within[at].as_ref().ok()?.sought.as_ref());
+        for ((mut packet, facts), one) in packets.into_iter().zip(&facts).zip(&within) {
             match one.as_ref().map_err(|why| *why).and_then(|one| self.take(&mut packet, facts, one, role, now)) {
                 Ok(()) => {
                     opened += 1;

@@ -99,6 +99,8 @@ impl<P> OutboundSide<P> {
 impl<S: Source> Engine<S> {
     /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
+        let frames: Batch<S::Packet> = frames.collect();
+        let count = frames.len();
         let mut leaving: Batch<(S::Packet, Result<Leaving, DropReason>)> = Batch::new();
         for mut packet in frames {
             let one = application_ip(&mut packet).and_then(|ip| {
@@ -106,11 +108,10 @@ impl<S: Source> Engine<S> {
                 self.leaving(&ip, packet.bytes(), now)
             });
             leaving.push((packet, one));
+            self.flows_ahead(leaving.len(), count, |at| leaving[at].1.as_ref().ok()?.sought.as_ref());
         }
-        let count = leaving.len();
         let (mut filtered, mut sas) = (Batch::new(), OutboundAhead::default());
         for (at, (_, one)) in leaving.iter().enumerate() {
-            self.flows_ahead(at, count, |at| leaving[at].1.as_ref().ok()?.sought.as_ref());
             let way = one.as_ref().map_err(|why| *why).and_then(|one| self.filter_out(one, now));
             sas.tunnels.push(way.as_ref().ok().and_then(Filtered::tunnel));
             self.tunnels_ahead(&mut sas, at);
@@ -241,9 +242,13 @@ impl<S: Source> Engine<S> {
     fn seal(&mut self, mut burst: Batch<Outgoing<S::Packet>>, now: Now) {
         let mut sealing = Sealing::default();
         let mut touched: Batch<OutboundIndex> = Batch::new();
-        let sought: Batch<Option<Sought>> = burst.iter_mut().map(|one| one.sought.take()).collect();
+        let mut sought: Batch<Option<Sought>> = Batch::new();
+        let count = burst.len();
+        for one in &mut burst {
+            sought.push(one.sought.take());
+            self.tracked_ahead(sought.len(), count, |at| sought[at].as_ref());
+        }
         for (i, Outgoing { packet, sa: at, log, .. }) in burst.into_iter().enumerate() {
-            self.tracked_ahead(i, sought.len(), |i| sought[i].as_ref());
             self.seal_ahead(at);
             if touched.last() != Some(&at) {
                 touched.push(at);

@@ -115,11 +115,9 @@ impl<S: Source> Engine<S> {
     /// nothing but TCP and UDP. Of TCP the router has opened each SYN itself, so no new connection is held up by it; new UDP
     /// flows are, until the SA's numbers have passed it.
     fn raise_floors(&mut self, vip: VipId, target: TargetId) {
-        for (at, sa) in self.tables.cache.iter_inbound().filter(|(_, sa)| sa.params().vip == vip) {
-            let state = &mut self.router.sas[at.0 as usize];
-            let forwarded = state.forwarded.iter().position(|(id, _)| *id == target);
-            if let Some((_, highest)) = forwarded.map(|at| state.forwarded.remove(at)) {
-                state.late = state.late.max(highest.min(sa.verified.edge().saturating_add(LEAP)));
+        for sa in self.tables.cache.each_inbound_mut().filter(|sa| sa.params().vip == vip) {
+            if let Some(highest) = sa.forwarded.take(target) {
+                sa.notes.late = sa.notes.late.max(highest.min(sa.verified.edge().saturating_add(LEAP)));
             }
         }
     }

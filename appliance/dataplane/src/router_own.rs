@@ -164,10 +164,9 @@ impl<S: Source> Engine<S> {
 
     /// Whether this router may accept the number itself.
     pub(crate) fn within(&self, at: InboundIndex, seq: u64) -> Result<(), DropReason> {
-        let sa = &self.router.sas[at.0 as usize];
-        if seq <= sa.floor {
+        if self.tables.cache.inbound(at).is_none_or(|sa| seq <= sa.notes.floor) {
             Err(DropReason::TooOld)
-        } else if seq > sa.ceiling {
+        } else if seq > self.router.sas[at.0 as usize].ceiling {
             Err(DropReason::CeilingWait)
         } else {
             Ok(())
@@ -226,9 +225,10 @@ impl<S: Source> Engine<S> {
 
     /// The ceiling is durable now: what waited for it is routed again.
     pub(crate) fn raise_ceiling(&mut self, at: InboundIndex, upto: u64, now: Now) {
+        let floor = self.tables.cache.inbound(at).map_or(0, |sa| sa.notes.floor);
         let sa = &mut self.router.sas[at.0 as usize];
         sa.ceiling = sa.ceiling.max(upto);
-        sa.room = sa.ceiling.saturating_sub(sa.wanted.max(sa.floor));
+        sa.room = sa.ceiling.saturating_sub(sa.wanted.max(floor));
         sa.asked_us = None;
         self.route_held(at, now);
     }
@@ -260,7 +260,7 @@ impl<S: Source> Engine<S> {
     pub(crate) fn tend_ceilings(&mut self, now: Now) {
         let mut at = 0;
         while let Some(&(sa, since)) = self.router.above.waiting.get(at) {
-            let early = self.router.sas[sa.0 as usize].early;
+            let early = self.tables.cache.inbound(sa).is_some_and(|sa| sa.notes.early);
             if now.ms() >= since + WAIT_MS {
                 self.drop_above(sa, if early { DropReason::SaWait } else { DropReason::CeilingWait });
             } else if early {

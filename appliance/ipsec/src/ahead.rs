@@ -21,6 +21,7 @@ impl InboundSa {
     pub fn check_ahead(&self) {
         prefetch::all(&self.hot);
         prefetch::all(&self.verified);
+        prefetch::all(&self.forwarded);
     }
 
     /// What a router needs to peek into a packet.
@@ -29,16 +30,18 @@ impl InboundSa {
         self.key().prefetch_peek();
     }
 
-    /// What a target needs to open a packet; then [`InboundSa::shared_ahead`].
+    /// What a target needs to find a packet's parts; then [`InboundSa::accept_ahead`].
     #[inline]
     pub fn open_ahead(&self) {
-        prefetch::part(self, 0, prefetch::LINE + MOVING);
-        self.key().prefetch_gcm();
+        prefetch::all(&self.hot);
+        prefetch::part(&self.window, 0, MOVING);
     }
 
-    /// What other threads see of it: where that is stands in what [`InboundSa::open_ahead`] asked for.
+    /// What it needs to open and accept it: the key, and what other threads see; where that is stands in what
+    /// [`InboundSa::open_ahead`] asked for.
     #[inline]
-    pub fn shared_ahead(&self) {
+    pub fn accept_ahead(&self) {
+        self.key().prefetch_gcm();
         prefetch::part(&**self.window.shared(), 0, SHARED);
     }
 }
@@ -47,8 +50,9 @@ impl OutboundSa {
     /// What a packet needs until it is laid out; then [`OutboundSa::shared_ahead`] and [`OutboundSa::seal_ahead`].
     #[inline]
     pub fn begin_ahead(&self) {
-        prefetch::part(self, 0, prefetch::LINE + 2 * MOVING);
-        prefetch::part(&self.meter, 0, prefetch::LINE);
+        prefetch::all(&self.hot);
+        prefetch::part(&self.meter, 0, MOVING);
+        prefetch::part(&self.lease, 0, 2 * MOVING);
     }
 
     /// What the cipher needs.

@@ -283,6 +283,11 @@ impl ShadowCache {
         self.inbound.iter().map(|(at, sa)| (InboundIndex(at), sa))
     }
 
+    /// All inbound SAs, to change.
+    pub fn each_inbound_mut(&mut self) -> impl Iterator<Item = &mut InboundSa> {
+        self.inbound.entries.iter_mut().filter_map(Option::as_deref_mut)
+    }
+
     /// All outbound SAs.
     pub fn iter_outbound(&self) -> impl Iterator<Item = (OutboundIndex, &OutboundSa)> {
         self.outbound.iter().map(|(at, sa)| (OutboundIndex(at), sa))
@@ -295,6 +300,7 @@ impl ShadowCache {
     }
 
     /// How many inbound and outbound SAs there are.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> (usize, usize) {
         (self.inbound.len(), self.outbound.len())
@@ -341,6 +347,7 @@ impl ShadowCache {
     }
 }
 
+#[inline]
 pub(crate) const fn spi_key(vip: VipId, spi: Spi) -> u64 {
     (vip.0 as u64) << 32 | spi.0 as u64
 }
@@ -356,6 +363,7 @@ fn peer_key(vip: VipId, peer: IpAddr, spi: Spi) -> u64 {
 }
 
 /// We choose SPIs so that this is all it takes: an SPI's low bits are its place. VIPs start apart from each other.
+#[inline]
 const fn spi_home(key: u64) -> u64 {
     (key & 0xffff_ffff).wrapping_add((key >> 32).wrapping_mul(0x9e37_79b1))
 }
@@ -395,10 +403,12 @@ impl<T> Slab<T> {
         self.entries.get(at as usize).into_iter().for_each(phalanx_aead::prefetch::all);
     }
 
+    #[inline]
     fn get(&self, at: u32) -> Option<&T> {
         self.entries.get(at as usize)?.as_deref()
     }
 
+    #[inline]
     fn get_mut(&mut self, at: u32) -> Option<&mut T> {
         self.entries.get_mut(at as usize)?.as_deref_mut()
     }
@@ -407,6 +417,7 @@ impl<T> Slab<T> {
         self.entries.iter().zip(0..).filter_map(|(entry, at)| Some((at, entry.as_deref()?)))
     }
 
+    #[inline]
     fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

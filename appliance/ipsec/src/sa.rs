@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::esp::open::{Inner, OpenJob};
 use crate::esp::seal::is_tunnel;
 use crate::{
-    Direction, IpsecError, LeaseSlot, LifesizeMeter, MssClamp, ReplayWindow, SaParams, SaShared, SeqNo, WindowSnapshot,
+    Direction, Forwarded, IpsecError, LeaseSlot, LifesizeMeter, MssClamp, ReplayWindow, RouterNotes, SaParams,
+    SaShared, SeqNo, WindowSnapshot,
 };
 
 /// What every packet of an SA needs to know of it, in one cache line.
@@ -71,20 +72,24 @@ pub enum Role {
 
 /// An inbound SA on one core.
 ///
-/// In this order: a line that every packet needs, one that a target does (but for the meter's limits), one that a router does, the
-/// key.
+/// In this order, so that what a packet needs lies together: the key, which ends with what a short packet needs of it; a cache line
+/// that every packet needs; two that a router does; one that a target does (but for the meter's limits).
 #[derive(Debug)]
 #[repr(C)]
 pub struct InboundSa {
+    key: Key,
     pub(crate) hot: Constants,
+    /// What this core, as a router, knows to have been accepted: by itself and by those who reported.
+    pub verified: ReplayWindow,
+    /// What else it knows as a router.
+    pub notes: RouterNotes,
+    /// What it sent where as a router.
+    pub forwarded: Forwarded,
     /// What this core accepted as a target.
     pub window: ReplayWindow,
     /// The bytes it may still open.
     pub meter: LifesizeMeter,
     pub(crate) shared: Arc<SaShared>,
-    /// What this core, as a router, knows to have been accepted: by itself and by those who reported.
-    pub verified: ReplayWindow,
-    key: Key,
     pub(crate) params: SaParams,
 }
 
@@ -102,7 +107,8 @@ impl InboundSa {
         let shared = Arc::new(SaShared::inbound(window.shared().clone(), verified.shared().clone()));
         let key = params.key.expand(params.algorithm)?;
         let (hot, meter) = (Constants::new(&params), LifesizeMeter::new(params.lifesize));
-        Ok(InboundSa { hot, window, verified, meter, shared, key, params })
+        let (notes, forwarded) = (RouterNotes::default(), Forwarded::default());
+        Ok(InboundSa { key, hot, verified, notes, forwarded, window, meter, shared, params })
     }
 
     /// The SA, with what it accepted in an earlier life under the same SPI and key.
@@ -116,12 +122,14 @@ impl InboundSa {
     }
 
     /// Its identity.
+    #[inline]
     #[must_use]
     pub fn id(&self) -> SaId {
         self.params.id
     }
 
     /// What it was made from.
+    #[inline]
     #[must_use]
     pub fn params(&self) -> &SaParams {
         &self.params
@@ -157,6 +165,7 @@ impl InboundSa {
     }
 
     /// The key to make operations with.
+    #[inline]
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
@@ -185,6 +194,7 @@ impl InboundSa {
     }
 
     /// The highest number that the role's window accepted.
+    #[inline]
     #[must_use]
     pub fn edge(&self, role: Role) -> u64 {
         match role {
@@ -225,17 +235,17 @@ impl InboundSa {
     }
 }
 
-/// An outbound SA on one core.
+/// An outbound SA on one core; what a packet needs lies together, as in [`InboundSa`].
 #[derive(Debug)]
 #[repr(C)]
 pub struct OutboundSa {
+    key: Key,
     pub(crate) hot: Constants,
-    /// The numbers this core holds.
-    pub lease: LeaseSlot,
     /// The bytes it may still seal.
     pub meter: LifesizeMeter,
     pub(crate) shared: Arc<SaShared>,
-    key: Key,
+    /// The numbers this core holds.
+    pub lease: LeaseSlot,
     params: SaParams,
 }
 
@@ -255,12 +265,14 @@ impl OutboundSa {
     }
 
     /// Its identity.
+    #[inline]
     #[must_use]
     pub fn id(&self) -> SaId {
         self.params.id
     }
 
     /// What it was made from.
+    #[inline]
     #[must_use]
     pub fn params(&self) -> &SaParams {
         &self.params
@@ -281,12 +293,14 @@ impl OutboundSa {
     }
 
     /// The key to make operations with.
+    #[inline]
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
     }
 
     /// Counters that other threads read.
+    #[inline]
     #[must_use]
     pub fn shared(&self) -> &Arc<SaShared> {
         &self.shared

@@ -128,6 +128,7 @@ impl ReplayWindow {
     }
 
     /// The memory that other threads may read.
+    #[inline]
     #[must_use]
     pub fn shared(&self) -> &Arc<SharedWindow> {
         &self.shared
@@ -140,12 +141,14 @@ impl ReplayWindow {
     }
 
     /// The highest number accepted, or the floor if that is higher.
+    #[inline]
     #[must_use]
     pub fn edge(&self) -> u64 {
         self.edge
     }
 
     /// Everything up to here is refused.
+    #[inline]
     #[must_use]
     pub fn floor(&self) -> u64 {
         self.floor
@@ -153,6 +156,7 @@ impl ReplayWindow {
 
     /// The whole number of a packet that shows the low half only (RFC 4303 appendix A2.2): the one number with that
     /// low half in the 2^32 numbers from the window's left edge on. `None` if there is none in the number space.
+    #[inline]
     #[must_use]
     pub fn infer(&self, low: u32) -> Option<u64> {
         self.infer_above(low, 0)
@@ -163,6 +167,7 @@ impl ReplayWindow {
     ///
     /// Such a bound runs ahead of the peer, by far more than a small window: genuine numbers are looked for from
     /// 2^20 below it on, or each of them would be taken for one of the next 2^32.
+    #[inline]
     #[must_use]
     pub fn infer_above(&self, low: u32, reached: u64) -> Option<u64> {
         if !self.esn {
@@ -182,6 +187,7 @@ impl ReplayWindow {
 
     /// The whole number where the high half came along (in the link header). Only the ICV can tell whether it is
     /// true; a wrong one fails there. Without 64-bit numbers the hint means nothing.
+    #[inline]
     #[must_use]
     pub fn infer_with_hint(&self, low: u32, high_hint: u32) -> u64 {
         let high = if self.esn { high_hint } else { 0 };
@@ -290,11 +296,13 @@ impl ReplayWindow {
     }
 
     /// Sets bits of the word that holds numbers `at * 64` and up. A plain read and write: there is one writer.
+    #[inline]
     fn mark(&mut self, at: u64, bits: u64) {
         let word = &self.shared.words[(at & u64::from(self.mask)) as usize];
         word.store(word.load(Ordering::Relaxed) | bits, Ordering::Relaxed);
     }
 
+    #[inline]
     fn word(&self, seq: u64) -> &AtomicU64 {
         &self.shared.words[((seq / 64) & u64::from(self.mask)) as usize]
     }
@@ -321,12 +329,14 @@ impl SharedWindow {
     }
 
     /// The highest number accepted a moment ago.
+    #[inline]
     #[must_use]
     pub fn edge(&self) -> u64 {
         self.edge.load(Ordering::Acquire)
     }
 
     /// Everything up to here is refused.
+    #[inline]
     #[must_use]
     pub fn floor(&self) -> u64 {
         self.floor.load(Ordering::Relaxed)

@@ -79,6 +79,7 @@ impl<V: Copy + Default> Store<V> {
         })
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -178,14 +179,17 @@ impl<V: Copy + Default> Store<V> {
         self.len -= 1;
     }
 
+    #[inline]
     pub(crate) fn key(&self, slot: Slot) -> &PackedKey {
         &self.entries[slot as usize].key
     }
 
+    #[inline]
     pub(crate) fn value(&self, slot: Slot) -> &V {
         &self.entries[slot as usize].value
     }
 
+    #[inline]
     pub(crate) fn value_mut(&mut self, slot: Slot) -> &mut V {
         &mut self.entries[slot as usize].value
     }

@@ -341,6 +341,7 @@ impl ConnectionTable {
     }
 
     /// How many connections there are.
+    #[inline]
     pub fn len(&self) -> usize {
         self.store.len()
     }

@@ -300,6 +300,7 @@ impl Tracker {
     }
 
     /// How many connections are not over.
+    #[inline]
     pub fn len(&self) -> usize {
         self.store.len() - self.queues[Phase::Lingering as usize].len()
     }
