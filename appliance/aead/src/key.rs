@@ -169,14 +169,17 @@ impl Key {
         prefetch::all(self);
     }
 
-    /// Asks for what sealing or opening a short packet reads of it, ahead of its use.
+    /// Asks for what sealing or opening a packet of about `len` bytes reads of it, ahead of its use.
     #[inline]
-    pub fn prefetch_gcm(&self) {
+    pub fn prefetch_gcm(&self, len: usize) {
         // Of whatever kernel: which it is would have to be read here, too.
         #[cfg(target_arch = "x86_64")]
-        self.0.prefetch_short();
+        self.0.prefetch_for(len);
         #[cfg(not(target_arch = "x86_64"))]
-        prefetch::all(self);
+        {
+            _ = len;
+            prefetch::all(self);
+        }
     }
 
     /// What it is a key for.

@@ -66,10 +66,12 @@ impl WideKey {
         key
     }
 
-    /// Asks for what a short packet needs.
+    /// Asks for what a packet of that many bytes needs: a power of the hash key for each block, as far as there are powers, and for
+    /// what stands around them; the round keys.
     #[inline(always)]
-    pub(crate) fn prefetch_short(&self) {
-        crate::prefetch::part(self, (POWERS - 8) * 16, 5 * crate::prefetch::LINE);
+    pub(crate) fn prefetch_for(&self, len: usize) {
+        let powers = 16 * (len / 16 + 3).next_multiple_of(4).min(POWERS);
+        crate::prefetch::part(self, POWERS * 16 - powers, powers + 3 * crate::prefetch::LINE);
     }
 
     /// Asks for what a peek needs. Of AES-256 one line more; but which it is would have to be read here, and waited for.

@@ -37,6 +37,9 @@ const ROUTER: Pace = Pace { lead: 8, together: 8 };
 /// A target needs the whole key of each.
 const TARGET: Pace = Pace { lead: 4, together: 4 };
 
+/// Bytes around what is sealed.
+const AROUND: usize = 80;
+
 /// What packets of a burst begin with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Begins {
@@ -51,7 +54,8 @@ pub(crate) enum Begins {
 /// The SAs of packets that came in; goes on with [`Engine::sas_ahead`].
 pub(crate) struct SasAhead {
     routes: bool,
-    spis: Batch<(VipId, Spi)>,
+    /// With the length of what is sealed, about.
+    spis: Batch<(VipId, Spi, usize)>,
     found: Batch<Option<InboundIndex>>,
 }
 
@@ -102,7 +106,7 @@ impl<S: Source> Engine<S> {
         for packet in packets {
             if let Some((vip, spi)) = self.guess(begins, packet.bytes(), &mut last) {
                 cache.spi_ahead(vip, spi);
-                ahead.spis.push((vip, spi));
+                ahead.spis.push((vip, spi, packet.bytes().len().saturating_sub(AROUND)));
             }
         }
         ahead
@@ -113,7 +117,7 @@ impl<S: Source> Engine<S> {
         let (cache, n) = (&self.tables.cache, ahead.spis.len());
         let pace = if ahead.routes { ROUTER } else { TARGET };
         for i in pace.due(at, n, 3) {
-            let (vip, spi) = ahead.spis[i];
+            let (vip, spi, _) = ahead.spis[i];
             let found = cache.lookup(vip, spi);
             found.into_iter().for_each(|found| cache.inbound_ahead(found));
             ahead.found.push(found);
@@ -123,7 +127,8 @@ impl<S: Source> Engine<S> {
             pace.due(at, n, 2).filter_map(sa).for_each(InboundSa::check_ahead);
         } else {
             pace.due(at, n, 2).filter_map(sa).for_each(InboundSa::open_ahead);
-            pace.due(at, n, 1).filter_map(sa).for_each(InboundSa::accept_ahead);
+            let with_len = |i: usize| Some((sa(i)?, ahead.spis[i].2));
+            pace.due(at, n, 1).filter_map(with_len).for_each(|(sa, len)| sa.accept_ahead(len));
         }
     }
 
@@ -196,9 +201,9 @@ impl<S: Source> Engine<S> {
     }
 
     /// The key of a packet of a burst that will be sealed.
-    pub(crate) fn seal_ahead(&self, at: OutboundIndex) {
+    pub(crate) fn seal_ahead(&self, at: OutboundIndex, len: usize) {
         if self.tables.cache.len().1 >= FEW_SAS {
-            self.tables.cache.outbound(at).into_iter().for_each(OutboundSa::seal_ahead);
+            self.tables.cache.outbound(at).into_iter().for_each(|sa| sa.seal_ahead(len));
         }
     }
 

@@ -249,7 +249,7 @@ impl<S: Source> Engine<S> {
             self.tracked_ahead(sought.len(), count, |at| sought[at].as_ref());
         }
         for (i, Outgoing { packet, sa: at, log, .. }) in burst.into_iter().enumerate() {
-            self.seal_ahead(at);
+            self.seal_ahead(at, packet.bytes().len());
             if touched.last() != Some(&at) {
                 touched.push(at);
             }

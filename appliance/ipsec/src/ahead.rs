@@ -37,11 +37,11 @@ impl InboundSa {
         prefetch::part(&self.window, 0, MOVING);
     }
 
-    /// What it needs to open and accept it: the key, and what other threads see; where that is stands in what
-    /// [`InboundSa::open_ahead`] asked for.
+    /// What it needs to open and accept a packet of about `len` bytes: the key, and what other threads see; where that is stands
+    /// in what [`InboundSa::open_ahead`] asked for.
     #[inline]
-    pub fn accept_ahead(&self) {
-        self.key().prefetch_gcm();
+    pub fn accept_ahead(&self, len: usize) {
+        self.key().prefetch_gcm(len);
         prefetch::part(&**self.window.shared(), 0, SHARED);
     }
 }
@@ -57,8 +57,8 @@ impl OutboundSa {
 
     /// What the cipher needs.
     #[inline]
-    pub fn seal_ahead(&self) {
-        self.key().prefetch_gcm();
+    pub fn seal_ahead(&self, len: usize) {
+        self.key().prefetch_gcm(len);
     }
 
     /// What other threads see of it.
