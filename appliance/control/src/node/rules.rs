@@ -118,7 +118,7 @@ impl Brain {
             if due.making.is_none() && now >= due.next_whole {
                 (due.stale, due.anew) = (false, false);
                 let waiting = std::mem::take(&mut due.waiting);
-                self.make_whole(waiting);
+                self.make_whole(None, waiting);
             }
             return;
         }
@@ -126,18 +126,18 @@ impl Brain {
             return;
         }
         if due.many() && due.making.is_none() && now >= due.next_whole {
-            // Nobody waits for this one.
-            self.make_whole(Vec::new());
+            // None went, and nobody waits for this one. Even to collect thousands of rules takes milliseconds: those of the last
+            // table are copied where the next is made.
+            let before = due.whole.clone();
+            self.make_whole(before, Vec::new());
         }
         self.extend_rules(Vec::new());
     }
 
-    /// The whole table, of what the book says now.
-    fn make_whole(&mut self, waiting: Vec<u64>) {
+    /// The whole table, of what the book says now: of that table's rules, where none went or changed since, and those that came.
+    fn make_whole(&mut self, before: Option<Box<FilterTable>>, waiting: Vec<u64>) {
         let (vips, due) = (self.routers_of_vips(), &mut self.rules_due);
         due.making = Some(due.newer.len());
-        // With thousands of rules even to collect them takes milliseconds: those of the last table are copied where the next is made.
-        let before = due.whole.clone().filter(|_| waiting.is_empty());
         let mut rules = if before.is_some() { self.filters.from(&due.newer) } else { self.filters.all() };
         let few = before.as_ref().map_or(0, |before| before.count()) + rules.len() <= FEW;
         let make = move || {
