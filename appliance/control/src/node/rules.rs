@@ -100,7 +100,16 @@ impl Brain {
 
     /// Whether the work that is submitted now is done only with the table: its token is to be noted then.
     pub(super) fn waits_for_rules(&mut self) -> bool {
-        std::mem::take(&mut self.rules_due.asked)
+        let due = &mut self.rules_due;
+        if !std::mem::take(&mut due.asked) {
+            return false;
+        }
+        if !due.stale {
+            // The table with these rules was sent: a core does things in order. Or it is being made, and one after it will do.
+            due.stale = due.making.is_some();
+            due.anew |= due.stale;
+        }
+        due.stale
     }
 
     /// The token of work that waits.
