@@ -57,6 +57,8 @@ pub struct LeaseSlot {
     requested_at: Option<u64>,
     starved_at: Option<u64>,
     latency_us: u64,
+    /// How far answers are from that, on average.
+    spread_us: u64,
     next: Option<Held>,
     /// Every number ever offered and believed is below this.
     ceiling: u64,
@@ -111,7 +113,9 @@ impl LeaseSlot {
         self.starved_at = None;
         if let Some(at) = asked {
             let took = now.saturating_sub(at);
-            self.latency_us = if self.latency_us == 0 { took } else { (3 * self.latency_us + took) / 4 };
+            let first = self.latency_us == 0;
+            self.spread_us = if first { took / 4 } else { (3 * self.spread_us + took.abs_diff(self.latency_us)) / 4 };
+            self.latency_us = if first { took } else { (3 * self.latency_us + took) / 4 };
         }
         let (len, until) = (lease.remaining(), valid_until);
         let refusal = if now >= until {
@@ -165,7 +169,7 @@ impl LeaseSlot {
         }
         self.requested_at = Some(now);
         Some(Want {
-            want: self.ahead(2 * self.latency_us + RATE_US),
+            want: self.ahead(self.answered_within() + RATE_US),
             done_below: self.done_below(),
             rate: self.rate.pps,
         })
@@ -203,15 +207,26 @@ impl LeaseSlot {
             return false;
         }
         let left = held.lease.remaining();
+        // Not before it has to be: leases that came at the same time end at the same time.
         left <= held.len / 2
-            || left <= u64::from(self.ahead(2 * self.latency_us)).min(held.len)
-            || held.until - now <= 2 * self.latency_us
+            || left <= self.uses(self.answered_within()).min(held.len)
+            || held.until - now <= self.answered_within()
+    }
+
+    /// The time in which an answer is nearly always here: a control core with much to do answers now soon, now late (RFC 6298 §2
+    /// reckons the same way).
+    fn answered_within(&self) -> u64 {
+        self.latency_us + self.latency_us.max(4 * self.spread_us)
     }
 
     /// How many numbers the rate uses in that time.
+    fn uses(&self, us: u64) -> u64 {
+        u64::from(self.rate.pps).saturating_mul(us).div_ceil(1_000_000)
+    }
+
+    /// How many to ask for, for that time.
     fn ahead(&self, us: u64) -> u32 {
-        let n = u64::from(self.rate.pps).saturating_mul(us) / 1_000_000;
-        u32::try_from(n).unwrap_or(MOST_WANT).clamp(LEAST_WANT, MOST_WANT)
+        u32::try_from(self.uses(us)).unwrap_or(MOST_WANT).clamp(LEAST_WANT, MOST_WANT)
     }
 
     fn drop_current(&mut self) {

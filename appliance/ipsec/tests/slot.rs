@@ -78,6 +78,31 @@ fn a_steady_sender_asks_for_what_its_rate_needs() {
     assert_eq!(starved, 0, "once the rate is known nobody waits");
 }
 
+/// How often a sender of 500 packets a second found no number, when each lease is good for 20 ms and answers take so long in turn.
+fn starved(answers_us: [u64; 4]) -> u32 {
+    let (mut slot, mut first, mut due, mut starved) = (LeaseSlot::new(), 1, None, 0);
+    let mut answers = answers_us.into_iter().cycle();
+    for now in (0..4_000_000).step_by(100) {
+        if let Some((at, n)) = due.filter(|(at, _)| now >= *at) {
+            let _ = slot.offer(now, lease(first, n), at + 20_000);
+            (first, due) = (first + u64::from(n), None);
+        }
+        let begun = now > 100_000;
+        starved += u32::from(now % 2_000 == 0 && slot.take(now).is_none() && begun);
+        if let (Some(want), None) = (slot.wants(now), due) {
+            due = Some((now + answers.next().unwrap_or_default(), want.want.min(16)));
+        }
+    }
+    starved
+}
+
+#[test]
+fn where_answers_come_now_soon_now_late_numbers_are_asked_for_earlier() {
+    assert_eq!(starved([1_000; 4]), 0);
+    assert_eq!(starved([500, 500, 6_000, 500]), 0);
+    assert_eq!(starved([500, 8_000, 500, 3_000]), 0);
+}
+
 #[test]
 fn a_reply_that_came_late_or_twice_is_refused() {
     let mut slot = LeaseSlot::new();
