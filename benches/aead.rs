@@ -271,7 +271,7 @@ impl<G: KeyInit + AeadInOut> Crate<G> {
 fn crate_of(bed: &Bed) -> Box<dyn Cipher> {
     match bed.algorithm {
         Algorithm::Aes128Gcm16 => Box::new(Crate::<Aes128Gcm>::new(bed)),
-        Algorithm::Aes256Gcm16 => Box::new(Crate::<Aes256Gcm>::new(bed)),
+        _ => Box::new(Crate::<Aes256Gcm>::new(bed)),
     }
 }
 

@@ -6,11 +6,12 @@ use aes::{
 };
 use aes_gcm::{AeadInOut, AesGcm};
 
+use crate::integrity::{Hash, IntegrityKey};
 #[cfg(not(target_arch = "x86_64"))]
 use crate::prefetch;
 #[cfg(target_arch = "x86_64")]
 use crate::wide::WideKey;
-use crate::{Aad, IV_LEN, Kernel, NONCE_LEN, TAG_LEN};
+use crate::{Aad, IV_LEN, Kernel, NONCE_LEN, SALT_LEN, TAG_LEN};
 
 /// The ciphers an SA may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,28 +21,74 @@ pub enum Algorithm {
     Aes128Gcm16,
     /// AES-GCM, 256-bit key, 16-byte ICV (RFC 4106).
     Aes256Gcm16,
+    /// AH with HMAC-SHA2-256-128 (RFC 4868).
+    AhHmacSha256,
+    /// AH with HMAC-SHA2-384-192 (RFC 4868).
+    AhHmacSha384,
+    /// AH with HMAC-SHA2-512-256 (RFC 4868).
+    AhHmacSha512,
+    /// AH with AES-GMAC, 128-bit key (RFC 4543 §4).
+    AhGmac128,
+    /// AH with AES-GMAC, 256-bit key (RFC 4543 §4).
+    AhGmac256,
 }
 
 impl Algorithm {
     /// Every algorithm there is.
-    pub const ALL: [Algorithm; 2] = [Algorithm::Aes128Gcm16, Algorithm::Aes256Gcm16];
+    pub const ALL: [Algorithm; 7] = [
+        Algorithm::Aes128Gcm16,
+        Algorithm::Aes256Gcm16,
+        Algorithm::AhHmacSha256,
+        Algorithm::AhHmacSha384,
+        Algorithm::AhHmacSha512,
+        Algorithm::AhGmac128,
+        Algorithm::AhGmac256,
+    ];
+
+    /// Those that the kernels are for.
+    pub const GCM: [Algorithm; 2] = [Algorithm::Aes128Gcm16, Algorithm::Aes256Gcm16];
+
+    /// It is for AH, which encrypts nothing: its keys are [`Key::integrity`].
+    #[inline]
+    pub const fn is_ah(self) -> bool {
+        use Algorithm::{AhGmac128, AhGmac256, AhHmacSha256, AhHmacSha384, AhHmacSha512};
+        matches!(self, AhHmacSha256 | AhHmacSha384 | AhHmacSha512 | AhGmac128 | AhGmac256)
+    }
 
     /// Bytes of the key, without the salt.
     pub const fn key_len(self) -> usize {
         match self {
-            Algorithm::Aes128Gcm16 => 16,
-            Algorithm::Aes256Gcm16 => 32,
+            Algorithm::Aes128Gcm16 | Algorithm::AhGmac128 => 16,
+            Algorithm::Aes256Gcm16 | Algorithm::AhGmac256 => 32,
+            Algorithm::AhHmacSha256 => Hash::Sha256.len(),
+            Algorithm::AhHmacSha384 => Hash::Sha384.len(),
+            Algorithm::AhHmacSha512 => Hash::Sha512.len(),
         }
     }
 
-    /// Bytes of the ICV at a packet's end.
-    pub const fn icv_len(self) -> usize {
-        TAG_LEN
+    /// Bytes of the salt behind the key: what makes a nonce has one.
+    pub const fn salt_len(self) -> usize {
+        match self {
+            Algorithm::AhHmacSha256 | Algorithm::AhHmacSha384 | Algorithm::AhHmacSha512 => 0,
+            _ => SALT_LEN,
+        }
     }
 
-    /// Bytes of the explicit IV in front of the ciphertext.
+    /// Bytes of the ICV at a packet's end, or in its authentication header.
+    pub const fn icv_len(self) -> usize {
+        match self {
+            Algorithm::AhHmacSha384 => Hash::Sha384.icv_len(),
+            Algorithm::AhHmacSha512 => Hash::Sha512.icv_len(),
+            _ => TAG_LEN,
+        }
+    }
+
+    /// Bytes of the explicit IV in front of the ciphertext, or of AH's ICV.
     pub const fn iv_len(self) -> usize {
-        IV_LEN
+        match self {
+            Algorithm::AhHmacSha256 | Algorithm::AhHmacSha384 | Algorithm::AhHmacSha512 => 0,
+            _ => IV_LEN,
+        }
     }
 
     /// Its name in configuration and status: `aes128-gcm16`.
@@ -49,6 +96,11 @@ impl Algorithm {
         match self {
             Algorithm::Aes128Gcm16 => "aes128-gcm16",
             Algorithm::Aes256Gcm16 => "aes256-gcm16",
+            Algorithm::AhHmacSha256 => "ah-hmac-sha256",
+            Algorithm::AhHmacSha384 => "ah-hmac-sha384",
+            Algorithm::AhHmacSha512 => "ah-hmac-sha512",
+            Algorithm::AhGmac128 => "ah-aes128-gmac",
+            Algorithm::AhGmac256 => "ah-aes256-gmac",
         }
     }
 
@@ -107,8 +159,16 @@ pub(crate) static NOBODY: Key = Key(WideKey::none(Head::new(Algorithm::Aes128Gcm
 
 /// GCM and plain counter mode hold their own round keys: the crate keeps those of its GCM to itself.
 pub(crate) enum Portable {
-    Aes128 { gcm: AesGcm<Aes128Enc, U12>, ctr: Aes128Enc },
-    Aes256 { gcm: AesGcm<Aes256Enc, U12>, ctr: Aes256Enc },
+    Aes128 {
+        gcm: AesGcm<Aes128Enc, U12>,
+        ctr: Aes128Enc,
+    },
+    Aes256 {
+        gcm: AesGcm<Aes256Enc, U12>,
+        ctr: Aes256Enc,
+    },
+    /// Nothing is sealed, opened or peeked at under it.
+    Integrity(Box<IntegrityKey>),
 }
 
 impl Key {
@@ -124,12 +184,14 @@ impl Key {
         }
         #[cfg(target_arch = "x86_64")]
         if kernel != Kernel::Portable
+            && !algorithm.is_ah()
             && kernel.is_here()
             && let Some(wide) = crate::kernel::wide_key(Head::new(algorithm, kernel, None), key)
         {
             return Ok(Key(wide));
         }
         let wrong = |_| AeadError::KeyLength { algorithm, len: key.len() };
+        let integrity = |key| Portable::Integrity(Box::new(key));
         let portable = match algorithm {
             Algorithm::Aes128Gcm16 => {
                 let ctr = Aes128Enc::new_from_slice(key).map_err(wrong)?;
@@ -139,6 +201,10 @@ impl Key {
                 let ctr = Aes256Enc::new_from_slice(key).map_err(wrong)?;
                 Portable::Aes256 { gcm: ctr.clone().into(), ctr }
             }
+            Algorithm::AhHmacSha256 => integrity(IntegrityKey::hmac(Hash::Sha256, key)),
+            Algorithm::AhHmacSha384 => integrity(IntegrityKey::hmac(Hash::Sha384, key)),
+            Algorithm::AhHmacSha512 => integrity(IntegrityKey::hmac(Hash::Sha512, key)),
+            Algorithm::AhGmac128 | Algorithm::AhGmac256 => integrity(IntegrityKey::gmac(algorithm, key)?),
         };
         let head = Head::new(algorithm, Kernel::Portable, Some(Box::new(portable)));
         #[cfg(target_arch = "x86_64")]
@@ -182,6 +248,15 @@ impl Key {
         }
     }
 
+    /// The key of an algorithm of AH.
+    #[must_use]
+    pub fn integrity(&self) -> Option<&IntegrityKey> {
+        match self.0.head.portable.as_deref()? {
+            Portable::Integrity(key) => Some(key),
+            _ => None,
+        }
+    }
+
     /// What it is a key for.
     #[inline]
     pub fn algorithm(&self) -> Algorithm {
@@ -196,6 +271,7 @@ impl Key {
         let tag = match &**portable {
             Portable::Aes128 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
             Portable::Aes256 { gcm, .. } => gcm.encrypt_inout_detached(&nonce, aad, text.into()),
+            Portable::Integrity(_) => return [0; TAG_LEN],
         };
         // The only error is a text of 64 GiB.
         tag.expect("a packet is shorter than 2^36 - 32 bytes").0
@@ -209,6 +285,7 @@ impl Key {
         match &**portable {
             Portable::Aes128 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
             Portable::Aes256 { gcm, .. } => gcm.decrypt_inout_detached(&nonce, aad, text.into(), &tag),
+            Portable::Integrity(_) => return false,
         }
         .is_ok()
     }
@@ -224,6 +301,7 @@ impl Key {
         match &**portable {
             Portable::Aes128 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
             Portable::Aes256 { ctr, .. } => Ctr32::inner_iv_init(ctr, &counter).apply_keystream_partial(text.into()),
+            Portable::Integrity(_) => {}
         }
     }
 }

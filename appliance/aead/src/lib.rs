@@ -8,6 +8,8 @@
 //! * [`open_burst`]: ciphertext becomes plaintext where the tag is right; where it is not, what is left is ciphertext.
 //! * [`peek_burst`]: *unauthenticated* plaintext of a part of a packet, for the router that must see a TCP header.
 //!
+//! What encrypts nothing (AH) has an [`IntegrityKey`] instead, which is fed in pieces.
+//!
 //! [`prefetch`] is for whoever goes through a burst of SAs. It and the kernels are the only unsafe code here.
 //!
 //! Nonces are the caller's duty: this crate cannot know that a nonce is new (I1 is kept in `phalanx-ipsec`).
@@ -21,6 +23,7 @@ mod burst;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // vector instructions
 mod gcm;
+mod integrity;
 #[allow(unsafe_code)] // enters the kernels
 mod kernel;
 mod key;
@@ -45,6 +48,7 @@ mod single;
 #[allow(unsafe_code)] // vector instructions
 mod wide;
 
+pub use integrity::{Hash, Icv, IntegrityKey, Mac};
 pub use kernel::{Kernel, KernelError};
 pub use key::{AeadError, Algorithm, Key};
 pub use ops::{Aad, BURST, OpenOp, PeekOp, SealOp, open_burst, peek_burst, seal_burst};

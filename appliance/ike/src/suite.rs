@@ -53,7 +53,7 @@ fn esp_transform(algorithm: Algorithm) -> Option<Transform> {
 
 /// Bytes of key and salt that one direction takes from the keying material (RFC 4106 §8.1).
 pub fn esp_key_len(algorithm: Algorithm) -> usize {
-    algorithm.key_len() + 4
+    algorithm.key_len() + algorithm.salt_len()
 }
 
 fn group(group: Group) -> Transform {

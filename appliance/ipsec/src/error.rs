@@ -7,7 +7,7 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpsecError {
     /// The keying material does not fit its algorithm.
-    #[error("keying material: {0} (and a salt of 4 bytes behind it)")]
+    #[error("keying material: {0} (and behind it a salt of 4 bytes, where the algorithm has one)")]
     Key(#[from] AeadError),
     /// SPIs 0 to 255 are reserved.
     #[error("SPI {0:#010x} is reserved: 256 is the first that may be used (RFC 4303 section 2.1)")]

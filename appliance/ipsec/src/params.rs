@@ -70,15 +70,16 @@ pub struct SecretKey {
 }
 
 impl SecretKey {
-    const MAX: usize = 32 + SALT_LEN;
+    const MAX: usize = 64 + SALT_LEN;
 
-    /// Key ++ salt (4 bytes), as IKE derives it and `ip xfrm` takes it (RFC 4106 §8.1).
+    /// Key ++ salt (4 bytes, where the algorithm has one), as IKE derives it and `ip xfrm` takes it (RFC 4106 §8.1).
     ///
     /// # Errors
     /// [`IpsecError::Key`] when the length is not the algorithm's.
     pub fn new(algorithm: Algorithm, key_and_salt: &[u8]) -> Result<SecretKey, IpsecError> {
-        if key_and_salt.len() != algorithm.key_len() + SALT_LEN {
-            let len = key_and_salt.len().saturating_sub(SALT_LEN);
+        let salt = algorithm.salt_len();
+        if key_and_salt.len() != algorithm.key_len() + salt {
+            let len = key_and_salt.len().saturating_sub(salt);
             return Err(phalanx_aead::AeadError::KeyLength { algorithm, len }.into());
         }
         let mut bytes = [0; SecretKey::MAX];
@@ -94,13 +95,14 @@ impl SecretKey {
 
     /// The key, expanded.
     pub(crate) fn expand(&self, algorithm: Algorithm) -> Result<Key, IpsecError> {
-        let (key, _) = self.expose().split_at(self.expose().len() - SALT_LEN);
+        let (key, _) = self.expose().split_at(self.expose().len() - algorithm.salt_len());
         Ok(Key::new(algorithm, key)?)
     }
 
-    pub(crate) fn salt(&self) -> [u8; SALT_LEN] {
-        let (_, salt) = self.expose().split_at(self.expose().len() - SALT_LEN);
-        [salt[0], salt[1], salt[2], salt[3]]
+    /// Zeros for what has none.
+    pub(crate) fn salt(&self, algorithm: Algorithm) -> [u8; SALT_LEN] {
+        let (_, salt) = self.expose().split_at(self.expose().len() - algorithm.salt_len());
+        salt.first_chunk().copied().unwrap_or_default()
     }
 
     /// Names the key without telling it: the first half of its SHA-256. Outbound counters live under this name,

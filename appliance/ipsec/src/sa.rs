@@ -45,7 +45,7 @@ impl Constants {
             local: params.local,
             remote: params.remote,
             spi: params.spi,
-            salt: params.key.salt(),
+            salt: params.key.salt(params.algorithm),
             path_mtu: params.path_mtu,
             tunnel: is_tunnel(&params.mode),
             esn: params.esn,

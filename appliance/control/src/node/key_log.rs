@@ -66,6 +66,8 @@ fn esp_line(child: &ChildSa, (from, to): (IpAddr, IpAddr), keyed: &Keyed) -> Zer
     let family = if from.is_ipv4() { "IPv4" } else { "IPv6" };
     let cipher = match child.algorithm {
         Algorithm::Aes128Gcm16 | Algorithm::Aes256Gcm16 => "AES-GCM with 16 octet ICV [RFC4106]",
+        // Wireshark checks no AH.
+        _ => "NULL",
     };
     // Long enough for all of it: what a string leaves behind when it grows is not wiped.
     let mut line = Zeroizing::new(String::with_capacity(512));

@@ -10,8 +10,8 @@ use phalanx_cluster::{SaPair, TargetPlan, VipPlan};
 use phalanx_dataplane::config as dp;
 use phalanx_ike::{ChildMode, ChildSa, Keyed};
 use phalanx_ipsec::{
-    Action, Algorithm, Direction, Encap, Filter, IpsecError, Lifesize, Mode, MssClamp, Original, PortRange, Prefix,
-    SaParams, SecretKey, Selectors, TunnelName,
+    Action, Direction, Encap, Filter, IpsecError, Lifesize, Mode, MssClamp, Original, PortRange, Prefix, SaParams,
+    SecretKey, Selectors, TunnelName,
 };
 use phalanx_steering::Policy;
 use phalanx_wire::{CoreId, Epoch, PeerId, ReassemblyLimits, Spi, TargetId, VipId};
@@ -258,12 +258,8 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
     let selectors = selectors(&sa.selectors)?;
     let tunnel = TunnelName::new(&sa.name)?;
     let half = |direction, half: &config::HalfSa| -> Result<Arc<SaParams>, IpsecError> {
-        let algorithm = match sa.algorithm {
-            config::Algorithm::Aes128Gcm16 => Algorithm::Aes128Gcm16,
-            config::Algorithm::Aes256Gcm16 => Algorithm::Aes256Gcm16,
-        };
         let (local, remote) = (vip.address.addr(), sa.peer);
-        let key = SecretKey::new(algorithm, half.key.bytes())?;
+        let key = SecretKey::new(sa.algorithm, half.key.bytes())?;
         let params = SaParams {
             id: SaParams::static_id(local, Spi(half.spi), direction, &key),
             direction,
@@ -277,7 +273,7 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
             },
             local,
             remote,
-            algorithm,
+            algorithm: sa.algorithm,
             key,
             esn: sa.esn,
             window: half.window,

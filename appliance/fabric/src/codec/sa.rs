@@ -94,6 +94,11 @@ fn algorithm(value: i32) -> Part<Algorithm> {
     match proto::Algorithm::try_from(value) {
         Ok(proto::Algorithm::Aes128Gcm16) => Ok(Algorithm::Aes128Gcm16),
         Ok(proto::Algorithm::Aes256Gcm16) => Ok(Algorithm::Aes256Gcm16),
+        Ok(proto::Algorithm::AhHmacSha256) => Ok(Algorithm::AhHmacSha256),
+        Ok(proto::Algorithm::AhHmacSha384) => Ok(Algorithm::AhHmacSha384),
+        Ok(proto::Algorithm::AhHmacSha512) => Ok(Algorithm::AhHmacSha512),
+        Ok(proto::Algorithm::AhGmac128) => Ok(Algorithm::AhGmac128),
+        Ok(proto::Algorithm::AhGmac256) => Ok(Algorithm::AhGmac256),
         Ok(proto::Algorithm::Unspecified) | Err(_) => Err(unknown("algorithm", value)),
     }
 }
@@ -102,6 +107,11 @@ fn from_algorithm(value: Algorithm) -> proto::Algorithm {
     match value {
         Algorithm::Aes128Gcm16 => proto::Algorithm::Aes128Gcm16,
         Algorithm::Aes256Gcm16 => proto::Algorithm::Aes256Gcm16,
+        Algorithm::AhHmacSha256 => proto::Algorithm::AhHmacSha256,
+        Algorithm::AhHmacSha384 => proto::Algorithm::AhHmacSha384,
+        Algorithm::AhHmacSha512 => proto::Algorithm::AhHmacSha512,
+        Algorithm::AhGmac128 => proto::Algorithm::AhGmac128,
+        Algorithm::AhGmac256 => proto::Algorithm::AhGmac256,
     }
 }
 

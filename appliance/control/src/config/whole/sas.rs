@@ -7,7 +7,6 @@ use crate::config::report::Problem;
 use crate::config::section::{Draft, HalfDraft, SaDraft, VipDraft, place, text};
 use crate::config::{Algorithm, PortRole, SaMode, Selectors, build};
 use ipnet::IpNet;
-use phalanx_aead::SALT_LEN;
 use std::net::IpAddr;
 
 pub(super) fn check(draft: &Draft, sink: &Sink) {
@@ -52,13 +51,15 @@ fn vip_of<'a>(draft: &'a Draft, sa: &SaDraft, sink: &Sink) -> Option<&'a VipDraf
 fn keys(draft: &Draft, sink: &Sink) {
     for sa in &draft.sas {
         let algorithm = sa.algorithm.as_ref().map_or(Algorithm::Aes128Gcm16, |a| a.value);
-        let want = algorithm.key_len() + SALT_LEN;
+        let (salt, key_len) = (algorithm.salt_len(), algorithm.key_len());
+        let want = key_len + salt;
         for (_, half) in sa.halves() {
             let Some(key) = &half.key else { continue };
             let len = key.value.bytes().len();
             if len != want {
                 let message = format!("the key has {len} bytes; {} wants {want}", algorithm.name());
-                let help = format!("{} of key and {} of salt: {} hex digits", want - SALT_LEN, SALT_LEN, 2 * want);
+                let of_salt = if salt == 0 { String::new() } else { format!(" of key and {salt} of salt") };
+                let help = format!("{key_len}{of_salt}: {} hex digits", 2 * want);
                 sink.push(Problem::error(message).at(key.span.clone(), format!("{len} bytes, not shown")).help(help));
             }
         }
