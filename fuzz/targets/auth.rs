@@ -79,7 +79,9 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         3 => {
-            let (Some((&method, auth)), Some(key)) = (data.split_first(), WORLD.keys.get(data.len() & 1)) else { return };
+            let (Some((&method, auth)), Some(key)) = (data.split_first(), WORLD.keys.get(data.len() & 1)) else {
+                return;
+            };
             shown(&verify(key, method, b"octets", auth).expect_err("nobody has the key"));
         }
         4 => {

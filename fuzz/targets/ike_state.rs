@@ -8,8 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use phalanx_ike::auth::{Identity, IdentityPattern};
 use phalanx_ike::crypto::{AesBits, Cipher, Group, Prf, Random, Secret};
 use phalanx_ike::{
-    Answer, ChildConfig, ChildMode, Command, Config, Credential, Endpoint, EspProposal, IkeId, IkeProposal, Lifetime, Limits,
-    Output, Path, PeerConfig, Proof, Remote, Which,
+    Answer, ChildConfig, ChildMode, Command, Config, Credential, Endpoint, EspProposal, IkeId, IkeProposal, Lifetime,
+    Limits, Output, Path, PeerConfig, Proof, Remote, Which,
 };
 use phalanx_ipsec::{Algorithm, PortRange};
 
@@ -19,7 +19,8 @@ fuzz_target!(|data: &[u8]| {
     let mut bed = Bed::new(mode & 2 != 0);
     let up = [0, 1].map(|n| bed.ends[n].list(bed.now)[0].id);
     while let Some(([what, which, at, value], tail)) = rest.split_first_chunk::<4>() {
-        let (bytes, tail) = if what & 7 == 6 { tail.split_at(tail.len().min(usize::from(*at))) } else { (&[][..], tail) };
+        let (bytes, tail) =
+            if what & 7 == 6 { tail.split_at(tail.len().min(usize::from(*at))) } else { (&[][..], tail) };
         rest = tail;
         bed.step(*what, *which, *at, *value, bytes, with_keys);
         let limits = Limits::default();
@@ -103,7 +104,8 @@ fn config(n: usize, pfs: bool) -> Config {
         unique: false,
         force_encapsulation: false,
     };
-    let limits = Limits { ike_sas: LIMIT, half_open: LIMIT / 2, cookie_threshold: 4, half_open_ms: 5_000, ..Limits::default() };
+    let limits =
+        Limits { ike_sas: LIMIT, half_open: LIMIT / 2, cookie_threshold: 4, half_open_ms: 5_000, ..Limits::default() };
     Config { peers: vec![Arc::new(peer)], limits, ..Config::default() }
 }
 
@@ -150,7 +152,11 @@ impl Bed {
                 self.ends[n].answer(self.now, Answer::Removed(child));
             }
             Output::Event(event) => drop(event.to_string()),
-            Output::Expect { .. } | Output::SwitchOutbound { .. } | Output::Moved { .. } | Output::Keepalive { .. } | Output::KeyLog(_) => {}
+            Output::Expect { .. }
+            | Output::SwitchOutbound { .. }
+            | Output::Moved { .. }
+            | Output::Keepalive { .. }
+            | Output::KeyLog(_) => {}
         }
     }
 

@@ -5,8 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use phalanx_wire::ethernet::{HEADER_LEN, ethertype};
 use phalanx_wire::nd::{self, Nd};
 use phalanx_wire::{
-    AhHeader, Arp, Buffer, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, Mac, TcpHeader, UdpHeader,
-    VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, natt, protocol, quoted, tcp, udp,
+    AhHeader, Arp, Buffer, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, Immutable, IpHeader, LinkHeader, Mac, Protected,
+    TcpHeader, UdpHeader, VecBuffer, WireError, icmp, ip, ipv4, ipv6, link, natt, protocol, quoted, tcp, udp,
 };
 use std::net::IpAddr;
 
@@ -70,6 +70,10 @@ fn ip_packet(data: &[u8]) {
     assert_eq!(data[ip.upper_field], ip.upper);
     changes(&ip, data);
     let l4 = ip.upper_of(data);
+    if let Ok(seen) = Immutable::of(&ip, data) {
+        assert_eq!(seen.bytes().len(), ip.upper_offset);
+    }
+    let _ = Protected::of(&ip, data);
     let _ = Flow::of_inbound(&ip, l4);
     let _ = Flow::of_outbound(&ip, l4);
     let _ = link::decapsulate(&ip, data);

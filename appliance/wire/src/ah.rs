@@ -1,9 +1,17 @@
-//! The AH header (RFC 4302 §2): read and written here, verified by a later room.
+//! The AH header (RFC 4302 §2): read and written here, verified by a later room. What stands in front of it counts for the
+//! integrity check as [`crate::Immutable`].
 
 use crate::{Spi, WireError};
 
 /// Length of the header before its integrity check value.
 pub const FIXED_LEN: usize = 12;
+
+/// Length of the header with an integrity check value of so many bytes: padded to the alignment of its IP version and no further
+/// (RFC 4302 §2.6).
+#[must_use]
+pub const fn header_len(icv_len: usize, v6: bool) -> usize {
+    (FIXED_LEN + icv_len).next_multiple_of(if v6 { 8 } else { 4 })
+}
 
 /// An AH header without its integrity check value, which is `b[FIXED_LEN..header_len]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,15 @@
-//! Packets of ours that ICMP errors quote (RFC 792, RFC 4443): which ESP packet was too big for a router on its way, and
+//! Packets of ours that ICMP errors quote (RFC 792, RFC 4443): which ESP or AH packet was too big for a router on its way, and
 //! which connection an error inside a tunnel is about.
 
 use crate::icmp::{Icmp4, Icmp6};
 use crate::ip::{IpHeader, protocol};
-use crate::{EspHeader, Flow, Spi, WireError, udp};
+use crate::{EspHeader, Flow, Spi, WireError, ah, udp};
 use std::net::IpAddr;
 
 /// UDP port of encapsulated ESP (RFC 3948).
 const ESP_IN_UDP: u16 = 4500;
 
-/// A router could not carry an ESP packet that we are said to have sent.
+/// A router could not carry an ESP or AH packet that we are said to have sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EspTooBig {
     /// What it could have carried, in bytes from the outer IP header on. Of a router older than RFC 1191: 0.
@@ -24,11 +24,13 @@ pub struct EspTooBig {
     pub spi: Spi,
     /// The low half of its sequence number.
     pub seq: u32,
+    /// It is AH.
+    pub ah: bool,
 }
 
 impl EspTooBig {
     /// Reads the packet with this header: `None` if it is anything but an ICMP "fragmentation needed" or ICMPv6 "packet too
-    /// big" with a good checksum that quotes ESP, plain or in UDP, up to the sequence number.
+    /// big" with a good checksum that quotes ESP, plain or in UDP, or AH, up to the sequence number.
     #[must_use]
     pub fn parse(ip: &IpHeader, packet: &[u8]) -> Option<EspTooBig> {
         if ip.fragment.is_some() {
@@ -53,10 +55,13 @@ impl EspTooBig {
         let esp = match quoted.upper {
             protocol::ESP => upper,
             protocol::UDP if upper.first_chunk() == Some(&ESP_IN_UDP.to_be_bytes()) => upper.get(udp::LEN..)?,
+            // What the two words behind next header, length and reserved bits are in ESP.
+            protocol::AH => upper.get(4..ah::FIXED_LEN)?,
             _ => return None,
         };
         let EspHeader { spi, seq } = EspHeader::parse(esp).ok()?;
-        Some(EspTooBig { mtu, src: quoted.src, dst: quoted.dst, len: quoted.total_len, spi, seq })
+        let ah = quoted.upper == protocol::AH;
+        Some(EspTooBig { mtu, src: quoted.src, dst: quoted.dst, len: quoted.total_len, spi, seq, ah })
     }
 }
 
@@ -144,6 +149,7 @@ mod tests {
                 len: packet.len(),
                 spi: Spi(0x2001),
                 seq: 9,
+                ah: false,
             };
             assert_eq!(read(&told), Some(expected));
             let mut damaged = told.clone();
@@ -153,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn esp_in_udp_is_recognised_behind_its_udp_header_and_other_protocols_are_not() {
+    fn esp_in_udp_and_ah_are_recognised_and_other_protocols_are_not() {
         let esp = [0, 0, 0x20, 1, 0, 0, 0, 9];
         let from = |port: u16| [&port.to_be_bytes()[..], &[0x11, 0x94, 0, 16, 0, 0], &esp].concat();
         let quote =
@@ -163,6 +169,9 @@ mod tests {
         assert_eq!(quote(protocol::UDP, &from(4500)[..15]), None, "cut before the sequence number's end");
         assert_eq!(quote(protocol::TCP, &esp), None);
         assert_eq!(quote(protocol::ESP, &esp[..7]), None);
+        let told = quote(protocol::AH, &[&[6, 5, 0, 0][..], &esp, &[0; 16]].concat()).unwrap();
+        assert_eq!((told.spi, told.seq, told.ah), (Spi(0x2001), 9, true));
+        assert_eq!(quote(protocol::AH, &[&[6, 5, 0, 0][..], &esp[..7]].concat()), None);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use phalanx_wire::checksum::internet;
 use phalanx_wire::nd::Nd;
 use phalanx_wire::{
-    AhHeader, Arp, DropReason, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, IpHeader, LinkHeader, TcpHeader, UdpHeader,
-    icmp, ip, link, nd, tcp,
+    AhHeader, Arp, DropReason, EspHeader, Flow, Frame, Gre, Icmp4, Icmp6, Immutable, IpHeader, LinkHeader, Protected,
+    TcpHeader, UdpHeader, icmp, ip, link, nd, tcp,
 };
 use proptest::prelude::*;
 
@@ -29,6 +29,7 @@ fn everything(b: &[u8]) {
     if let Ok(ip) = prefix {
         assert!(ip.upper_field < ip.upper_offset && ip.upper_offset <= ip.total_len && ip.upper_offset <= b.len());
         let l4 = ip.upper_of(b);
+        let _ = (Immutable::of(&ip, b).map(|seen| seen.bytes().len()), Protected::of(&ip, b));
         let _ = (Flow::of_inbound(&ip, l4), Flow::of_outbound(&ip, l4), link::decapsulate(&ip, b), Nd::parse(&ip, b));
     }
 }
