@@ -123,7 +123,7 @@ impl Inputs {
             ("open, tag right / wrong, no secret", Either, Work::Open, [random, bit]),
         ];
         let mut trials = Vec::new();
-        if algorithm == Algorithm::ALL[0] {
+        if algorithm == Algorithm::GCM[0] {
             let name = "control: a comparison that ends at the first difference".into();
             let (expected, work, classes) = (Different, Work::Naive, [&first[..], &last[..]]);
             trials.push(Trial { name, expected, kernel: Kernel::Portable, algorithm, work, classes });

@@ -15,8 +15,8 @@ const FRONT: usize = phalanx_ipsec::MAX_FRONT;
 const BACK: usize = phalanx_ipsec::MAX_BACK;
 
 fuzz_target!(|data: &[u8]| {
-    let Some(([shape, protocol], rest)) = data.split_first_chunk::<2>() else { return };
-    let bed = Bed::new(*shape);
+    let Some(([shape, algorithm, protocol], rest)) = data.split_first_chunk::<3>() else { return };
+    let bed = Bed::new(*shape, Algorithm::ESP[usize::from(*algorithm) % Algorithm::ESP.len()]);
     match shape >> 5 {
         0 => bed.open(rest.to_vec()),
         1 => bed.open(bed.outer(protocol::ESP, rest)),
@@ -38,13 +38,12 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(shape: u8) -> Bed {
+    fn new(shape: u8, algorithm: Algorithm) -> Bed {
         let (local, remote) = if shape & 1 == 0 {
             ([10, 77, 0, 100].into(), [10, 77, 0, 10].into())
         } else {
             ([0xfd; 16].into(), [0xfe; 16].map(|b: u8| b & 0xfc).into())
         };
-        let algorithm = if shape & 2 == 0 { Algorithm::Aes128Gcm16 } else { Algorithm::Aes256Gcm16 };
         Bed { tunnel: shape & 4 != 0, esn: shape & 8 != 0, udp: shape & 16 != 0, local, remote, algorithm }
     }
 
@@ -66,7 +65,7 @@ impl Bed {
             local,
             remote,
             algorithm: self.algorithm,
-            key: SecretKey::new(self.algorithm, &[7; 36][..self.algorithm.key_len() + 4]).unwrap(),
+            key: SecretKey::new(self.algorithm, &[7; 96][..self.algorithm.material_len()]).unwrap(),
             esn: self.esn,
             window: 32,
             selectors: Selectors::between(Prefix::host(local), Prefix::host(remote)),
@@ -113,7 +112,7 @@ impl Bed {
     /// An ESP packet with a good ICV over arbitrary plaintext, trailer included.
     fn open_good(&self, number: u8, text: &[u8]) {
         let mut sa = InboundSa::new(self.params(Direction::Inbound)).unwrap();
-        let text = &text[..text.len() / 4 * 4];
+        let text = &text[..text.len() / self.algorithm.alignment() * self.algorithm.alignment()];
         let seq = u64::from(number).max(1);
         let packet = self.outer(protocol::ESP, &esp(&sa, self.esn, seq, text));
         let Ok(ip) = IpHeader::parse(&packet) else { return };
@@ -187,13 +186,18 @@ fn plain(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// RFC 4303 and RFC 4106 spelled out: header, IV, ciphertext, ICV.
+/// RFC 4303 spelled out: header, IV, ciphertext, ICV.
 fn esp(sa: &InboundSa, esn: bool, seq: u64, text: &[u8]) -> Vec<u8> {
-    let mut esp = vec![0; 16];
+    let algorithm = sa.key().algorithm();
+    let mut esp = vec![0; 8 + algorithm.iv_len()];
     EspHeader { spi: SPI, seq: seq as u32 }.write(&mut esp).unwrap();
-    esp[8..16].copy_from_slice(&seq.to_be_bytes());
+    // RFC 4106 §3.1; AES-CBC's is written when the packet is sealed.
+    if algorithm.iv_len() == 8 {
+        esp[8..16].copy_from_slice(&seq.to_be_bytes());
+    }
+    let start = esp.len() - algorithm.text_front();
     esp.extend(text);
-    esp.extend([0; 16]);
+    esp.resize(esp.len() + algorithm.icv_len(), 0);
     let mut aad = SPI.0.to_be_bytes().to_vec();
     if esn {
         aad.extend(seq.to_be_bytes());
@@ -202,7 +206,7 @@ fn esp(sa: &InboundSa, esn: bool, seq: u64, text: &[u8]) -> Vec<u8> {
     }
     let mut nonce = [7; 12];
     nonce[4..].copy_from_slice(&seq.to_be_bytes());
-    let (text, tag) = esp[16..].split_last_chunk_mut::<16>().unwrap();
+    let (text, tag) = esp[start..].split_last_chunk_mut::<16>().unwrap();
     let aad = phalanx_aead::Aad::new(&aad);
     phalanx_aead::seal_burst(&mut [phalanx_aead::SealOp { key: sa.key(), nonce, aad, text, tag }]);
     esp

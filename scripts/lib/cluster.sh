@@ -11,6 +11,7 @@
 # From the environment:
 #   PHALANX                  the binary; default: what `cargo build --release` made
 #   OUTER INNER MODE ESN     the tunnel, as for guest-sa; default 4, OUTER, tunnel, 0
+#   ALGORITHM                of the static SAs, as the configuration calls it; default aes128-gcm16
 #   WINDOW                   the client's replay window; default 64
 #   SA                       further lines of the router's [[sa]]
 #   PEER                     lines of a [[peer]] that negotiates: then there is no [[sa]], and the guest runs strongSwan (guest-swan)
@@ -31,7 +32,7 @@ set -euo pipefail
 ROOT=$(cd "$LIB/../.." && pwd)
 PHALANX=${PHALANX:-${CARGO_TARGET_DIR:-$ROOT/target}/release/phalanx}
 : "${OUTER:=4}" "${MODE:=tunnel}" "${ESN:=0}" "${WINDOW:=64}" "${SELECT:=round-robin}" "${NETWORK_DRIVER:=net_af_packet}"
-: "${ENCAP:=none}" "${KEEPALIVE:=20}" "${LINK:=gre}" "${PEER:=}" "${MORE:=}" "${DISTRIBUTE:=}"
+: "${ALGORITHM:=aes128-gcm16}" "${ENCAP:=none}" "${KEEPALIVE:=20}" "${LINK:=gre}" "${PEER:=}" "${MORE:=}" "${DISTRIBUTE:=}"
 [ -n "$DISTRIBUTE" ] || DISTRIBUTE='{ ports = [80, 5201, 8080], targets = ["t1", "t2"] }'
 : "${NEXT_HOPS:=$([ "$GATEWAY" = none ] || echo '"10.77.0.20", "fd77::20"')}"
 : "${INNER:=$OUTER}"
@@ -175,7 +176,7 @@ name = "client"
 vip = "vip$OUTER"
 peer = "$(client_of "$OUTER")"
 mode = "$MODE"
-algorithm = "aes-128-gcm-16"
+algorithm = "$ALGORITHM"
 esn = $([ "$ESN" = 0 ] && echo false || echo true)
 inbound = { spi = $SPI_TO_VIP, key_file = "to-vip.key", window = 1024 }
 outbound = { spi = $SPI_TO_CLIENT, key_file = "to-client.key", window = $WINDOW }
@@ -193,13 +194,22 @@ remote = "$(inner_client)/$width"
 X
 }
 
-random_key() { od -An -N20 -tx1 /dev/urandom | tr -d ' \n'; }
+# random_key [BYTES]: in hexadecimal.
+random_key() { od -An -v -N"${1:-20}" -tx1 /dev/urandom | tr -d ' \n'; }
+
+# key_bytes: of the SAs' keying material: key and salt, or keys of encryption and integrity.
+key_bytes() {
+  local cipher=0 rest=4
+  case $ALGORITHM in aes128-*) cipher=16 ;; aes256-* | chacha20-*) cipher=32 ;; esac
+  case $ALGORITHM in *-sha*) rest=$((${ALGORITHM##*-sha} / 8)) ;; esac
+  echo $((cipher + rest))
+}
 
 # configure: keys, certificates, three configurations and the router's store.
 configure() {
   local etc=$BED_DIR/etc cpus node number
   cpus=$(nproc)
-  (umask 077; random_key >"$etc/to-vip.key"; random_key >"$etc/to-client.key"; random_key >"$etc/client.psk")
+  (umask 077; random_key "$(key_bytes)" >"$etc/to-vip.key"; random_key "$(key_bytes)" >"$etc/to-client.key"; random_key >"$etc/client.psk")
   (umask 077; router_config >"$etc/r.toml")
   for node in t1 t2; do
     number=$((10 + ${node#t}))
@@ -235,7 +245,7 @@ user_swan() {
 # client_sa: the other end of the tunnel, in the guest.
 client_sa() {
   cp "$LIB/guest-net" "$LIB/guest-sa" "$BED_DIR/guest/" # the guest has a /tmp and a /run of its own over ours, and this checkout may be there
-  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU ENCAP=$ENCAP \
+  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU ENCAP=$ENCAP ALGORITHM=$ALGORITHM \
     SPI_OUT=$SPI_TO_VIP KEY_OUT=$(cat "$BED_DIR/etc/to-vip.key") SPI_IN=$SPI_TO_CLIENT KEY_IN=$(cat "$BED_DIR/etc/to-client.key") /mnt/guest-sa"
 }
 

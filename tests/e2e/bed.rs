@@ -37,6 +37,8 @@ pub struct Tunnel {
     pub mode: &'static str,
     /// 64-bit sequence numbers.
     pub esn: bool,
+    /// Of the static SAs, as the configuration calls it.
+    pub algorithm: &'static str,
     /// The client's replay window.
     pub window: u32,
     /// What the client is behind.
@@ -60,6 +62,7 @@ impl Tunnel {
         inner: 4,
         mode: "tunnel",
         esn: false,
+        algorithm: "aes128-gcm16",
         window: 64,
         gateway: Gateway::None,
         driver: "net_af_packet",
@@ -392,6 +395,7 @@ fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {
     };
     command
         .env("ESN", u8::from(tunnel.esn).to_string())
+        .env("ALGORITHM", tunnel.algorithm)
         .env("WINDOW", tunnel.window.to_string())
         .env("NETWORK_DRIVER", tunnel.driver)
         .env("SA", tunnel.sa)

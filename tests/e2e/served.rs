@@ -36,6 +36,31 @@ fn pages_come_over_ipv4_within_ipv6_with_64_bit_numbers() {
     served(Tunnel { outer: 6, esn: true, ..Tunnel::PLAIN });
 }
 
+#[test]
+fn pages_come_by_chacha20_poly1305_over_ipv4_within_ipv6() {
+    served(Tunnel { outer: 6, esn: true, algorithm: "chacha20-poly1305", ..Tunnel::PLAIN });
+}
+
+#[test]
+fn pages_come_by_aes_cbc_and_hmac_in_tunnel_mode_with_64_bit_numbers() {
+    served(Tunnel { esn: true, algorithm: "aes256-cbc-sha512", ..Tunnel::PLAIN });
+}
+
+#[test]
+fn pages_come_by_aes_cbc_and_hmac_in_transport_mode() {
+    served(Tunnel { mode: "transport", algorithm: "aes128-cbc-sha384", ..Tunnel::PLAIN });
+}
+
+#[test]
+fn pages_come_by_gmac_over_ipv6_in_transport_mode_with_64_bit_numbers() {
+    served(Tunnel { outer: 6, inner: 6, mode: "transport", esn: true, algorithm: "aes128-gmac", ..Tunnel::PLAIN });
+}
+
+#[test]
+fn pages_come_by_hmac_alone_over_ipv6() {
+    served(Tunnel { outer: 6, inner: 6, algorithm: "null-sha256", ..Tunnel::PLAIN });
+}
+
 fn served(tunnel: Tunnel) {
     let bed = Bed::up(tunnel);
     let host = bed.host();

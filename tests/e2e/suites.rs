@@ -1,5 +1,6 @@
 //! Everything that IKE can agree upon with strongSwan: each key exchange, cipher and pseudorandom function, in both modes, over both IP
-//! versions, with 32- and 64-bit numbers, through a NAT, begun by either end. A row is a negotiation, a page, new keys, a page, an end.
+//! versions, with 32- and 64-bit numbers, through a NAT, begun by either end. A row is a negotiation, a page and pings, new keys, the same,
+//! an end.
 
 use crate::bed::{Bed, Gateway, Tunnel, wait_until};
 use crate::negotiated::{SOON, assert_clean, assert_one_pair, peer, sas, up, wait_gone, wait_up};
@@ -26,7 +27,7 @@ macro_rules! anything {
                  prfsha512-prfsha384-prfsha256-x25519-ecp256-ecp384-ecp521-modp2048-modp3072-modp4096\""
             ),
             $child,
-            "\nproposal = \"aes128gcm16-aes256gcm16-x25519-ecp256-ecp384-ecp521-modp2048-modp3072-modp4096\""
+            "\nproposal = \"aes128gcm16-aes256gcm16-chacha20poly1305-aes128gmac-aes256gmac-aes128-aes256-null-sha256-sha384-sha512-x25519-ecp256-ecp384-ecp521-modp2048-modp3072-modp4096\""
         )
     };
 }
@@ -49,6 +50,30 @@ const ALL: [Row; 16] = [
     ("aes256-sha384-ecp384", "aes128gcm16-ecp384-noesn", We),
     ("aes256-sha512-ecp521", "aes256gcm16-ecp521-esn", They),
     ("aes256-sha512-prfsha256-modp4096", "aes256gcm16-modp4096-esn", We),
+];
+
+/// Each algorithm of ESP beside AES-GCM, in both kinds of numbers.
+const ESP: [Row; 12] = [
+    ("aes128gcm16-prfsha256-x25519", "chacha20poly1305-x25519-esn", They),
+    ("aes128gcm16-prfsha256-x25519", "aes128gmac-x25519-esn", We),
+    ("aes128gcm16-prfsha256-x25519", "aes256gmac-x25519-noesn", They),
+    ("aes128gcm16-prfsha256-x25519", "aes128-sha256-x25519-noesn", We),
+    ("aes128gcm16-prfsha256-x25519", "aes128-sha384-x25519-esn", They),
+    ("aes128gcm16-prfsha256-x25519", "aes128-sha512-x25519-noesn", We),
+    ("aes128gcm16-prfsha256-x25519", "aes256-sha256-x25519-esn", They),
+    ("aes128gcm16-prfsha256-x25519", "aes256-sha384-x25519-noesn", We),
+    ("aes128gcm16-prfsha256-x25519", "aes256-sha512-x25519-esn", They),
+    ("aes128gcm16-prfsha256-x25519", "null-sha256-x25519-esn", We),
+    ("aes128gcm16-prfsha256-x25519", "null-sha384-x25519-noesn", They),
+    ("aes128gcm16-prfsha256-x25519", "null-sha512-x25519-esn", We),
+];
+
+/// One of each kind of them, where only packets differ.
+const ESP_SOME: [Row; 4] = [
+    ("aes128gcm16-prfsha256-x25519", "chacha20poly1305-x25519-noesn", They),
+    ("aes128gcm16-prfsha256-x25519", "aes128gmac-x25519-esn", We),
+    ("aes128gcm16-prfsha256-x25519", "aes256-sha384-x25519-esn", They),
+    ("aes128gcm16-prfsha256-x25519", "null-sha512-x25519-noesn", We),
 ];
 
 /// A few of each kind, where only packets differ.
@@ -103,13 +128,34 @@ fn rows(tunnel: Tunnel, rows: &[Row]) {
 }
 
 fn page(bed: &Bed) {
-    let page = bed.guest_ok(&format!("curl -sS --max-time 20 http://{}/", bed.host()));
+    let host = bed.host();
+    let page = bed.guest_ok(&format!("curl -sS --max-time 20 http://{host}/"));
     assert!(page.contains("served by"), "{page}");
+    // Of every length of padding.
+    for size in [56, 57, 58, 59, 1200] {
+        let ping = bed.guest_ok(&format!("ping -c 1 -W 2 -s {size} {}", host.trim_matches(['[', ']'])));
+        assert!(ping.contains(" 1 received"), "{ping}");
+    }
 }
 
 #[test]
 fn each_key_exchange_cipher_and_pseudorandom_function_is_agreed_upon() {
     rows(V4, &ALL);
+}
+
+#[test]
+fn each_algorithm_of_esp_is_agreed_upon_and_carries_pages_and_pings() {
+    rows(V4, &ESP);
+}
+
+#[test]
+fn algorithms_of_esp_in_transport_mode_over_ipv6() {
+    rows(TRANSPORT_V6, &ESP_SOME);
+}
+
+#[test]
+fn algorithms_of_esp_in_transport_mode_from_behind_a_nat() {
+    rows(Tunnel { gateway: NAT, peer: anything!("", "mode = \"transport\""), ..TRANSPORT_V4 }, &ESP_SOME);
 }
 
 #[test]

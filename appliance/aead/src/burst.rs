@@ -2,12 +2,12 @@
 
 use std::mem::MaybeUninit;
 
+use crate::TAG_LEN;
 use crate::key::NOBODY;
 use crate::lanes::Lanes;
 use crate::long::WIDE;
 use crate::packet::{Packet, blocks};
 use crate::short::MOST;
-use crate::{Algorithm, TAG_LEN};
 
 /// Packets that are sorted at a time.
 const SORTED: usize = 64;
@@ -62,7 +62,7 @@ fn class<V: Lanes, P: Packet>(packet: &P) -> Class {
     let len = packet.len();
     let class = Classes::<V>::BY_BLOCKS[listed::<V>(blocks(len))];
     let exact = if len.is_multiple_of(V::BYTES) && class != SINGLE && class & LONG == 0 && len > 0 { EXACT } else { 0 };
-    let aes_256 = if packet.key().algorithm() == Algorithm::Aes256Gcm16 { AES_256 } else { 0 };
+    let aes_256 = if packet.key().aes_256() { AES_256 } else { 0 };
     class | exact | aes_256
 }
 

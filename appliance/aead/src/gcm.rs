@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use crate::lanes::{Lanes, One};
 use crate::wide::WideKey;
-use crate::{Aad, Algorithm, Key, NONCE_LEN};
+use crate::{Aad, Key, NONCE_LEN};
 
 pub(crate) type Block = [u8; 16];
 
@@ -213,11 +213,10 @@ pub(crate) unsafe fn stream<V: Lanes>(
     // SAFETY: the caller's pointers are to `len` bytes; features as for the kernel this is part of.
     unsafe {
         let stream = Stream::<V>::new(key.wide(), nonce_block(nonce), block.wrapping_add(2));
-        match key.algorithm() {
-            Algorithm::Aes128Gcm16 => stream.onto::<10>(key.wide(), from, to, len),
-            Algorithm::Aes256Gcm16 => stream.onto::<14>(key.wide(), from, to, len),
-            // Keys of algorithms without a kernel are for the portable one.
-            _ => {}
+        if key.aes_256() {
+            stream.onto::<14>(key.wide(), from, to, len);
+        } else {
+            stream.onto::<10>(key.wide(), from, to, len);
         }
     }
 }

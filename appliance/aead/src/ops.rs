@@ -63,11 +63,12 @@ impl Aad {
 pub struct SealOp<'a> {
     /// The SA's key.
     pub key: &'a Key,
-    /// Salt and IV. Must never have been used with this key before (I1).
+    /// Salt and IV; the packet's number where there is no such IV. Must never have been used with this key before (I1).
     pub nonce: [u8; NONCE_LEN],
     /// What is authenticated but not encrypted.
     pub aad: Aad,
-    /// Plaintext in, ciphertext out.
+    /// Plaintext in, ciphertext out; with [`Algorithm::text_front`](crate::Algorithm::text_front) and
+    /// [`Algorithm::text_back`](crate::Algorithm::text_back) bytes around it, whose content is written here.
     pub text: &'a mut [u8],
     /// Where the tag goes.
     pub tag: &'a mut [u8; TAG_LEN],
@@ -82,7 +83,8 @@ pub struct OpenOp<'a> {
     pub nonce: [u8; NONCE_LEN],
     /// What is authenticated but not encrypted.
     pub aad: Aad,
-    /// Ciphertext in; plaintext out if it is genuine, else left as it was.
+    /// Ciphertext in; plaintext out if it is genuine, else no plaintext: left as it was, or zeros. Around it stands what stands around
+    /// the text of a [`SealOp`].
     pub text: &'a mut [u8],
     /// The packet's tag.
     pub tag: &'a [u8; TAG_LEN],
@@ -99,9 +101,10 @@ pub struct PeekOp<'a> {
     pub nonce: [u8; NONCE_LEN],
     /// Which 16-byte block of the ciphertext `cipher` begins with; 0 is a prefix.
     pub block: u32,
-    /// Ciphertext.
+    /// Ciphertext; behind [`Algorithm::text_front`](crate::Algorithm::text_front) bytes that stand before it in the packet. Of those
+    /// algorithms whole blocks are decrypted.
     pub cipher: &'a [u8],
-    /// Where its plaintext goes: `cipher.len()` bytes; shorter of the two decides.
+    /// Where its plaintext goes: as many bytes; shorter of the two decides.
     pub out: &'a mut [u8],
 }
 
@@ -109,7 +112,7 @@ pub struct PeekOp<'a> {
 pub fn seal_burst(ops: &mut [SealOp<'_>]) {
     for run in ops.chunk_by_mut(|a, b| a.key.kernel() == b.key.kernel()) {
         match run.first().map_or(Kernel::Portable, |op| op.key.kernel()) {
-            Kernel::Portable => run.iter_mut().for_each(|op| *op.tag = op.key.seal(&op.nonce, &op.aad, op.text)),
+            Kernel::Portable => run.iter_mut().for_each(seal_portable),
             #[cfg(target_arch = "x86_64")]
             wide => kernel::seal_run(wide, run),
             #[cfg(not(target_arch = "x86_64"))]
@@ -122,9 +125,7 @@ pub fn seal_burst(ops: &mut [SealOp<'_>]) {
 pub fn open_burst(ops: &mut [OpenOp<'_>]) {
     for run in ops.chunk_by_mut(|a, b| a.key.kernel() == b.key.kernel()) {
         match run.first().map_or(Kernel::Portable, |op| op.key.kernel()) {
-            Kernel::Portable => {
-                run.iter_mut().for_each(|op| op.authentic = op.key.open(&op.nonce, &op.aad, op.text, op.tag));
-            }
+            Kernel::Portable => run.iter_mut().for_each(open_portable),
             #[cfg(target_arch = "x86_64")]
             wide => kernel::open_run(wide, run),
             #[cfg(not(target_arch = "x86_64"))]
@@ -146,9 +147,18 @@ pub fn peek_burst(ops: &mut [PeekOp<'_>]) {
     }
 }
 
+fn seal_portable(op: &mut SealOp<'_>) {
+    if let Some(cipher) = op.key.portable() {
+        *op.tag = cipher.seal(&op.nonce, &op.aad, op.text);
+    }
+}
+
+fn open_portable(op: &mut OpenOp<'_>) {
+    op.authentic = op.key.portable().is_some_and(|cipher| cipher.open(&op.nonce, &op.aad, op.text, op.tag));
+}
+
 fn peek_portable(op: &mut PeekOp<'_>) {
-    let len = op.cipher.len().min(op.out.len());
-    let out = &mut op.out[..len];
-    out.copy_from_slice(&op.cipher[..len]);
-    op.key.stream(&op.nonce, op.block, out);
+    if let Some(cipher) = op.key.portable() {
+        cipher.peek(&op.nonce, op.block, op.cipher, op.out);
+    }
 }

@@ -42,18 +42,39 @@ impl EspSuite {
     }
 }
 
-/// ESP ciphers: transform ID and key length attribute (RFC 4106 §8.2). The one table to extend.
-const ESP: [(Algorithm, u16, Option<u16>); 2] =
-    [(Algorithm::Aes128Gcm16, 20, Some(128)), (Algorithm::Aes256Gcm16, 20, Some(256))];
+/// ESP's algorithms: transform ID and key length attribute of the cipher, and transform ID of the integrity algorithm where there is
+/// one beside it (RFC 4106 §8.2, RFC 7634 §4, RFC 4543 §8, RFC 8750 §6, RFC 3602 §5, RFC 4868 §4). The one table to extend.
+const ESP: [(Algorithm, u16, Option<u16>, Option<u16>); 17] = [
+    (Algorithm::Aes128Gcm16, 20, Some(128), None),
+    (Algorithm::Aes256Gcm16, 20, Some(256), None),
+    (Algorithm::ChaCha20Poly1305, 28, None, None),
+    (Algorithm::Aes128Gcm16Iiv, 30, Some(128), None),
+    (Algorithm::Aes256Gcm16Iiv, 30, Some(256), None),
+    (Algorithm::ChaCha20Poly1305Iiv, 31, None, None),
+    (Algorithm::Aes128Gmac, 21, Some(128), None),
+    (Algorithm::Aes256Gmac, 21, Some(256), None),
+    (Algorithm::Aes128CbcSha256, 12, Some(128), Some(12)),
+    (Algorithm::Aes128CbcSha384, 12, Some(128), Some(13)),
+    (Algorithm::Aes128CbcSha512, 12, Some(128), Some(14)),
+    (Algorithm::Aes256CbcSha256, 12, Some(256), Some(12)),
+    (Algorithm::Aes256CbcSha384, 12, Some(256), Some(13)),
+    (Algorithm::Aes256CbcSha512, 12, Some(256), Some(14)),
+    (Algorithm::NullSha256, 11, None, Some(12)),
+    (Algorithm::NullSha384, 11, None, Some(13)),
+    (Algorithm::NullSha512, 11, None, Some(14)),
+];
 
-fn esp_transform(algorithm: Algorithm) -> Option<Transform> {
+/// Cipher and integrity algorithm.
+fn esp_transforms(algorithm: Algorithm) -> Option<(Transform, Option<Transform>)> {
     let row = ESP.iter().find(|row| row.0 == algorithm)?;
-    Some(Transform::new(TransformKind::Encryption, row.1, row.2))
+    let integrity = row.3.map(|id| Transform::new(TransformKind::Integrity, id, None));
+    Some((Transform::new(TransformKind::Encryption, row.1, row.2), integrity))
 }
 
-/// Bytes of key and salt that one direction takes from the keying material (RFC 4106 §8.1).
+/// Bytes that one direction takes from the keying material: key of encryption and then of integrity (RFC 7296 §2.17), or key and salt
+/// (RFC 4106 §8.1).
 pub fn esp_key_len(algorithm: Algorithm) -> usize {
-    algorithm.key_len() + algorithm.salt_len()
+    algorithm.material_len()
 }
 
 fn group(group: Group) -> Transform {
@@ -113,23 +134,38 @@ pub fn choose_ike(ours: &IkeProposal, theirs: &[Proposal]) -> Option<(IkeSuite, 
     None
 }
 
-/// Our offer for a CHILD_SA. `exchange`: it may have a key exchange of its own, as all but the one in IKE_AUTH may.
+/// Our offer for a CHILD_SA: a proposal for AEADs, and one for each integrity algorithm, of those that take it, so that whatever a peer
+/// combines of one is what we offer (RFC 7296 §3.3). `exchange`: it may have a key exchange of its own, as all but the one in IKE_AUTH
+/// may.
 pub fn offer_esp(ours: &EspProposal, spi: u32, exchange: bool) -> Vec<Proposal> {
-    let mut transforms: Vec<_> = ours.algorithms.iter().filter_map(|a| esp_transform(*a)).collect();
-    if exchange {
-        transforms.extend(ours.groups.iter().map(|g| group(*g)));
+    let all: Vec<_> = ours.algorithms.iter().filter_map(|a| esp_transforms(*a)).collect();
+    let mut kinds: Vec<Option<Transform>> = Vec::new();
+    for (_, integrity) in &all {
+        if !kinds.contains(integrity) {
+            kinds.push(*integrity);
+        }
     }
-    transforms.extend(ours.esn.iter().map(|esn| Transform::new(TransformKind::Esn, u16::from(*esn), None)));
-    vec![Proposal { number: 1, protocol: Some(Protocol::Esp), spi: spi.to_be_bytes().to_vec(), transforms }]
+    let mut proposals = Vec::new();
+    for integrity in kinds {
+        let mut transforms: Vec<_> = all.iter().filter(|(_, i)| *i == integrity).map(|(cipher, _)| *cipher).collect();
+        transforms.extend(integrity);
+        if exchange {
+            transforms.extend(ours.groups.iter().map(|g| group(*g)));
+        }
+        transforms.extend(ours.esn.iter().map(|esn| Transform::new(TransformKind::Esn, u16::from(*esn), None)));
+        let (number, spi) = (proposals.len() as u8 + 1, spi.to_be_bytes().to_vec());
+        proposals.push(Proposal { number, protocol: Some(Protocol::Esp), spi, transforms });
+    }
+    proposals
 }
 
 /// What we take of a peer's offer for a CHILD_SA, and how to say so; the SPI in it is still the peer's.
 pub fn choose_esp(ours: &EspProposal, theirs: &[Proposal], exchange: bool) -> Option<(EspSuite, Proposal)> {
     use TransformKind::{Encryption, Esn, Integrity, KeyExchange};
     for algorithm in &ours.algorithms {
-        let encryption = esp_transform(*algorithm)?;
+        let (encryption, integrity) = esp_transforms(*algorithm)?;
         for p in theirs.iter().filter(|p| p.protocol == Some(Protocol::Esp) && p.spi.len() == 4) {
-            if !offers(p, encryption) || !without(p, Integrity) {
+            if !offers(p, encryption) || !integrity.map_or(without(p, Integrity), |i| offers(p, i)) {
                 continue;
             }
             // None at all means 32 bits (before RFC 4304 nobody offered it).
@@ -147,6 +183,7 @@ pub fn choose_esp(ours: &EspProposal, theirs: &[Proposal], exchange: bool) -> Op
             };
             let Some(others) = others(p, &[Encryption, Integrity, KeyExchange, Esn]) else { continue };
             let mut transforms = vec![encryption];
+            transforms.extend(integrity);
             transforms.extend(exchange.map(group));
             transforms.extend((!silent).then(|| Transform::new(Esn, u16::from(*esn), None)));
             transforms.extend(others);
@@ -220,7 +257,10 @@ fn name(t: &Transform) -> String {
         (TransformKind::Encryption, 18) => return format!("aes{bits}-gcm8"),
         (TransformKind::Encryption, 19) => return format!("aes{bits}-gcm12"),
         (TransformKind::Encryption, 20) => return format!("aes{bits}-gcm16"),
+        (TransformKind::Encryption, 21) => return format!("aes{bits}-gmac"),
         (TransformKind::Encryption, 28) => "chacha20-poly1305",
+        (TransformKind::Encryption, 30) => return format!("aes{bits}-gcm16-iiv"),
+        (TransformKind::Encryption, 31) => "chacha20-poly1305-iiv",
         (TransformKind::Prf, 1) => "prf-md5",
         (TransformKind::Prf, 2) => "prf-sha1",
         (TransformKind::Prf, 4) => "prf-aes-xcbc",
@@ -314,6 +354,35 @@ mod tests {
         assert_eq!(group(&esp(&[], &[true]), &with, true), None);
         // With IKE_AUTH there is none, whatever is offered.
         assert_eq!(group(&esp(&[Group::X25519], &[true]), &with, false), Some(None));
+    }
+
+    #[test]
+    fn integrity_stands_beside_the_ciphers_that_need_it_and_beside_no_other() {
+        let all = Algorithm::ESP.map(|a| EspProposal { algorithms: vec![a], ..esp(&[], &[true]) });
+        for (ours, theirs) in all.iter().flat_map(|a| all.iter().map(move |b| (a, b))) {
+            let offer = offer_esp(theirs, 0x100, true);
+            let chosen = choose_esp(ours, &offer, true);
+            assert_eq!(chosen.is_some(), ours.algorithms == theirs.algorithms, "{ours:?} {theirs:?}");
+            if let Some((suite, answer)) = chosen {
+                assert_eq!([suite.algorithm], theirs.algorithms[..]);
+                assert!(is_choice(&[answer], &offer));
+            }
+        }
+    }
+
+    #[test]
+    fn a_mixed_offer_has_a_proposal_for_each_integrity_algorithm_and_the_choice_is_by_preference() {
+        use Algorithm as A;
+        let of = |algorithms: &[A]| EspProposal { algorithms: algorithms.to_vec(), ..esp(&[], &[true]) };
+        let offer =
+            offer_esp(&of(&[A::NullSha256, A::Aes128CbcSha256, A::Aes256CbcSha512, A::Aes128Gcm16]), 0x100, true);
+        assert_eq!(describe(&offer), "null aes128-cbc sha256 esn, aes256-cbc sha512 esn, aes128-gcm16 esn");
+        assert_eq!(offer.iter().map(|p| p.number).collect::<Vec<_>>(), [1, 2, 3]);
+        let choice = |ours: &[A]| choose_esp(&of(ours), &offer, true).map(|(suite, p)| (suite.algorithm, p.number));
+        assert_eq!(choice(&[A::Aes128Gcm16, A::NullSha256]), Some((A::Aes128Gcm16, 3)));
+        assert_eq!(choice(&[A::ChaCha20Poly1305, A::Aes256CbcSha512]), Some((A::Aes256CbcSha512, 2)));
+        // Each half was offered, but not both together.
+        assert_eq!(choice(&[A::Aes128CbcSha512, A::NullSha512]), None);
     }
 
     #[test]

@@ -1,14 +1,21 @@
 //! What can be wrong with a security association or a table of them. Packets have `DropReason` instead.
 
-use phalanx_aead::AeadError;
+use phalanx_aead::Algorithm;
 use std::net::IpAddr;
 
 /// Errors of this crate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpsecError {
     /// The keying material does not fit its algorithm.
-    #[error("keying material: {0} (and behind it a salt of 4 bytes, where the algorithm has one)")]
-    Key(#[from] AeadError),
+    #[error("{} takes {want} bytes of keying material, not {len}: a key{}", .algorithm.name(), behind(*.algorithm))]
+    Key {
+        /// The algorithm asked for.
+        algorithm: Algorithm,
+        /// Bytes that it takes.
+        want: usize,
+        /// Bytes that were given.
+        len: usize,
+    },
     /// SPIs 0 to 255 are reserved.
     #[error("SPI {0:#010x} is reserved: 256 is the first that may be used (RFC 4303 section 2.1)")]
     ReservedSpi(u32),
@@ -96,4 +103,13 @@ pub enum IpsecError {
     /// An inbound SA where an outbound one belongs, or the reverse.
     #[error("the SA is of the other direction")]
     Direction,
+}
+
+/// What stands behind the key of encryption.
+fn behind(algorithm: Algorithm) -> String {
+    match (algorithm.salt_len(), algorithm.integrity_key_len()) {
+        (0, integrity) if algorithm.encryption_key_len() == 0 => format!(" of integrity of {integrity}"),
+        (0, integrity) => format!(" of {}, one of integrity of {integrity}", algorithm.encryption_key_len()),
+        (salt, _) => format!(" of {}, a salt of {salt}", algorithm.key_len()),
+    }
 }

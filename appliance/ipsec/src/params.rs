@@ -1,6 +1,6 @@
 //! What an SA is, as it is configured, negotiated and distributed.
 
-use phalanx_aead::{Algorithm, Key, SALT_LEN};
+use phalanx_aead::{Algorithm, Key, MAX_MATERIAL, SALT_LEN};
 use phalanx_wire::{PeerId, SaId, Spi, VipId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -62,29 +62,28 @@ pub enum MssClamp {
     Most(u16),
 }
 
-/// A key and its salt. Zeroised on drop; `Debug` shows nothing of it, and there is no `Serialize` (I8).
+/// A key and its salt, or the keys of encryption and integrity. Zeroised on drop; `Debug` shows nothing of it, and there is no
+/// `Serialize` (I8).
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SecretKey {
-    bytes: [u8; SecretKey::MAX],
+    bytes: [u8; MAX_MATERIAL],
     len: u8,
 }
 
 impl SecretKey {
-    const MAX: usize = 64 + SALT_LEN;
-
-    /// Key ++ salt (4 bytes, where the algorithm has one), as IKE derives it and `ip xfrm` takes it (RFC 4106 §8.1).
+    /// Key ++ salt (4 bytes), as IKE derives it and `ip xfrm` takes it (RFC 4106 §8.1); encryption key ++ integrity key where integrity
+    /// has an algorithm of its own (RFC 7296 §2.17).
     ///
     /// # Errors
     /// [`IpsecError::Key`] when the length is not the algorithm's.
     pub fn new(algorithm: Algorithm, key_and_salt: &[u8]) -> Result<SecretKey, IpsecError> {
-        let salt = algorithm.salt_len();
-        if key_and_salt.len() != algorithm.key_len() + salt {
-            let len = key_and_salt.len().saturating_sub(salt);
-            return Err(phalanx_aead::AeadError::KeyLength { algorithm, len }.into());
+        let (want, len) = (algorithm.material_len(), key_and_salt.len());
+        if len != want {
+            return Err(IpsecError::Key { algorithm, want, len });
         }
-        let mut bytes = [0; SecretKey::MAX];
-        bytes[..key_and_salt.len()].copy_from_slice(key_and_salt);
-        Ok(SecretKey { bytes, len: key_and_salt.len() as u8 })
+        let mut bytes = [0; MAX_MATERIAL];
+        bytes[..len].copy_from_slice(key_and_salt);
+        Ok(SecretKey { bytes, len: len as u8 })
     }
 
     /// Key ++ salt in clear: only to be sent over an encrypted, authenticated channel.
@@ -95,11 +94,13 @@ impl SecretKey {
 
     /// The key, expanded.
     pub(crate) fn expand(&self, algorithm: Algorithm) -> Result<Key, IpsecError> {
-        let (key, _) = self.expose().split_at(self.expose().len() - algorithm.salt_len());
-        Ok(Key::new(algorithm, key)?)
+        let (want, len) = (algorithm.material_len(), self.expose().len());
+        let key = self.expose().get(..algorithm.key_len());
+        let key = key.and_then(|key| Key::new(algorithm, key).ok());
+        key.ok_or(IpsecError::Key { algorithm, want, len })
     }
 
-    /// Zeros for what has none.
+    /// Zeros where the algorithm has none.
     pub(crate) fn salt(&self, algorithm: Algorithm) -> [u8; SALT_LEN] {
         let (_, salt) = self.expose().split_at(self.expose().len() - algorithm.salt_len());
         salt.first_chunk().copied().unwrap_or_default()
@@ -301,7 +302,7 @@ mod tests {
             (|p| p.spi = Spi(255), "0x000000ff is reserved"),
             (|p| p.window = 48, "window of 48"),
             (|p| p.window = 65568, "window of 65568"),
-            (|p| p.algorithm = Algorithm::Aes256Gcm16, "a key of 32 bytes, not 16"),
+            (|p| p.algorithm = Algorithm::Aes256Gcm16, "36 bytes of keying material, not 20"),
             (|p| p.remote = "fd77::1".parse().unwrap(), "not of one family"),
             (|p| p.remote = "10.77.0.11".parse().unwrap(), "tunnel's ends"),
             (|p| p.lifesize = Lifesize { soft: 2, hard: 1 }, "soft limit 2"),

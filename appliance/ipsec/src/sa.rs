@@ -5,6 +5,7 @@ use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, PeerId, SaId, Spi, n
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::esp::Shape;
 use crate::esp::open::{Inner, OpenJob};
 use crate::esp::seal::is_tunnel;
 use crate::{
@@ -20,6 +21,8 @@ pub(crate) struct Constants {
     pub(crate) remote: IpAddr,
     pub(crate) spi: Spi,
     pub(crate) salt: [u8; SALT_LEN],
+    /// What the algorithm asks of packets.
+    pub(crate) shape: Shape,
     pub(crate) path_mtu: u16,
     pub(crate) tunnel: bool,
     pub(crate) esn: bool,
@@ -46,6 +49,7 @@ impl Constants {
             remote: params.remote,
             spi: params.spi,
             salt: params.key.salt(params.algorithm),
+            shape: Shape::of(params.algorithm),
             path_mtu: params.path_mtu,
             tunnel: is_tunnel(&params.mode),
             esn: params.esn,

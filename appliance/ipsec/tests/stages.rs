@@ -46,6 +46,10 @@ fn pair(tunnel: bool, change: impl Fn(&mut SaParams)) -> (OutboundSa, InboundSa)
     (OutboundSa::new(out).unwrap(), InboundSa::new(inn).unwrap())
 }
 
+fn key(algorithm: Algorithm) -> SecretKey {
+    SecretKey::new(algorithm, &[7; phalanx_aead::MAX_MATERIAL][..algorithm.material_len()]).unwrap()
+}
+
 fn packet(len: usize, ttl: u8) -> Vec<u8> {
     let mut bytes = vec![0xaa; len];
     let fields = ip::Fields {
@@ -73,13 +77,18 @@ fn buffer(bytes: &[u8]) -> VecBuffer {
 
 #[test]
 fn the_inner_mtu_is_the_longest_packet_that_is_not_too_big() {
-    for tunnel in [true, false] {
+    let all = Algorithm::ESP.into_iter().flat_map(|a| [(a, true), (a, false)]);
+    for (algorithm, tunnel) in all {
         for mtu in 600..640 {
-            let (mut out, _) = pair(tunnel, |p| p.path_mtu = mtu);
+            let (mut out, mut inn) =
+                pair(tunnel, |p| (p.path_mtu, p.algorithm, p.key) = (mtu, algorithm, key(algorithm)));
             let fits = out.inner_mtu();
             let mut buf = buffer(&packet(fits, 64));
-            out.begin(&mut buf, number(1)).unwrap();
-            assert!(buf.bytes().len() <= usize::from(mtu) && buf.bytes().len() + 4 > usize::from(mtu));
+            out.seal(&mut buf, number(1)).unwrap();
+            let len = buf.bytes().len();
+            assert!(len <= usize::from(mtu) && len + algorithm.alignment() > usize::from(mtu), "{}", algorithm.name());
+            inn.open(&mut buf, Role::Target).unwrap();
+            assert_eq!(buf.bytes(), packet(fits, 64), "{}", algorithm.name());
             let big = packet(fits + 1, 64);
             let mut buf = buffer(&big);
             assert_eq!(out.begin(&mut buf, number(2)).unwrap_err(), DropReason::TooBig);

@@ -9,11 +9,11 @@ use std::str::FromStr;
 pub(super) struct Cipher(pub Algorithm);
 
 impl FromStr for Cipher {
-    type Err = &'static str;
-    fn from_str(s: &str) -> Result<Cipher, &'static str> {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Cipher, String> {
         let plain = |s: &str| s.replace('-', "");
-        let found = Algorithm::GCM.into_iter().find(|a| plain(a.name()) == plain(s));
-        found.map(Cipher).ok_or("must be `aes-128-gcm-16` or `aes-256-gcm-16`")
+        let found = Algorithm::ESP.into_iter().find(|a| plain(a.name()) == plain(s));
+        found.map(Cipher).ok_or_else(|| format!("must be one of {}", Algorithm::ESP.map(Algorithm::name).join(", ")))
     }
 }
 

@@ -21,6 +21,9 @@ pub(super) struct Esp(pub EspProposal);
 /// A word of a proposal.
 enum Word {
     Aead(Cipher),
+    /// Of ESP alone.
+    Esp(Algorithm),
+    Null,
     Cbc(AesBits),
     Hash(Integrity, Prf),
     Prf(Prf),
@@ -36,6 +39,13 @@ impl FromStr for Word {
             "aes128gcm16" | "aes128gcm" | "aes128gcm128" => Word::Aead(Cipher::AesGcm16 { bits: B128 }),
             "aes256gcm16" | "aes256gcm" | "aes256gcm128" => Word::Aead(Cipher::AesGcm16 { bits: B256 }),
             "chacha20poly1305" => Word::Aead(Cipher::ChaCha20Poly1305),
+            "aes128gmac" => Word::Esp(Algorithm::Aes128Gmac),
+            "aes256gmac" => Word::Esp(Algorithm::Aes256Gmac),
+            // Nobody else has words for these.
+            "aes128gcm16iiv" => Word::Esp(Algorithm::Aes128Gcm16Iiv),
+            "aes256gcm16iiv" => Word::Esp(Algorithm::Aes256Gcm16Iiv),
+            "chacha20poly1305iiv" => Word::Esp(Algorithm::ChaCha20Poly1305Iiv),
+            "null" => Word::Null,
             "aes128" | "aes" => Word::Cbc(B128),
             "aes256" => Word::Cbc(B256),
             "sha256" | "sha2_256" => Word::Hash(Integrity::HmacSha256_128, Prf::HmacSha256),
@@ -75,9 +85,10 @@ impl FromStr for Ike {
         let words = text.split('-').map(str::parse).collect::<Result<Vec<Word>, String>>()?;
         let hashes: Vec<(Integrity, Prf)> =
             words.iter().filter_map(|w| if let Word::Hash(i, p) = w { Some((*i, *p)) } else { None }).collect();
-        for word in words {
+        for (word, text) in words.into_iter().zip(text.split('-')) {
             match word {
                 Word::Aead(cipher) => add(&mut ciphers, cipher),
+                Word::Esp(_) | Word::Null => return Err(format!("`{text}` is for ESP, not for IKE itself")),
                 Word::Cbc(_) if hashes.is_empty() => {
                     return Err("AES-CBC needs an integrity algorithm such as `sha256`".to_owned());
                 }
@@ -110,16 +121,32 @@ impl FromStr for Esp {
     type Err = String;
     fn from_str(text: &str) -> Result<Esp, String> {
         let (mut algorithms, mut groups, mut esn) = (Vec::new(), Vec::new(), Vec::new());
-        for word in text.split('-') {
-            match word.parse()? {
+        let words = text.split('-').map(str::parse).collect::<Result<Vec<Word>, String>>()?;
+        let hashes: Vec<Integrity> =
+            words.iter().filter_map(|w| if let Word::Hash(i, _) = w { Some(*i) } else { None }).collect();
+        let mut beside = false;
+        for (word, text) in words.into_iter().zip(text.split('-')) {
+            match word {
                 Word::Aead(Cipher::AesGcm16 { bits: AesBits::B128 }) => add(&mut algorithms, Algorithm::Aes128Gcm16),
                 Word::Aead(Cipher::AesGcm16 { bits: AesBits::B256 }) => add(&mut algorithms, Algorithm::Aes256Gcm16),
+                Word::Aead(Cipher::ChaCha20Poly1305) => add(&mut algorithms, Algorithm::ChaCha20Poly1305),
+                Word::Esp(algorithm) => add(&mut algorithms, algorithm),
+                Word::Cbc(_) | Word::Null if hashes.is_empty() => {
+                    return Err(format!("`{text}` needs an integrity algorithm such as `sha256`"));
+                }
+                Word::Cbc(bits) => hashes.iter().for_each(|hash| add(&mut algorithms, cbc(bits, *hash))),
+                Word::Null => hashes.iter().for_each(|hash| add(&mut algorithms, null(*hash))),
+                Word::Hash(..) => {}
                 Word::Group(group) => add(&mut groups, group),
                 Word::Esn(with) => add(&mut esn, with),
-                Word::Aead(_) | Word::Cbc(_) | Word::Hash(..) | Word::Prf(_) => {
-                    return Err(format!("`{word}` is not for ESP here: `aes128gcm16` and `aes256gcm16` are"));
-                }
+                Word::Aead(_) | Word::Prf(_) => return Err(format!("`{text}` is for IKE itself, not for ESP")),
             }
+            beside |= matches!(word, Word::Cbc(_) | Word::Null);
+        }
+        if !hashes.is_empty() && !beside {
+            return Err(
+                "names an integrity algorithm, but no cipher that needs one: `aes128`, `aes256` or `null`".to_owned()
+            );
         }
         if algorithms.is_empty() {
             return Err("names no cipher such as `aes128gcm16`".to_owned());
@@ -129,6 +156,25 @@ impl FromStr for Esp {
             esn = vec![true, false];
         }
         Ok(Esp(EspProposal { algorithms, groups, esn }))
+    }
+}
+
+fn cbc(bits: AesBits, hash: Integrity) -> Algorithm {
+    match (bits, hash) {
+        (AesBits::B128, Integrity::HmacSha256_128) => Algorithm::Aes128CbcSha256,
+        (AesBits::B128, Integrity::HmacSha384_192) => Algorithm::Aes128CbcSha384,
+        (AesBits::B128, Integrity::HmacSha512_256) => Algorithm::Aes128CbcSha512,
+        (AesBits::B256, Integrity::HmacSha256_128) => Algorithm::Aes256CbcSha256,
+        (AesBits::B256, Integrity::HmacSha384_192) => Algorithm::Aes256CbcSha384,
+        (AesBits::B256, Integrity::HmacSha512_256) => Algorithm::Aes256CbcSha512,
+    }
+}
+
+fn null(hash: Integrity) -> Algorithm {
+    match hash {
+        Integrity::HmacSha256_128 => Algorithm::NullSha256,
+        Integrity::HmacSha384_192 => Algorithm::NullSha384,
+        Integrity::HmacSha512_256 => Algorithm::NullSha512,
     }
 }
 
@@ -164,12 +210,37 @@ mod tests {
     }
 
     #[test]
+    fn esp_has_a_word_for_each_of_its_algorithms() {
+        let algorithms = |text: &str| text.parse::<Esp>().unwrap_or_else(|e| panic!("{text}: {e}")).0.algorithms;
+        let alone = "aes128gcm16-aes256gcm16-chacha20poly1305-aes128gmac-aes256gmac-\
+                     aes128gcm16iiv-aes256gcm16iiv-chacha20poly1305iiv";
+        let both = "aes128-aes256-null-sha256-sha384-sha512";
+        let mut all = [algorithms(alone), algorithms(both)].concat();
+        all.sort();
+        assert_eq!(all, Algorithm::ESP);
+        assert_eq!(
+            algorithms("null-aes256-sha512-aes128gcm16-sha384"),
+            [
+                Algorithm::NullSha512,
+                Algorithm::NullSha384,
+                Algorithm::Aes256CbcSha512,
+                Algorithm::Aes256CbcSha384,
+                Algorithm::Aes128Gcm16
+            ]
+        );
+    }
+
+    #[test]
     fn what_is_weak_missing_or_unknown_is_named() {
         assert_eq!(wrong::<Ike>("aes128-sha1-modp1024"), "`sha1` is too weak (RFC 8247)");
         assert_eq!(wrong::<Ike>("aes128-x25519"), "AES-CBC needs an integrity algorithm such as `sha256`");
         assert_eq!(wrong::<Ike>("aes128gcm16-x25519"), "names no pseudorandom function such as `prfsha256`");
         assert_eq!(wrong::<Ike>("aes128gcm16-prfsha256"), "names no key exchange such as `x25519`");
         assert_eq!(wrong::<Ike>("blowfish-x25519"), "`blowfish` is no algorithm of this version");
-        assert_eq!(wrong::<Esp>("aes128-sha256"), "`aes128` is not for ESP here: `aes128gcm16` and `aes256gcm16` are");
+        assert_eq!(wrong::<Esp>("aes128-x25519"), "`aes128` needs an integrity algorithm such as `sha256`");
+        assert_eq!(wrong::<Esp>("null"), "`null` needs an integrity algorithm such as `sha256`");
+        assert!(wrong::<Esp>("aes128gcm16-sha256").contains("no cipher that needs one"));
+        assert_eq!(wrong::<Esp>("aes128gcm16-prfsha256"), "`prfsha256` is for IKE itself, not for ESP");
+        assert_eq!(wrong::<Ike>("null-sha256-x25519"), "`null` is for ESP, not for IKE itself");
     }
 }

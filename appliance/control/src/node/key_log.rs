@@ -60,23 +60,56 @@ fn table(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Family, ends, SPI, cipher with its key and salt, no integrity algorithm of its own. Columns that later versions added have
-/// defaults; Wireshark's for 64-bit numbers only says whether it may check the ICV of an SA.
+/// Family, ends, SPI, cipher with its key and salt, integrity algorithm with its key. Columns that later versions added have
+/// defaults; Wireshark's for 64-bit numbers only says whether it may check the ICV of an SA. What it has no name for has no line: it
+/// would take AES-GMAC's IV for the packet's first bytes.
 fn esp_line(child: &ChildSa, (from, to): (IpAddr, IpAddr), keyed: &Keyed) -> Zeroizing<String> {
     let family = if from.is_ipv4() { "IPv4" } else { "IPv6" };
-    let cipher = match child.algorithm {
-        Algorithm::Aes128Gcm16 | Algorithm::Aes256Gcm16 => "AES-GCM with 16 octet ICV [RFC4106]",
-        // Wireshark checks no AH.
-        _ => "NULL",
-    };
+    let Some((cipher, integrity)) = names(child.algorithm) else { return Zeroizing::default() };
     // Long enough for all of it: what a string leaves behind when it grows is not wiped.
-    let mut line = Zeroizing::new(String::with_capacity(512));
-    let _ = write!(line, "\"{family}\",\"{from}\",\"{to}\",\"{:#010x}\",\"{cipher}\",\"0x", keyed.spi.0);
-    keyed.key.expose().iter().for_each(|byte| {
-        let _ = write!(line, "{byte:02x}");
-    });
-    let _ = writeln!(line, "\",\"NULL\",\"\"");
+    let mut line = Zeroizing::new(String::with_capacity(1024));
+    let _ = write!(line, "\"{family}\",\"{from}\",\"{to}\",\"{:#010x}\",\"{cipher}\",\"", keyed.spi.0);
+    let material = keyed.key.expose();
+    let (encryption, behind) = material.split_at(material.len() - child.algorithm.integrity_key_len());
+    hex(&mut line, encryption);
+    let _ = write!(line, "\",\"{integrity}\",\"");
+    hex(&mut line, behind);
+    let _ = writeln!(line, "\"");
     line
+}
+
+/// Nothing for no key.
+fn hex(line: &mut String, key: &[u8]) {
+    if !key.is_empty() {
+        line.push_str("0x");
+    }
+    for byte in key {
+        let _ = write!(line, "{byte:02x}");
+    }
+}
+
+/// Wireshark's words for cipher and integrity algorithm.
+fn names(algorithm: Algorithm) -> Option<(&'static str, &'static str)> {
+    use Algorithm as A;
+    let cipher = match algorithm {
+        A::Aes128Gcm16 | A::Aes256Gcm16 => "AES-GCM with 16 octet ICV [RFC4106]",
+        A::Aes128Gcm16Iiv | A::Aes256Gcm16Iiv => "AES-GCM with IIV and 16 octet ICV [RFC4106 & RFC8750]",
+        A::ChaCha20Poly1305 => "ChaCha20 with Poly1305 [RFC7634]",
+        A::ChaCha20Poly1305Iiv => "ChaCha20 with Poly1305 and IIV [RFC7634 & RFC8750]",
+        A::Aes128Gmac | A::Aes256Gmac => return None,
+        // Wireshark checks no AH.
+        A::AhHmacSha256 | A::AhHmacSha384 | A::AhHmacSha512 | A::AhGmac128 | A::AhGmac256 => return None,
+        A::Aes128CbcSha256 | A::Aes128CbcSha384 | A::Aes128CbcSha512 => "AES-CBC [RFC3602]",
+        A::Aes256CbcSha256 | A::Aes256CbcSha384 | A::Aes256CbcSha512 => "AES-CBC [RFC3602]",
+        A::NullSha256 | A::NullSha384 | A::NullSha512 => "NULL",
+    };
+    let integrity = match algorithm.integrity_key_len() {
+        0 => "NULL",
+        32 => "HMAC-SHA-256-128 [RFC4868]",
+        48 => "HMAC-SHA-384-192 [RFC4868]",
+        _ => "HMAC-SHA-512-256 [RFC4868]",
+    };
+    Some((cipher, integrity))
 }
 
 #[cfg(test)]
@@ -111,6 +144,29 @@ mod tests {
         assert_eq!(text, wanted.repeat(2));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&file), mode(&folder.join("ikev2_decryption_table"))), (0o700, 0o600, 0o600));
+    }
+
+    #[test]
+    fn keys_of_encryption_and_integrity_stand_in_columns_of_their_own() {
+        let line = |algorithm: Algorithm| {
+            let key = SecretKey::new(algorithm, &[&[0xee; 32][..], &[0x11; 64]].concat()[..algorithm.material_len()]);
+            let keyed = Keyed { spi: Spi(0x1001), key: key.unwrap() };
+            let child = ChildSa { algorithm, ..child("10.77.0.10:9", true) };
+            esp_line(&child, ("::1".parse().unwrap(), "::2".parse().unwrap()), &keyed).trim_end().to_owned()
+        };
+        let start = "\"IPv6\",\"::1\",\"::2\",\"0x00001001\"";
+        let (encryption, integrity) = ("ee".repeat(32), "11".repeat(48));
+        assert_eq!(
+            line(Algorithm::Aes256CbcSha384),
+            format!(
+                "{start},\"AES-CBC [RFC3602]\",\"0x{encryption}\",\"HMAC-SHA-384-192 [RFC4868]\",\"0x{integrity}\""
+            )
+        );
+        assert_eq!(
+            line(Algorithm::NullSha256),
+            format!("{start},\"NULL\",\"\",\"HMAC-SHA-256-128 [RFC4868]\",\"0x{encryption}\"")
+        );
+        assert_eq!(line(Algorithm::Aes128Gmac), "", "Wireshark has no name for it");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use phalanx_cluster::{SaPair, TargetPlan, VipPlan};
 use phalanx_dataplane::config as dp;
 use phalanx_ike::{ChildMode, ChildSa, Keyed};
 use phalanx_ipsec::{
-    Action, Direction, Encap, Filter, IpsecError, Lifesize, Mode, MssClamp, Original, PortRange, Prefix, SaParams,
-    SecretKey, Selectors, TunnelName,
+    Action, Algorithm, Direction, Encap, Filter, IpsecError, Lifesize, Mode, MssClamp, Original, PortRange, Prefix,
+    SaParams, SecretKey, Selectors, TunnelName,
 };
 use phalanx_steering::Policy;
 use phalanx_wire::{CoreId, Epoch, PeerId, ReassemblyLimits, Spi, TargetId, VipId};
@@ -20,8 +20,11 @@ use super::distribution;
 use super::ike_tunnels::Tunnel;
 use crate::config::{self, Config};
 
-/// What the largest SA adds to a packet: IPv6 header, UDP header, SPI and sequence number, IV, padding and its length, next header, ICV.
-const WORST_OVERHEAD: u16 = 40 + 8 + 8 + 8 + 3 + 2 + 16;
+/// What an SA of the algorithm adds to a packet at most: IPv6 header, UDP header, SPI and sequence number, IV, padding and its length,
+/// next header, ICV.
+const fn overhead(algorithm: Algorithm) -> u16 {
+    40 + 8 + 8 + (algorithm.iv_len() + algorithm.alignment() - 1 + 2 + algorithm.icv_len()) as u16
+}
 /// In this version the embedded store knows one owner, so a VIP has one epoch for ever; takeover will count.
 pub const FIRST_EPOCH: Epoch = Epoch(1);
 /// Dynamic rules that come with SAs stand behind everything the operator wrote.
@@ -100,7 +103,11 @@ fn port(at: usize, port: &config::Port) -> dp::PortConfig {
 pub fn application_mtu(config: &Config) -> u16 {
     let network = config.ports.iter().filter(|p| p.role == config::PortRole::Network).filter_map(|p| p.mtu);
     let paths = config.sas.iter().map(|sa| sa.path_mtu);
-    network.chain(paths).min().unwrap_or(1500) - WORST_OVERHEAD
+    let negotiated =
+        config.peers.iter().flat_map(|peer| &peer.ike.children).flat_map(|child| &child.proposal.algorithms);
+    let algorithms = config.sas.iter().map(|sa| sa.algorithm).chain(negotiated.copied());
+    let worst = algorithms.map(overhead).max().unwrap_or(overhead(Algorithm::Aes128Gcm16));
+    network.chain(paths).min().unwrap_or(1500) - worst
 }
 
 fn core(at: usize, core: &config::Core) -> dp::CoreConfig {
@@ -258,8 +265,9 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
     let selectors = selectors(&sa.selectors)?;
     let tunnel = TunnelName::new(&sa.name)?;
     let half = |direction, half: &config::HalfSa| -> Result<Arc<SaParams>, IpsecError> {
+        let algorithm = sa.algorithm;
         let (local, remote) = (vip.address.addr(), sa.peer);
-        let key = SecretKey::new(sa.algorithm, half.key.bytes())?;
+        let key = SecretKey::new(algorithm, half.key.bytes())?;
         let params = SaParams {
             id: SaParams::static_id(local, Spi(half.spi), direction, &key),
             direction,
@@ -273,7 +281,7 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
             },
             local,
             remote,
-            algorithm: sa.algorithm,
+            algorithm,
             key,
             esn: sa.esn,
             window: half.window,

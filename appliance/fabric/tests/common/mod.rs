@@ -240,13 +240,12 @@ fn vip_def() -> impl Strategy<Value = VipDef> {
 /// An SA that passes its own check.
 pub fn sa() -> impl Strategy<Value = SaParams> {
     let identity = (any::<u64>(), any::<bool>(), vip(), any::<u32>(), tunnel(), 256..=u32::MAX);
-    let cipher = (any::<bool>(), any::<[u8; 36]>(), 1..=2048_u32, any::<(u64, u64)>());
+    let cipher = (prop::sample::select(&Algorithm::ALL[..]), vec(any::<u8>(), 96), 1..=2048_u32, any::<(u64, u64)>());
     let rest = (1280..=u16::MAX, any::<[bool; 5]>(), selectors());
     (identity, ends(), cipher, rest).prop_map(|(identity, (local, remote), cipher, rest)| {
         let (id, inbound, vip, peer, tunnel, spi) = identity;
-        let (long, key, window, (a, b)) = cipher;
+        let (algorithm, key, window, (a, b)) = cipher;
         let (path_mtu, [esn, copy_dscp, ecn, transport, nat], mut selectors) = rest;
-        let algorithm = if long { Algorithm::Aes256Gcm16 } else { Algorithm::Aes128Gcm16 };
         let mode = if transport { Mode::Transport } else { Mode::Tunnel { local, remote } };
         if transport {
             (selectors.local, selectors.remote) = (Prefix::host(local), Prefix::host(remote));
@@ -264,7 +263,7 @@ pub fn sa() -> impl Strategy<Value = SaParams> {
             local,
             remote,
             algorithm,
-            key: SecretKey::new(algorithm, &key[..algorithm.key_len() + 4]).unwrap(),
+            key: SecretKey::new(algorithm, &key[..algorithm.material_len()]).unwrap(),
             esn,
             window: window * 32,
             selectors,

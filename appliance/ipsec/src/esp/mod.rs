@@ -1,32 +1,99 @@
-//! ESP (RFC 4303) with AES-GCM (RFC 4106): what sealing and opening have in common.
+//! ESP (RFC 4303): what sealing and opening have in common.
 //!
 //! ```text
 //! tunnel     | outer IP      | SPI, number | IV | inner IP packet ......... | padding, length, next header | ICV |
 //! transport  | IP, ext. hdrs | SPI, number | IV | upper-layer header, data  | padding, length, next header | ICV |
-//!                            '--- 8 -------'-8--'------------------- encrypted --------------------------'-- 16 -'
+//!                            '--- 8 -------'-*--'------------------- encrypted --------------------------'-- * --'
 //! ```
+//!
+//! How long IV and ICV are and what the encrypted part is a multiple of is the algorithm's: 8, 16 and 4 bytes for AES-GCM (RFC 4106).
 
 pub(crate) mod ecn;
 pub(crate) mod open;
 pub(crate) mod peek;
 pub(crate) mod seal;
 
-use phalanx_aead::{Aad, IV_LEN, NONCE_LEN, SALT_LEN, TAG_LEN};
+use phalanx_aead::{Aad, Algorithm, IV_LEN, NONCE_LEN, SALT_LEN, TAG_LEN};
 use phalanx_wire::Spi;
 
 /// SPI and low half of the number. RFC 4303 §2.
 pub(crate) const HEADER_LEN: usize = 8;
-/// What stands between IP header and ciphertext.
-pub(crate) const FRONT_LEN: usize = HEADER_LEN + IV_LEN;
 /// Padding length and next header. RFC 4303 §2.4, §2.6.
 pub(crate) const TRAILER_LEN: usize = 2;
-/// The ICV.
-pub(crate) const ICV_LEN: usize = TAG_LEN;
+/// AES's, and with it the longest IV: that of AES-CBC.
+pub(crate) const BLOCK: usize = 16;
+/// The longest padding, ours being no longer than needed.
+const MAX_PAD: usize = BLOCK - 1;
+/// The longest ICV: HMAC-SHA-512-256 (RFC 4868 §2.6).
+const MAX_ICV: usize = 32;
 
 /// The most that sealing adds in front of a packet: an IPv6 header, UDP header, ESP header, IV.
-pub const MAX_FRONT: usize = 40 + phalanx_wire::natt::LEN + FRONT_LEN;
-/// The most that sealing adds behind a packet: 3 bytes of padding, trailer, ICV.
-pub const MAX_BACK: usize = 3 + TRAILER_LEN + ICV_LEN;
+pub const MAX_FRONT: usize = 40 + phalanx_wire::natt::LEN + HEADER_LEN + BLOCK;
+/// The most that sealing adds behind a packet: padding, trailer, ICV.
+pub const MAX_BACK: usize = MAX_PAD + TRAILER_LEN + MAX_ICV;
+
+/// What an algorithm asks of its packets, in the two bytes that an SA's cache line has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    front: u8,
+    icv: u8,
+}
+
+impl Shape {
+    pub(crate) const fn of(algorithm: Algorithm) -> Shape {
+        let shape = Shape { front: (HEADER_LEN + algorithm.iv_len()) as u8, icv: algorithm.icv_len() as u8 };
+        // What is not said in so many words here.
+        assert!(shape.alignment() == algorithm.alignment());
+        assert!(shape.lead() == algorithm.text_front() && shape.rest() == algorithm.text_back());
+        shape
+    }
+
+    /// Bytes between IP header and ciphertext.
+    #[inline]
+    pub(crate) const fn front(self) -> usize {
+        self.front as usize
+    }
+
+    /// Bytes of the ICV.
+    #[inline]
+    pub(crate) const fn icv(self) -> usize {
+        self.icv as usize
+    }
+
+    const fn is_cbc(self) -> bool {
+        self.front as usize == HEADER_LEN + BLOCK
+    }
+
+    /// The packet's number is its IV (RFC 4106 §3.1, of our packets).
+    #[inline]
+    const fn shows_nonce(self) -> bool {
+        self.front as usize == HEADER_LEN + IV_LEN
+    }
+
+    /// What the encrypted part is a multiple of: a power of 2.
+    #[inline]
+    pub(crate) const fn alignment(self) -> usize {
+        if self.is_cbc() { BLOCK } else { 4 }
+    }
+
+    /// [`Algorithm::text_front`]
+    #[inline]
+    const fn lead(self) -> usize {
+        if self.is_cbc() { BLOCK } else { 0 }
+    }
+
+    /// [`Algorithm::text_back`]
+    #[inline]
+    const fn rest(self) -> usize {
+        self.icv as usize - TAG_LEN
+    }
+
+    /// How many bytes of padding bring payload and trailer to a multiple of the alignment. RFC 4303 §2.4.
+    #[inline]
+    const fn pad_len(self, payload: usize) -> usize {
+        (payload + TRAILER_LEN).wrapping_neg() & (self.alignment() - 1)
+    }
+}
 
 /// RFC 4106 §5: SPI and number, of 32 or 64 bits.
 pub(crate) fn aad(spi: Spi, seq: u64, esn: bool) -> Aad {
@@ -39,9 +106,4 @@ pub(crate) fn nonce(salt: [u8; SALT_LEN], iv: [u8; IV_LEN]) -> [u8; NONCE_LEN] {
     nonce[..SALT_LEN].copy_from_slice(&salt);
     nonce[SALT_LEN..].copy_from_slice(&iv);
     nonce
-}
-
-/// How many bytes of padding bring payload and trailer to a multiple of 4. RFC 4303 §2.4.
-pub(crate) const fn pad_len(payload: usize) -> usize {
-    (payload + TRAILER_LEN).next_multiple_of(4) - payload - TRAILER_LEN
 }

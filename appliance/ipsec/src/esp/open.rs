@@ -1,9 +1,9 @@
 //! Inbound: an ESP packet becomes an IP packet again.
 
-use phalanx_aead::{Aad, Key, NONCE_LEN, OpenOp};
+use phalanx_aead::{Aad, IV_LEN, Key, NONCE_LEN, OpenOp};
 use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, natt, protocol};
 
-use super::{FRONT_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN, ecn};
+use super::{HEADER_LEN, Shape, TRAILER_LEN, ecn};
 use crate::sa::InboundSa;
 use crate::{SaShared, Subject};
 
@@ -20,8 +20,9 @@ pub struct OpenJob {
     /// Offset of the byte that says "ESP".
     field: u16,
     outer_class: u8,
-    /// Bytes between IP header and ESP.
-    encap: u8,
+    /// Bytes between IP header and ciphertext.
+    front: u8,
+    shape: Shape,
 }
 
 const _: () = assert!(size_of::<OpenJob>() <= 56);
@@ -30,7 +31,9 @@ impl OpenJob {
     /// The operation for `open_burst`, over the packet that `begin` looked at and the SA's key.
     #[must_use]
     pub fn op<'a>(&self, key: &'a Key, packet: &'a mut [u8]) -> OpenOp<'a> {
-        let (text, tag) = packet[usize::from(self.start)..].split_at_mut(usize::from(self.text_len));
+        let (lead, rest) = (self.shape.lead(), self.shape.rest());
+        let (text, tag) =
+            packet[usize::from(self.start) - lead..].split_at_mut(lead + usize::from(self.text_len) + rest);
         let tag = tag.first_chunk().expect("begin found room for the ICV");
         OpenOp { key, nonce: self.nonce, aad: self.aad, text, tag, authentic: false }
     }
@@ -58,10 +61,10 @@ pub struct Inner {
 /// Where the parts of an inbound ESP packet are.
 #[derive(Clone, Copy)]
 pub(super) struct Located {
-    pub(super) iv: [u8; 8],
+    pub(super) nonce: [u8; NONCE_LEN],
     pub(super) start: usize,
     pub(super) text_len: usize,
-    pub(super) encap: usize,
+    front: usize,
 }
 
 impl InboundSa {
@@ -71,22 +74,23 @@ impl InboundSa {
     ///
     /// # Errors
     /// `WrongPeer` if the outer addresses are not the SA's (see [`InboundSa::elsewhere`]), `Fragment`, `UnsupportedProtocol` (not ESP), `UnknownSpi`
-    /// (not this SA's), `Runt`, `BadPadding` (the ciphertext does not end on a 4-byte boundary).
+    /// (not this SA's), `Runt`, `BadPadding` (the ciphertext does not end where its algorithm has it end).
     pub fn begin(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<OpenJob, DropReason> {
-        let Located { iv, start, text_len, encap } = self.locate(packet, ip)?;
+        let Located { nonce, start, text_len, front } = self.locate(packet, ip, seq)?;
         Ok(OpenJob {
             seq,
-            nonce: super::nonce(self.hot.salt, iv),
+            nonce,
             aad: super::aad(self.hot.spi, seq, self.hot.esn),
             start: start as u16,
             text_len: text_len as u16,
             field: ip.upper_field as u16,
             outer_class: ip.traffic_class,
-            encap: encap as u8,
+            front: front as u8,
+            shape: self.hot.shape,
         })
     }
 
-    pub(super) fn locate(&self, packet: &[u8], ip: &IpHeader) -> Result<Located, DropReason> {
+    pub(super) fn locate(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<Located, DropReason> {
         if ip.fragment.is_some() {
             return Err(DropReason::Fragment);
         }
@@ -101,20 +105,24 @@ impl InboundSa {
         if EspHeader::parse(esp)?.spi != self.hot.spi {
             return Err(DropReason::UnknownSpi);
         }
-        let text_len = esp.len().checked_sub(FRONT_LEN + ICV_LEN).filter(|n| *n >= TRAILER_LEN);
+        let shape = self.hot.shape;
+        let text_len = esp.len().checked_sub(shape.front() + shape.icv()).filter(|n| *n >= TRAILER_LEN);
         let text_len = text_len.ok_or(DropReason::Runt)?;
-        // RFC 4303 §2.4; AES-GCM asks for no more (RFC 4106 §3.2).
-        if !text_len.is_multiple_of(4) {
+        // RFC 4303 §2.4; AES-GCM asks for no more (RFC 4106 §3.2), AES-CBC for whole blocks (RFC 3602 §2.4).
+        if text_len & (shape.alignment() - 1) != 0 {
             return Err(DropReason::BadPadding);
         }
-        let mut iv = [0; 8];
-        iv.copy_from_slice(&esp[HEADER_LEN..FRONT_LEN]);
+        let mut iv = seq.to_be_bytes();
+        if shape.shows_nonce() {
+            iv.copy_from_slice(&esp[HEADER_LEN..HEADER_LEN + IV_LEN]);
+        }
+        let nonce = super::nonce(self.hot.salt, iv);
         // An IP packet is at most 65575 bytes long, an IPv6 one with its header. Offsets must fit 16 bits.
-        let start = offset + FRONT_LEN;
+        let start = offset + shape.front();
         if start + text_len > usize::from(u16::MAX) {
             return Err(DropReason::TooBig);
         }
-        Ok(Located { iv, start, text_len, encap: offset - ip.upper_offset })
+        Ok(Located { nonce, start, text_len, front: start - ip.upper_offset })
     }
 
     /// The last stage, for a packet whose ICV was good: padding, next header, then the ESP headers come off.
@@ -161,8 +169,8 @@ fn check_trailer(text: &[u8]) -> Result<(usize, u8), DropReason> {
     let (rest, trailer) = text.split_last_chunk::<TRAILER_LEN>().ok_or(DropReason::BadPadding)?;
     let [pad, next_header] = *trailer;
     let payload_len = rest.len().checked_sub(usize::from(pad)).ok_or(DropReason::BadPadding)?;
-    // Ours has at most 3 bytes; a peer may pad up to 255 to hide lengths.
-    if !rest[payload_len..].iter().zip(1u8..).all(|(byte, n)| *byte == n) {
+    // Ours has at most 15 bytes; a peer may pad up to 255 to hide lengths.
+    if !rest[payload_len..].iter().zip(1..=u8::MAX).all(|(byte, n)| *byte == n) {
         return Err(DropReason::BadPadding);
     }
     Ok((payload_len, next_header))
@@ -194,7 +202,7 @@ fn unwrap<B: Buffer>(buf: &mut B, job: &OpenJob, next_header: u8) -> Result<Inne
         return Err(DropReason::BadNextHeader);
     }
     let bytes = buf.bytes_mut();
-    let front = FRONT_LEN + usize::from(job.encap);
+    let front = usize::from(job.front);
     let total_len = bytes.len() - front;
     ip::set_upper(bytes, usize::from(job.field), next_header).map_err(|_| DropReason::BadInner)?;
     ip::set_total_len(bytes, total_len).map_err(|_| DropReason::BadInner)?;

@@ -1,15 +1,16 @@
 //! The peek (R9): the router decrypts just so much of a packet that it sees the connection, and believes nothing of it.
 //!
-//! Counter mode lets any block be decrypted alone. In tunnel mode the inner packet's first bytes tell everything. In
-//! transport mode the protocol stands in the trailer, so the last block is decrypted too. Where IPv6 extension headers
-//! push the TCP header out of the first bytes, a second round decrypts more.
+//! Counter mode lets any block be decrypted alone, and AES-CBC any block with the one before it or the IV. Clear text (AES-GMAC, NULL)
+//! is read as it is. In tunnel mode the inner packet's first bytes tell everything. In transport mode the protocol stands in the
+//! trailer, so the last block is decrypted too. Where IPv6 extension headers push the TCP header out of the first bytes, a second round
+//! decrypts more.
 
 use phalanx_aead::{Key, NONCE_LEN, PeekOp, peek_burst};
 use phalanx_wire::{DropReason, IpHeader, WireError, ip, protocol};
 use std::net::IpAddr;
 
 use super::open::Located;
-use super::{FRONT_LEN, TRAILER_LEN};
+use super::{BLOCK, TRAILER_LEN};
 use crate::sa::InboundSa;
 
 /// Bytes of ciphertext that the first round decrypts: an IPv6 header, a TCP header with all its options, and some.
@@ -18,7 +19,6 @@ pub const FIRST_PEEK: usize = 128;
 pub const MAX_PEEK: usize = 512;
 /// A peek that can be had whole is made so: the TCP header without options.
 const UPPER_LEN: usize = 20;
-const BLOCK: usize = 16;
 
 /// The first bytes of a packet as they may be, if it is genuine: *not authenticated*. For looking up a connection, and
 /// nothing that lasts (I5).
@@ -38,6 +38,8 @@ pub struct PeekJob {
     /// Offset of the ciphertext in the packet.
     start: usize,
     text_len: usize,
+    /// Bytes before a block that are needed to decrypt it: AES-CBC's.
+    lead: usize,
     /// Bytes of clear header in front of the plaintext; transport mode.
     clear: usize,
     field: usize,
@@ -59,20 +61,20 @@ pub enum Peek {
 impl InboundSa {
     /// What to decrypt in order to see the packet's connection. The window is not touched.
     ///
-    /// `_seq` is what a cipher with an implicit IV (RFC 8750) would make its nonce from.
+    /// `seq` is what a cipher with an implicit IV (RFC 8750) makes its nonce from.
     ///
     /// # Errors
     /// Those of [`InboundSa::begin`]; `UnsupportedProtocol` for clear headers that leave no room for a peek.
-    pub fn peek_job(&self, packet: &[u8], ip: &IpHeader, _seq: u64) -> Result<PeekJob, DropReason> {
-        let Located { iv, start, text_len, .. } = self.locate(packet, ip)?;
+    pub fn peek_job(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<PeekJob, DropReason> {
+        let Located { nonce, start, text_len, .. } = self.locate(packet, ip, seq)?;
         let clear = if self.hot.tunnel { 0 } else { ip.upper_offset };
         if clear > MAX_PEEK - FIRST_PEEK {
             return Err(DropReason::UnsupportedProtocol);
         }
-        let nonce = super::nonce(self.hot.salt, iv);
+        let lead = self.hot.shape.lead();
         let shown = (self.hot.encap && !self.hot.tunnel).then(|| self.params.shown());
         let wanted = text_len.min(FIRST_PEEK);
-        Ok(PeekJob { nonce, start, text_len, clear, field: ip.upper_field, wanted, shown })
+        Ok(PeekJob { nonce, start, text_len, lead, clear, field: ip.upper_field, wanted, shown })
     }
 
     /// All rounds for one packet.
@@ -97,16 +99,18 @@ impl PeekJob {
     /// The operations for `peek_burst`: the first bytes, and the last block in transport mode.
     #[must_use]
     pub fn ops<'a>(&self, key: &'a Key, packet: &'a [u8], into: &'a mut Peeked) -> [Option<PeekOp<'a>>; 2] {
-        let text = &packet[self.start..self.start + self.text_len];
+        // Any block stands behind `lead` bytes here.
+        let text = &packet[self.start - self.lead..self.start + self.text_len];
         let (clear, plain) = into.bytes.split_at_mut(self.clear);
         clear.copy_from_slice(&packet[..self.clear]);
         into.len = self.clear + self.wanted;
         let nonce = self.nonce;
-        let first = PeekOp { key, nonce, block: 0, cipher: &text[..self.wanted], out: &mut plain[..self.wanted] };
+        let first =
+            PeekOp { key, nonce, block: 0, cipher: &text[..self.lead + self.wanted], out: &mut plain[..self.wanted] };
         let last = (self.clear > 0).then(|| {
             let block = (self.text_len - 1) / BLOCK;
             let cipher = &text[block * BLOCK..];
-            PeekOp { key, nonce, block: block as u32, cipher, out: &mut into.last[..cipher.len()] }
+            PeekOp { key, nonce, block: block as u32, cipher, out: &mut into.last[..cipher.len() - self.lead] }
         });
         [Some(first), last]
     }
@@ -121,7 +125,8 @@ impl PeekJob {
             self.complete_header(peeked)?;
         }
         let whole = self.wanted == self.text_len;
-        let more = self.text_len.min(MAX_PEEK - self.clear);
+        // Whole blocks: AES-CBC has no others.
+        let more = self.text_len.min((MAX_PEEK - self.clear) / BLOCK * BLOCK);
         let header = match IpHeader::parse_prefix(peeked.bytes()) {
             Ok(header) => header,
             Err(WireError::Short) if !whole && more > self.wanted => {
@@ -192,4 +197,4 @@ impl std::fmt::Debug for Peeked {
     }
 }
 
-const _: () = assert!(FRONT_LEN == BLOCK && FIRST_PEEK.is_multiple_of(BLOCK));
+const _: () = assert!(FIRST_PEEK.is_multiple_of(BLOCK));

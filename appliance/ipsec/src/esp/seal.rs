@@ -1,10 +1,10 @@
 //! Outbound: an IP packet becomes an ESP packet.
 
-use phalanx_aead::{Aad, Key, NONCE_LEN, SealOp};
+use phalanx_aead::{Aad, IV_LEN, Key, NONCE_LEN, SealOp};
 use phalanx_wire::{Buffer, DropReason, IpHeader, ip, ipv6, protocol};
 use std::net::IpAddr;
 
-use super::{FRONT_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN, ecn, pad_len};
+use super::{BLOCK, HEADER_LEN, MAX_PAD, Shape, TRAILER_LEN, ecn};
 use crate::sa::{Constants, OutboundSa};
 use crate::{Mode, SeqNo, natt};
 
@@ -27,6 +27,7 @@ pub struct SealJob {
     aad: Aad,
     start: u16,
     text_len: u16,
+    shape: Shape,
 }
 
 const _: () = assert!(size_of::<SealJob>() <= 48);
@@ -35,7 +36,9 @@ impl SealJob {
     /// The operation for `seal_burst`, over the bytes of the very buffer that `begin` laid out and the SA's key.
     #[must_use]
     pub fn op<'a>(self, key: &'a Key, bytes: &'a mut [u8]) -> SealOp<'a> {
-        let (text, tag) = bytes[usize::from(self.start)..].split_at_mut(usize::from(self.text_len));
+        let (lead, rest) = (self.shape.lead(), self.shape.rest());
+        let (text, tag) =
+            bytes[usize::from(self.start) - lead..].split_at_mut(lead + usize::from(self.text_len) + rest);
         let tag = tag.first_chunk_mut().expect("begin made room for the ICV");
         SealOp { key, nonce: self.nonce, aad: self.aad, text, tag }
     }
@@ -50,6 +53,7 @@ impl SealJob {
 /// Where everything goes, decided before a byte is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
+    shape: Shape,
     /// Bytes of the packet that stay in front of ESP: 0 in tunnel mode.
     clear: usize,
     /// Bytes of a new header in front of everything: 0 in transport mode.
@@ -69,7 +73,7 @@ impl Layout {
     }
 
     fn esp_len(&self) -> usize {
-        FRONT_LEN + self.text_len() + ICV_LEN
+        self.shape.front() + self.text_len() + self.shape.icv()
     }
 
     fn total_len(&self) -> usize {
@@ -82,9 +86,8 @@ impl Constants {
     pub(crate) fn inner_mtu(&self) -> usize {
         let outer = if self.tunnel { ip::header_len(self.local) } else { 0 };
         let clear = if self.tunnel { 0 } else { ip::header_len(self.local) };
-        let text =
-            usize::from(self.path_mtu).saturating_sub(outer + clear + natt::len(self.encap) + FRONT_LEN + ICV_LEN) / 4
-                * 4;
+        let around = outer + clear + natt::len(self.encap) + self.shape.front() + self.shape.icv();
+        let text = usize::from(self.path_mtu).saturating_sub(around) & !(self.shape.alignment() - 1);
         clear + text.saturating_sub(TRAILER_LEN)
     }
 }
@@ -138,21 +141,22 @@ impl OutboundSa {
         self.meter.charge(layout.text_len() as u64)?;
         // 3
         buf.cut_back(buf.bytes().len() - ip.total_len);
-        buf.grow_back(layout.pad + TRAILER_LEN + ICV_LEN)?;
-        buf.grow_front(layout.outer + layout.encap + FRONT_LEN)?;
+        let (shape, front) = (layout.shape, layout.shape.front());
+        buf.grow_back(layout.pad + TRAILER_LEN + shape.icv())?;
+        buf.grow_front(layout.outer + layout.encap + front)?;
         let bytes = buf.bytes_mut();
         // 4
-        let start = layout.outer + layout.clear + layout.encap + FRONT_LEN;
+        let start = layout.outer + layout.clear + layout.encap + front;
         write_trailer(&mut bytes[start + layout.payload..], layout.pad, layout.next_header);
         if layout.clear > 0 {
-            let from = layout.encap + FRONT_LEN;
+            let from = layout.encap + front;
             bytes.copy_within(from..from + layout.clear, 0);
         }
         // 5
-        let iv = self.write_esp_header(&mut bytes[start - FRONT_LEN..start], seq);
+        self.write_esp_header(&mut bytes[start - front..start], seq);
         // 6
         if layout.encap > 0 {
-            let udp = start - FRONT_LEN - layout.encap;
+            let udp = start - front - layout.encap;
             phalanx_wire::natt::write_header(&mut bytes[udp..], self.hot.remote_port, layout.esp_len())?;
         }
         if layout.outer > 0 {
@@ -170,23 +174,24 @@ impl OutboundSa {
         self.shared.count_sent(layout.text_len() as u64);
         self.shared.saw_sent(seq);
         Ok(SealJob {
-            nonce: super::nonce(self.hot.salt, iv),
+            nonce: super::nonce(self.hot.salt, seq.to_be_bytes()),
             aad: super::aad(self.hot.spi, seq, self.hot.esn),
             start: start as u16,
             text_len: layout.text_len() as u16,
+            shape,
         })
     }
 
     fn layout(&self, packet: &[u8], ip: &IpHeader, origin: Origin) -> Result<Layout, DropReason> {
         let hot = &self.hot;
-        let encap = natt::len(hot.encap);
+        let (shape, encap) = (hot.shape, natt::len(hot.encap));
         let layout = if hot.tunnel {
             if origin == Origin::Forwarded && ip.hop_limit <= 1 {
                 return Err(DropReason::TtlExpired);
             }
             let next_header = if ip.version == 4 { protocol::IPV4 } else { protocol::IPV6 };
             let (outer, payload) = (ip::header_len(hot.local), ip.total_len);
-            Layout { clear: 0, outer, encap, payload, pad: pad_len(payload), next_header, field: 0 }
+            Layout { shape, clear: 0, outer, encap, payload, pad: shape.pad_len(payload), next_header, field: 0 }
         } else {
             if ip.fragment.is_some() {
                 return Err(DropReason::Fragment);
@@ -196,7 +201,7 @@ impl OutboundSa {
             }
             let (clear, field, next_header) = insertion_point(packet, ip);
             let payload = ip.total_len - clear;
-            Layout { clear, outer: 0, encap, payload, pad: pad_len(payload), next_header, field }
+            Layout { shape, clear, outer: 0, encap, payload, pad: shape.pad_len(payload), next_header, field }
         };
         // Every offset fits 16 bits from here on.
         let most = if self.may_be_cut(ip) { usize::from(u16::MAX) } else { usize::from(hot.path_mtu) };
@@ -211,19 +216,20 @@ impl OutboundSa {
     }
 
     /// RFC 4303 §2, RFC 4106 §3.1. The IV is the whole 64-bit number, also where the header shows half of it: under
-    /// one key no IV can come twice as long as no number does (I1).
-    fn write_esp_header(&self, out: &mut [u8], seq: u64) -> [u8; 8] {
-        let iv = seq.to_be_bytes();
+    /// one key no IV can come twice as long as no number does (I1). That of AES-CBC is made of it when the packet is sealed.
+    fn write_esp_header(&self, out: &mut [u8], seq: u64) {
         out[..4].copy_from_slice(&self.hot.spi.0.to_be_bytes());
         out[4..HEADER_LEN].copy_from_slice(&(seq as u32).to_be_bytes());
-        out[HEADER_LEN..].copy_from_slice(&iv);
-        iv
+        if self.hot.shape.shows_nonce() {
+            out[HEADER_LEN..HEADER_LEN + IV_LEN].copy_from_slice(&seq.to_be_bytes());
+        }
     }
 }
 
-/// Padding 1, 2, 3, its length, next header. RFC 4303 §2.4.
+/// Padding 1, 2, 3 .., its length, next header. RFC 4303 §2.4.
 fn write_trailer(out: &mut [u8], pad: usize, next_header: u8) {
-    out[..pad].copy_from_slice(&[1, 2, 3][..pad]);
+    const PADDING: [u8; MAX_PAD] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    out[..pad].copy_from_slice(&PADDING[..pad]);
     out[pad] = pad as u8;
     out[pad + 1] = next_header;
 }
@@ -281,8 +287,8 @@ pub(crate) const fn is_tunnel(mode: &Mode) -> bool {
     matches!(mode, Mode::Tunnel { .. })
 }
 
-/// Room that a buffer needs in front for packets between such addresses.
+/// Room that a buffer needs in front for packets between such addresses, of whatever algorithm.
 #[must_use]
 pub const fn front_room(local: IpAddr) -> usize {
-    ip::header_len(local) + phalanx_wire::natt::LEN + FRONT_LEN
+    ip::header_len(local) + phalanx_wire::natt::LEN + HEADER_LEN + BLOCK
 }

@@ -1,7 +1,8 @@
-//! A second implementation of ESP that shares nothing with ours: packets are put together byte by byte from the RFCs,
-//! and the cipher is the `aes-gcm` crate, called directly.
+//! A second implementation of ESP that shares nothing with ours: packets are put together byte by byte from the RFCs.
 
-use aes_gcm::aead::{Aead, KeyInit, Payload};
+pub mod cipher;
+
+use cipher::{Around, Cipher, Kind};
 use std::net::IpAddr;
 
 /// One SA as both ends know it.
@@ -12,7 +13,8 @@ pub struct Sa {
     pub from: IpAddr,
     pub to: IpAddr,
     pub spi: u32,
-    /// 16 or 32 bytes.
+    pub cipher: Cipher,
+    /// Of encryption, then of integrity.
     pub key: Vec<u8>,
     pub salt: [u8; 4],
     pub esn: bool,
@@ -110,67 +112,47 @@ pub fn checksum(b: &[u8]) -> u16 {
 }
 
 impl Sa {
-    fn aad(&self, seq: u64) -> Vec<u8> {
-        // RFC 4106 §5.
-        let mut aad = self.spi.to_be_bytes().to_vec();
-        if self.esn {
-            aad.extend(((seq >> 32) as u32).to_be_bytes());
-        }
-        aad.extend((seq as u32).to_be_bytes());
-        aad
-    }
-
-    fn nonce(&self, iv: &[u8]) -> [u8; 12] {
-        // RFC 4106 §4.
-        [&self.salt[..], iv].concat().try_into().unwrap()
+    fn around<'a>(&'a self, seq: u64, iv: &'a [u8]) -> Around<'a> {
+        Around { key: &self.key, salt: self.salt, spi: self.spi, seq, esn: self.esn, iv }
     }
 
     /// SPI to ICV around a payload. `pad` is the number of padding bytes, `extra` goes between payload and padding.
-    pub fn esp(&self, payload: &[u8], next_header: u8, seq: u64, iv: [u8; 8], pad: u8, extra: &[u8]) -> Vec<u8> {
+    pub fn esp(&self, payload: &[u8], next_header: u8, seq: u64, iv: [u8; 16], pad: u8, extra: &[u8]) -> Vec<u8> {
+        let iv = &iv[..self.cipher.iv];
         let mut text = [payload, extra].concat();
         text.extend(1..=pad);
         text.extend([pad, next_header]);
-        assert!(text.len().is_multiple_of(4));
-        let aad = self.aad(seq);
-        let sent = Payload { msg: &text, aad: &aad };
-        let nonce = self.nonce(&iv).into();
-        let sealed = if self.key.len() == 16 {
-            aes_gcm::Aes128Gcm::new_from_slice(&self.key).unwrap().encrypt(&nonce, sent)
-        } else {
-            aes_gcm::Aes256Gcm::new_from_slice(&self.key).unwrap().encrypt(&nonce, sent)
-        };
+        assert!(text.len().is_multiple_of(self.cipher.align));
         let mut esp = self.spi.to_be_bytes().to_vec();
         esp.extend((seq as u32).to_be_bytes());
         esp.extend(iv);
-        esp.extend(sealed.unwrap());
+        esp.extend(self.cipher.seal(&self.around(seq, iv), &text));
         esp
     }
 
     /// The IV, the payload and the next header of what lies between IP header and end. Checks everything that the RFCs
     /// prescribe to the sender.
-    pub fn open(&self, esp: &[u8], seq: u64) -> Result<([u8; 8], Vec<u8>, u8), &'static str> {
+    pub fn open(&self, esp: &[u8], seq: u64) -> Result<(Vec<u8>, Vec<u8>, u8), &'static str> {
         if esp[..4] != self.spi.to_be_bytes() || esp[4..8] != (seq as u32).to_be_bytes() {
             return Err("SPI or number");
         }
-        let iv: [u8; 8] = esp[8..16].try_into().unwrap();
-        let aad = self.aad(seq);
-        let got = Payload { msg: &esp[16..], aad: &aad };
-        let nonce = self.nonce(&iv).into();
-        let opened = if self.key.len() == 16 {
-            aes_gcm::Aes128Gcm::new_from_slice(&self.key).unwrap().decrypt(&nonce, got)
-        } else {
-            aes_gcm::Aes256Gcm::new_from_slice(&self.key).unwrap().decrypt(&nonce, got)
-        };
-        let text = opened.map_err(|_| "ICV")?;
-        // RFC 4303 §2.4: right alignment within 4 bytes, padding of 1, 2, 3; no more than needed.
-        if !text.len().is_multiple_of(4) {
+        let (iv, sealed) = esp[8..].split_at(self.cipher.iv);
+        let text = self.cipher.open(&self.around(seq, iv), sealed).ok_or("ICV")?;
+        // RFC 4303 §2.4: right alignment, padding of 1, 2, 3 ..; no more than needed.
+        let align = self.cipher.align;
+        if !text.len().is_multiple_of(align) {
             return Err("alignment");
         }
         let [.., pad, next_header] = text[..] else { return Err("trailer") };
         let payload_len = text.len() - 2 - usize::from(pad);
-        if pad > 3 || text[payload_len..text.len() - 2] != [1, 2, 3][..usize::from(pad)] {
+        let padding: Vec<u8> = (1..=pad).collect();
+        if usize::from(pad) >= align || text[payload_len..text.len() - 2] != padding {
             return Err("padding");
         }
-        Ok((iv, text[..payload_len].to_vec(), next_header))
+        // RFC 3602 §3: nobody may foretell it, so it is not what everybody sees in the header.
+        if self.cipher.kind == Kind::Cbc && iv[8..] == seq.to_be_bytes() {
+            return Err("IV");
+        }
+        Ok((iv.to_vec(), text[..payload_len].to_vec(), next_header))
     }
 }

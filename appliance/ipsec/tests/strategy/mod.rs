@@ -1,6 +1,6 @@
 //! Cases for the ESP tests: an SA, a packet for it, and how the peer treats it.
 
-use crate::oracle::{Packet, Sa};
+use crate::oracle::{Packet, Sa, cipher};
 use phalanx_ipsec::{Algorithm, Direction, Lifesize, Mode, Prefix, SaParams, SecretKey, Selectors, TunnelName};
 use phalanx_wire::{PeerId, SaId, Spi, VipId};
 use proptest::prelude::*;
@@ -12,12 +12,13 @@ pub struct Case {
     pub sa: Sa,
     pub packet: Packet,
     pub seq: u64,
-    pub iv: [u8; 8],
+    /// As much of it as the cipher has.
+    pub iv: [u8; 16],
     /// Of the outer header when it arrives.
     pub outer_class: u8,
     pub copy_dscp: bool,
     pub ecn: bool,
-    /// More padding than needed, in units of 4 bytes.
+    /// More padding than needed, in units of what the cipher aligns to, as far as it fits a byte.
     pub pad: u8,
     /// Traffic flow confidentiality padding.
     pub tfc: Vec<u8>,
@@ -51,7 +52,9 @@ pub fn params(case: &Case, direction: Direction) -> SaParams {
     };
     let inner_v4 = case.packet.src.is_ipv4();
     let any = if inner_v4 { Prefix::ANY_V4 } else { Prefix::ANY_V6 };
-    let algorithm = if case.sa.key.len() == 16 { Algorithm::Aes128Gcm16 } else { Algorithm::Aes256Gcm16 };
+    let algorithm = Algorithm::from_name(case.sa.cipher.name).unwrap();
+    // RFC 7296 §2.17, RFC 4106 §8.1: either a key of integrity or a salt.
+    let salt = if case.sa.cipher.integrity > 0 { &[][..] } else { &case.sa.salt };
     SaParams {
         id: SaId(1),
         direction,
@@ -63,7 +66,7 @@ pub fn params(case: &Case, direction: Direction) -> SaParams {
         local,
         remote,
         algorithm,
-        key: SecretKey::new(algorithm, &[&case.sa.key[..], &case.sa.salt].concat()).unwrap(),
+        key: SecretKey::new(algorithm, &[&case.sa.key[..], salt].concat()).unwrap(),
         esn: case.sa.esn,
         window: 64,
         selectors: Selectors::between(any, any),
@@ -125,7 +128,7 @@ fn packet(v4: bool, src: IpAddr, dst: IpAddr) -> impl Strategy<Value = Packet> {
     })
 }
 
-/// Every combination of mode, outer and inner version, key size and number size.
+/// Every combination of mode, outer and inner version, algorithm and number size.
 pub fn case() -> impl Strategy<Value = Case> {
     (any::<bool>(), any::<bool>(), any::<bool>())
         .prop_flat_map(|(tunnel, outer_v4, inner_v4)| {
@@ -136,10 +139,13 @@ pub fn case() -> impl Strategy<Value = Case> {
         })
         .prop_flat_map(|((tunnel, inner_v4), (from, to), inner)| {
             let (src, dst) = if tunnel { inner } else { (from, to) };
-            let sa = (256u32.., prop_oneof![bytes(16), bytes(32)], any::<[u8; 4]>(), any::<bool>());
-            let sa = sa.prop_map(move |(spi, key, salt, esn)| Sa { tunnel, from, to, spi, key, salt, esn });
+            let sa = (256u32.., prop::sample::select(&cipher::ALL[..]), bytes(96), any::<[u8; 4]>(), any::<bool>());
+            let sa = sa.prop_map(move |(spi, cipher, mut key, salt, esn)| {
+                key.truncate(cipher.material());
+                Sa { tunnel, from, to, spi, cipher, key, salt, esn }
+            });
             let seq = prop_oneof![1u64..1000, Just(u64::from(u32::MAX)), Just(1 << 32), 1u64..1 << 48];
-            let arrives = (any::<[u8; 8]>(), any::<u8>(), 0u8..60, bytes(0..40));
+            let arrives = (any::<[u8; 16]>(), any::<u8>(), 0u8..60, bytes(0..40));
             (sa, packet(inner_v4, src, dst), seq, arrives, any::<[bool; 2]>())
         })
         .prop_map(|(sa, packet, seq, (iv, outer_class, pad, tfc), [copy_dscp, ecn])| {

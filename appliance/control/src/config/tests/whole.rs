@@ -56,7 +56,7 @@ fn spis_keys_and_limits_have_their_bounds() {
         (
             "hard_bytes = 1000000",
             "algorithm = \"des\"",
-            "57: [[sa]]: `algorithm`: must be `aes-128-gcm-16` or `aes-256-gcm-16`",
+            "57: [[sa]]: `algorithm`: must be one of aes128-gcm16, aes256-gcm16, chacha20-poly1305, ",
         ),
     ];
     for (from, to, line) in cases {

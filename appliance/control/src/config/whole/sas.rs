@@ -47,19 +47,17 @@ fn vip_of<'a>(draft: &'a Draft, sa: &SaDraft, sink: &Sink) -> Option<&'a VipDraf
     Some(vip)
 }
 
-/// Key lengths, and no key for two SAs: same numbers under one key is the end of GCM (I1).
+/// Key lengths, and no key for two SAs: same numbers under one key is the end of counter modes (I1).
 fn keys(draft: &Draft, sink: &Sink) {
     for sa in &draft.sas {
         let algorithm = sa.algorithm.as_ref().map_or(Algorithm::Aes128Gcm16, |a| a.value);
-        let (salt, key_len) = (algorithm.salt_len(), algorithm.key_len());
-        let want = key_len + salt;
+        let want = algorithm.material_len();
         for (_, half) in sa.halves() {
             let Some(key) = &half.key else { continue };
             let len = key.value.bytes().len();
             if len != want {
                 let message = format!("the key has {len} bytes; {} wants {want}", algorithm.name());
-                let of_salt = if salt == 0 { String::new() } else { format!(" of key and {salt} of salt") };
-                let help = format!("{key_len}{of_salt}: {} hex digits", 2 * want);
+                let help = format!("{}: {} hex digits", parts(algorithm), 2 * want);
                 sink.push(Problem::error(message).at(key.span.clone(), format!("{len} bytes, not shown")).help(help));
             }
         }
@@ -68,6 +66,16 @@ fn keys(draft: &Draft, sink: &Sink) {
     let keys = all.map(|k| (k.value.bytes(), k.span.clone()));
     let message = "two SAs have one key and salt: a number used by both would give the plaintext away";
     unique(keys, |_| message.to_owned(), sink);
+}
+
+/// What keying material is made of.
+fn parts(algorithm: Algorithm) -> String {
+    let (encryption, integrity) = (algorithm.encryption_key_len(), algorithm.integrity_key_len());
+    match algorithm.salt_len() {
+        0 if encryption == 0 => format!("{integrity} of integrity key"),
+        0 => format!("{encryption} of encryption key and {integrity} of integrity key"),
+        salt => format!("{encryption} of key and {salt} of salt"),
+    }
 }
 
 /// Inbound we choose: once per VIP. Outbound the peer chose: once per peer.
