@@ -2,8 +2,8 @@
 
     oracle.py PHALANX SEED
 
-The replay window is modelled anew from RFC 4303, section 3.4.3 and appendix A (`oracle_packets.py`). Says what was compared; ends with 1 at the first
-difference. Needs Debian's python3-scapy and python3-cryptography.
+Every algorithm of ESP (`oracle_ciphers.py`). The replay window is modelled anew from RFC 4303, section 3.4.3 and appendix A
+(`oracle_packets.py`). Says what was compared; ends with 1 at the first difference. Needs Debian's python3-scapy and python3-cryptography.
 """
 
 import collections
@@ -14,13 +14,13 @@ import subprocess
 import sys
 import tempfile
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from scapy.config import conf
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.ipsec import ESP, SecurityAssociation
+from scapy.layers.ipsec import ESP
 from scapy.utils import RawPcapReader, RawPcapWriter
 
+from oracle_ciphers import ALGORITHMS, association, material, sealed as sealed_by
 from oracle_packets import RANDOM, Window, inner, outer, parsed, readdressed, summed, sums_up, trailer
 
 conf.verb = 0
@@ -32,13 +32,13 @@ PHALANX = sys.argv[1]
 class Sa:
     """A tunnel of the configuration, from the client's side."""
 
-    def __init__(self, at, outer, inner, transport, udp, esn, bits, window):
+    def __init__(self, at, outer, inner, transport, udp, esn, algorithm, window):
         self.at, self.outer, self.inner, self.transport, self.esn, self.window = at, outer, inner, transport, esn, window
         # ESP in UDP: the peer is behind a NAT, whose address `peer` is.
         self.udp = udp
         self.spi_in, self.spi_out = 0x1000 + at, 0x2000 + at
-        self.bits = bits
-        self.key_in, self.key_out = (RANDOM.randbytes(bits // 8 + 4) for _ in range(2))
+        self.algorithm, self.row = algorithm, ALGORITHMS[algorithm]
+        self.key_in, self.key_out = (RANDOM.randbytes(material(algorithm)) for _ in range(2))
         self.peer = f"10.77.1.{at + 1}" if outer == 4 else f"fd77::1:{at + 1:x}"
         inside = f"10.99.{at}." if inner == 4 else f"fd99:0:0:{at:x}::"
         self.remote = self.peer if transport else inside + ("0/24" if inner == 4 else "/64")
@@ -62,7 +62,7 @@ name = "s{self.at}"
 vip = "v{self.outer}"
 peer = "{self.peer}"
 mode = "{'transport' if self.transport else 'tunnel'}"
-algorithm = "aes-{self.bits}-gcm-16"
+algorithm = "{self.algorithm}"
 esn = {str(self.esn).lower()}
 local = "{self.local}"
 remote = "{self.remote}"
@@ -72,49 +72,51 @@ inbound = {half(self.spi_in, self.key_in)}
 outbound = {half(self.spi_out, self.key_out)}
 """
 
-    def scapy(self, inbound):
-        """scapy's end: `inbound` seals towards the VIP, else opens what comes from there."""
+    def scapy(self, inbound, number):
+        """scapy's end for a packet of this number: `inbound` seals towards the VIP, else opens what comes from there."""
         ends = (self.peer, VIP[self.outer]) if inbound else (VIP[self.outer], self.peer)
         header = None if self.transport else (IP if self.outer == 4 else IPv6)(src=ends[0], dst=ends[1])
-        return SecurityAssociation(
-            ESP,
+        return association(
+            self.algorithm,
+            self.key_in if inbound else self.key_out,
+            number >> 32 if self.esn else None,
             spi=self.spi_in if inbound else self.spi_out,
             seq_num=0,  # what scapy takes where the low half of the number it is given is 0
-            crypt_algo="AES-GCM",
-            crypt_key=self.key_in if inbound else self.key_out,
             tunnel_header=header,
             # The NAT may choose another port of its own now and then: who comes from there is believed for its ICV.
             nat_t_header=UDP(sport=RANDOM.choice([4500, 4500, 4500, RANDOM.randrange(1024, 65536)]), dport=4500) if self.udp else None,
-            esn_en=self.esn,
         )
 
     def seal(self, packet, number):
         """What the client sends: `packet` with this 64-bit number."""
         if self.udp and self.transport:
             packet = readdressed(summed(packet, self.behind, self.local), self.peer, self.local)
-        sealed = self.scapy(True).encrypt(parsed(packet), seq_num=number & 0xFFFFFFFF, iv=RANDOM.randbytes(8), esn=number >> 32)
-        sealed = bytes(sealed)
+        iv = RANDOM.randbytes(self.row.iv)
+        sealed = bytes(self.scapy(True, number).encrypt(parsed(packet), seq_num=number & 0xFFFFFFFF, iv=iv))
         if self.udp and self.outer == 4:
             # scapy fills it in before there is a payload.
             sealed = sealed[:24] + struct.pack("!H", len(sealed) - 20) + sealed[26:]
         return sealed
 
-    def forge(self, number, text, spi=None):
+    def forge(self, number, text):
         """An ESP packet with a valid ICV around any text, padding and trailer included."""
-        spi, iv = spi or self.spi_in, RANDOM.randbytes(8)
-        low, high = number & 0xFFFFFFFF, number >> 32
-        aad = struct.pack("!LLL", spi, high, low) if self.esn else struct.pack("!LL", spi, low)
-        sealed = AESGCM(self.key_in[:-4]).encrypt(self.key_in[-4:] + iv, text, aad)
-        return outer(self.outer, self.peer, VIP[self.outer], 50, struct.pack("!LL", spi, low) + iv + sealed, ident=7)
+        esp = sealed_by(self.scapy(True, number), number, RANDOM.randbytes(self.row.iv), text)
+        return outer(self.outer, self.peer, VIP[self.outer], 50, esp, ident=7)
+
+    def trailer(self, payload, next_header, pad=None):
+        return trailer(payload, next_header, self.row.align, pad)
 
 
 def some_sas(windows):
-    """Every mode and family, bare and in UDP, both key lengths, both kinds of numbers."""
+    """AES-GCM in every mode and family, bare and in UDP, with both kinds of numbers; every other algorithm in some of each."""
     tunnels = [(o, i, False) for o in (4, 6) for i in (4, 6)]
     # scapy does not open transport mode in UDP over IPv6.
     shapes = [(*shape, False) for shape in tunnels + [(4, 4, True), (6, 6, True)]]
     shapes += [(*shape, True) for shape in tunnels + [(4, 4, True)]]
-    rows = [(*shape, esn, bits) for shape in shapes for esn in (False, True) for bits in (128, 256)]
+    gcm = ["aes128-gcm16", "aes256-gcm16"]
+    rows = [(*shape, esn, algorithm) for shape in shapes for esn in (False, True) for algorithm in gcm]
+    others = [name for name in ALGORITHMS if name not in gcm]
+    rows += [(*shape, esn, name) for name in others for esn in (False, True) for shape in RANDOM.sample(shapes, 3)]
     return [Sa(at, *row, RANDOM.choice(windows)) for at, row in enumerate(rows)]
 
 
@@ -235,7 +237,7 @@ def opened(folder, link, each):
 def sealed(folder, link, each, first=1):
     """What we seal scapy opens."""
     sas = [sa for sa in some_sas([64]) if sa.esn or first + each < 1 << 32]
-    sent = []
+    sent, ivs = [], set()
     for _ in range(each * len(sas)):
         sa = RANDOM.choice(sas)
         size = RANDOM.choice([RANDOM.randrange(0, 1401), RANDOM.randrange(0, 64)])
@@ -255,8 +257,14 @@ def sealed(folder, link, each, first=1):
             ports, valid = (wire[UDP].sport, wire[UDP].dport), wire[UDP].chksum == 0 if sa.outer == 4 else sums_up(outs[0])
             same("UDP", (ports, wire[UDP].len, valid), ((4500, 4500), len(outs[0]) - (20 if sa.outer == 4 else 40), True), line)
         same("number on the wire", wire[ESP].seq, number & 0xFFFFFFFF, line)
-        same("IV", wire[ESP].data[:8], struct.pack("!Q", number), line)
-        back = bytes(sa.scapy(False).decrypt(wire, esn=number >> 32))
+        iv = wire[ESP].data[: sa.row.iv]
+        if sa.row.iv == 8:
+            same("IV", iv, struct.pack("!Q", number), line)
+        elif sa.row.iv:
+            # RFC 3602, section 3: nobody can foretell it.
+            same("IV as told before, or the number", iv in ivs or struct.pack("!Q", number) in iv, False, line)
+            ivs.add(iv)
+        back = bytes(sa.scapy(False, number).decrypt(wire))
         if sa.udp and sa.transport:
             packet = readdressed(packet, sa.local, sa.peer)
         same("what scapy opened", back, packet, line)
@@ -265,10 +273,17 @@ def sealed(folder, link, each, first=1):
 
 def hostile(folder, link):
     """Each bad packet has its reason, and none of them changes what the next good one meets."""
-    tunnel, six, transport = sas = [
-        Sa(0, 4, 4, False, False, False, 128, 64),
-        Sa(1, 6, 6, False, False, True, 256, 64),
-        Sa(2, 4, 4, True, False, False, 128, 64),
+    sas = [
+        Sa(0, 4, 4, False, False, False, "aes128-gcm16", 64),
+        Sa(1, 6, 6, False, False, True, "aes256-gcm16", 64),
+        Sa(2, 4, 4, True, False, False, "aes128-gcm16", 64),
+        Sa(3, 4, 4, False, False, False, "aes256-cbc-sha512", 64),
+        Sa(4, 4, 4, True, False, True, "aes128-cbc-sha256", 64),
+        Sa(5, 4, 4, True, False, False, "null-sha384", 64),
+        Sa(6, 6, 6, False, False, True, "chacha20-poly1305-iiv", 64),
+        Sa(7, 6, 4, False, False, False, "aes128-gmac", 64),
+        Sa(8, 4, 4, True, False, False, "chacha20-poly1305", 64),
+        Sa(9, 4, 6, False, False, True, "null-sha512", 64),
     ]
     cases = []
     case = lambda packet, reason, back=None: cases.append((packet, reason, back))
@@ -283,6 +298,7 @@ def hostile(folder, link):
 
     for sa in sas:
         good(sa)
+        align = sa.row.align
         version, nh = sa.inner, 4 if sa.inner == 4 else 41
         packet, _ = inner(version, sa.client, sa.local, 33, sa.transport)
         whole = sa.seal(packet, 1_000_000)
@@ -292,7 +308,8 @@ def hostile(folder, link):
             case(whole[:length], "runt")
         esp = whole[20 if sa.outer == 4 else 40 :]
         for length in range(len(esp)):
-            reason = "runt" if length < 34 else "bad-icv" if length % 4 == 0 else "bad-padding"
+            text = length - 8 - sa.row.iv - sa.row.icv
+            reason = "runt" if text < 2 else "bad-icv" if text % align == 0 else "bad-padding"
             case(outer(sa.outer, sa.peer, VIP[sa.outer], 50, esp[:length]), reason)
         # Any bit of number, IV, text or ICV.
         for _ in range(40):
@@ -305,37 +322,37 @@ def hostile(folder, link):
         case(outer(sa.outer, sa.peer, VIP[sa.outer], 50, struct.pack("!L", 0xDEAD0000) + esp[4:]), "unknown-spi")
         stranger = "10.77.1.200" if sa.outer == 4 else "fd77::1:dead"
         case(outer(sa.outer, stranger, VIP[sa.outer], 50, esp), "wrong-peer")
-        case(sa.forge(1 << 32 if sa.esn else 0, trailer(packet, nh)), "sequence-wrap")
+        case(sa.forge(1 << 32 if sa.esn else 0, sa.trailer(packet, nh)), "sequence-wrap")
         # Padding, with a valid ICV.
         text = packet if not sa.transport else packet[20:]
         nh = packet[9] if sa.transport else nh
-        case(sa.forge(number(sa), text[:18] + bytes([255, nh])), "bad-padding")
-        case(sa.forge(number(sa), bytes([255, nh]) * 2), "bad-padding")
-        zeros = -(len(text) + 2) % 4 or 4
+        case(sa.forge(number(sa), text[: 16 + -2 % align] + bytes([255, nh])), "bad-padding")
+        case(sa.forge(number(sa), bytes([255, nh]) * (align // 2)), "bad-padding")
+        zeros = -(len(text) + 2) % align or align
         case(sa.forge(number(sa), text + bytes(zeros) + bytes([zeros, nh])), "bad-padding")
-        long = 255 - (len(text) + 257) % 4
+        long = 255 - (len(text) + 257) % align
         back = outer(sa.outer, sa.peer, VIP[sa.outer], nh, text, ident=7) if sa.transport else packet
-        case(sa.forge(number(sa), trailer(text, nh, long)), None, back)
-        wrong = bytearray(trailer(text, nh, long))
+        case(sa.forge(number(sa), sa.trailer(text, nh, long)), None, back)
+        wrong = bytearray(sa.trailer(text, nh, long))
         wrong[-3] ^= 1
         case(sa.forge(number(sa), bytes(wrong)), "bad-padding")
         # Nobody home, as RFC 4303 section 2.6 has it.
-        case(sa.forge(number(sa), trailer(bytes(30), 59)), "bad-next-header")
+        case(sa.forge(number(sa), sa.trailer(bytes(30), 59)), "bad-next-header")
         if not sa.transport:
-            case(sa.forge(number(sa), trailer(packet, 17)), "bad-next-header")
-            case(sa.forge(number(sa), trailer(packet, 41 if version == 4 else 4)), "bad-inner")
-            case(sa.forge(number(sa), trailer(packet[:-1], nh)), "bad-inner")
-            case(sa.forge(number(sa), trailer(b"", nh)), "bad-inner")
+            case(sa.forge(number(sa), sa.trailer(packet, 17)), "bad-next-header")
+            case(sa.forge(number(sa), sa.trailer(packet, 41 if version == 4 else 4)), "bad-inner")
+            case(sa.forge(number(sa), sa.trailer(packet[:-1], nh)), "bad-inner")
+            case(sa.forge(number(sa), sa.trailer(b"", nh)), "bad-inner")
             # RFC 4303 section 2.7: what hides the length stands behind the inner packet.
-            case(sa.forge(number(sa), trailer(packet + bytes(100), nh)), None, packet)
+            case(sa.forge(number(sa), sa.trailer(packet + bytes(100), nh)), None, packet)
             neighbour = "10.98.0.9" if version == 4 else "fd98::9"
-            case(sa.forge(number(sa), trailer(inner(version, neighbour, sa.local, 9, False)[0], nh)), "wrong-tunnel")
-            case(sa.forge(number(sa), trailer(inner(version, sa.client, neighbour, 9, False)[0], nh)), "wrong-tunnel")
-            case(sa.forge(number(sa), trailer(inner(version, sa.local, sa.client, 9, False)[0], nh)), "wrong-tunnel")
+            case(sa.forge(number(sa), sa.trailer(inner(version, neighbour, sa.local, 9, False)[0], nh)), "wrong-tunnel")
+            case(sa.forge(number(sa), sa.trailer(inner(version, sa.client, neighbour, 9, False)[0], nh)), "wrong-tunnel")
+            case(sa.forge(number(sa), sa.trailer(inner(version, sa.local, sa.client, 9, False)[0], nh)), "wrong-tunnel")
         if version == 4 and not sa.transport:
             broken = bytearray(packet)
             broken[10] ^= 1
-            case(sa.forge(number(sa), trailer(bytes(broken), nh)), "bad-inner")
+            case(sa.forge(number(sa), sa.trailer(bytes(broken), nh)), "bad-inner")
         good(sa)
         case(cases[-1][0], "replay")
     # In clear, to others, and damaged on the way.
@@ -378,7 +395,7 @@ def pieces(sa, packet, cuts, ident, last=True):
 
 def fragments(folder, link):
     """Outer fragments are put together whatever their order; hostile ones have their reasons and open nothing."""
-    sas = [Sa(0, 4, 4, False, False, False, 128, 64), Sa(1, 6, 6, False, False, True, 256, 64)]
+    sas = [Sa(0, 4, 4, False, False, False, "aes128-gcm16", 64), Sa(1, 6, 6, False, False, True, "aes256-gcm16", 64)]
     sent, wanted = [], []
 
     def case(frames, reason, back=None):

@@ -127,7 +127,7 @@ def sums_up(packet):
     return packet[46:48] != b"\0\0" and checksum(text + bytes(len(text) % 2)) == 0
 
 
-def trailer(payload, next_header, pad=None):
+def trailer(payload, next_header, align, pad=None):
     """RFC 4303 section 2.4: padding 1, 2, 3, ..., its length, next header."""
-    pad = -(len(payload) + 2) % 4 if pad is None else pad
+    pad = -(len(payload) + 2) % align if pad is None else pad
     return payload + bytes(range(1, pad + 1)) + bytes([pad, next_header])
