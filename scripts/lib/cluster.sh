@@ -205,12 +205,19 @@ key_bytes() {
   echo $((cipher + rest))
 }
 
+# configure_router: the SAs' keys and the router's configuration, also anew while it runs.
+configure_router() {
+  local etc=$BED_DIR/etc
+  (umask 077; random_key "$(key_bytes)" >"$etc/to-vip.key"; random_key "$(key_bytes)" >"$etc/to-client.key")
+  (umask 077; router_config >"$etc/r.toml")
+}
+
 # configure: keys, certificates, three configurations and the router's store.
 configure() {
   local etc=$BED_DIR/etc cpus node number
   cpus=$(nproc)
-  (umask 077; random_key "$(key_bytes)" >"$etc/to-vip.key"; random_key "$(key_bytes)" >"$etc/to-client.key"; random_key >"$etc/client.psk")
-  (umask 077; router_config >"$etc/r.toml")
+  (umask 077; random_key >"$etc/client.psk")
+  configure_router
   for node in t1 t2; do
     number=$((10 + ${node#t}))
     (umask 077; common_config "$node" "$number" $((${node#t} % cpus)) target 'routers = ["r"]' >"$etc/$node.toml")

@@ -170,8 +170,12 @@ impl Bed {
 
     /// Runs one of the bed's scripts to its end; a failure of it is one of the test.
     pub fn script(&self, script: &str, arguments: &[&str]) {
-        let status =
-            script_command(self.tunnel, script, arguments).stdin(Stdio::null()).status().expect("it can be run");
+        self.script_for(self.tunnel, script, arguments);
+    }
+
+    /// The same for another tunnel than the one that it was made for.
+    pub fn script_for(&self, tunnel: Tunnel, script: &str, arguments: &[&str]) {
+        let status = script_command(tunnel, script, arguments).stdin(Stdio::null()).status().expect("it can be run");
         assert!(status.success(), "{script} {arguments:?}: {status}");
     }
 
