@@ -36,14 +36,14 @@ struct Keys<A> {
 impl<A: KeyInit + BlockCipherEncrypt> Keys<A> {
     fn new(key: &[u8]) -> Option<Keys<A>> {
         // Half of a hash each is as much as an AES key has, and no half tells of another.
-        let part = |label: &[u8]| {
+        let part = |label: &[u8], to: &mut [u8]| {
             let mut mac = IntegrityKey::hmac(Hash::Sha256, key).begin(&[0; NONCE_LEN]);
             mac.update(label);
-            mac.finish()
+            mac.finish().reveal(to);
         };
         let mut iv = Zeroizing::new([0; 32]);
-        iv[..16].copy_from_slice(part(b"phalanx esp aes-cbc iv v1").bytes());
-        iv[16..].copy_from_slice(part(b"phalanx esp aes-cbc iv v1 256").bytes());
+        part(b"phalanx esp aes-cbc iv v1", &mut iv[..16]);
+        part(b"phalanx esp aes-cbc iv v1 256", &mut iv[16..]);
         Some(Keys { text: A::new_from_slice(key).ok()?, iv: A::new_from_slice(&iv[..key.len()]).ok()? })
     }
 }

@@ -68,6 +68,12 @@ impl Icv {
         &self.bytes[..self.len]
     }
 
+    /// Writes it where there is as much room, and wipes it here: it is a key.
+    pub(crate) fn reveal(mut self, to: &mut [u8]) {
+        to.copy_from_slice(self.bytes());
+        self.bytes.zeroize();
+    }
+
     /// Whether a packet's is this one, in a time that does not depend on where they differ.
     #[must_use]
     pub fn fits(&self, icv: &[u8]) -> bool {

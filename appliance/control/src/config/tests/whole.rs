@@ -56,11 +56,48 @@ fn spis_keys_and_limits_have_their_bounds() {
         (
             "hard_bytes = 1000000",
             "algorithm = \"des\"",
-            "57: [[sa]]: `algorithm`: must be one of aes128-gcm16, aes256-gcm16, chacha20-poly1305, ",
+            "57: [[sa]]: `algorithm`: must be one of aes128-gcm16, aes256-gcm16, chacha20-poly1305, aes128-gcm16-iiv, \
+             aes256-gcm16-iiv, chacha20-poly1305-iiv, aes128-gmac, aes256-gmac, aes128-cbc-sha256, aes128-cbc-sha384, \
+             aes128-cbc-sha512, aes256-cbc-sha256, aes256-cbc-sha384, aes256-cbc-sha512, null-sha256, null-sha384, \
+             null-sha512",
         ),
     ];
     for (from, to, line) in cases {
         expect(ROUTER, &[(from, to)], &[line]);
+    }
+}
+
+/// The router with SAs of that algorithm, and keys of so many bytes.
+fn with_keys(algorithm: &str, len: usize) -> String {
+    ROUTER
+        .replace("hard_bytes = 1000000", &format!("algorithm = \"{algorithm}\""))
+        .replace(KEY_IN, &"1a".repeat(len))
+        .replace(KEY_OUT, &"2b".repeat(len))
+}
+
+#[test]
+fn every_algorithm_of_esp_takes_keys_of_its_own_length() {
+    for algorithm in Algorithm::ESP {
+        let config = run(&with_keys(algorithm.name(), algorithm.material_len())).expect("in order").config;
+        assert_eq!(config.sas[0].algorithm, algorithm);
+        for len in [algorithm.material_len() - 1, algorithm.material_len() + 1] {
+            assert!(run(&with_keys(algorithm.name(), len)).is_err(), "{} with {len} bytes", algorithm.name());
+        }
+    }
+}
+
+#[test]
+fn a_key_of_another_length_is_refused_with_its_line_and_what_it_is_made_of() {
+    let cases = [
+        ("chacha20-poly1305", 32, "36 (32 of key and 4 of salt: 72 hex digits)"),
+        ("aes-128-gmac", 16, "20 (16 of key and 4 of salt: 40 hex digits)"),
+        ("aes256-cbc-sha384", 64, "80 (32 of encryption key and 48 of integrity key: 160 hex digits)"),
+        ("null-sha512", 32, "64 (64 of integrity key: 128 hex digits)"),
+    ];
+    for (written, len, wants) in cases {
+        let name = written.replace("aes-128", "aes128");
+        let line = |at: usize| format!("{at}: the key has {len} bytes; {name} wants {wants}");
+        expect(&with_keys(written, len), &[], &[&line(55), &line(56)]);
     }
 }
 
