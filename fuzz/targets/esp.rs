@@ -1,4 +1,4 @@
-//! The ESP transforms on arbitrary bytes, without and with a good ICV, and sealing of arbitrary inner packets:
+//! The transforms of ESP and AH on arbitrary bytes, without and with a good ICV, and sealing of arbitrary inner packets:
 //! no panic, what is sealed opens again, and a peek never shows another connection than opening does.
 #![no_main]
 
@@ -16,12 +16,12 @@ const BACK: usize = phalanx_ipsec::MAX_BACK;
 
 fuzz_target!(|data: &[u8]| {
     let Some(([shape, algorithm, protocol], rest)) = data.split_first_chunk::<3>() else { return };
-    let bed = Bed::new(*shape, Algorithm::ESP[usize::from(*algorithm) % Algorithm::ESP.len()]);
+    let bed = Bed::new(*shape, Algorithm::ALL[usize::from(*algorithm) % Algorithm::ALL.len()]);
     match shape >> 5 {
         0 => bed.open(rest.to_vec()),
-        1 => bed.open(bed.outer(protocol::ESP, rest)),
+        1 => bed.open(bed.outer(bed.carrier(), rest)),
         2 => bed.open(bed.outer(*protocol, rest)),
-        3 | 4 => bed.open_good(*protocol, rest),
+        3 | 4 if !bed.algorithm.is_ah() => bed.open_good(*protocol, rest),
         5 => bed.seal(rest),
         _ => bed.seal(&bed.inner(*protocol, rest)),
     }
@@ -44,7 +44,13 @@ impl Bed {
         } else {
             ([0xfd; 16].into(), [0xfe; 16].map(|b: u8| b & 0xfc).into())
         };
-        Bed { tunnel: shape & 4 != 0, esn: shape & 8 != 0, udp: shape & 16 != 0, local, remote, algorithm }
+        // AH has no way through UDP.
+        let udp = shape & 16 != 0 && !algorithm.is_ah();
+        Bed { tunnel: shape & 4 != 0, esn: shape & 8 != 0, udp, local, remote, algorithm }
+    }
+
+    fn carrier(&self) -> u8 {
+        if self.algorithm.is_ah() { protocol::AH } else { protocol::ESP }
     }
 
     fn params(&self, direction: Direction) -> SaParams {
@@ -153,10 +159,14 @@ impl Bed {
         }
         let ip = IpHeader::parse(packet).unwrap();
         let outer = IpHeader::parse(buf.bytes()).unwrap();
-        let carrier = if self.udp { protocol::UDP } else { protocol::ESP };
+        let carrier = if self.udp { protocol::UDP } else { self.carrier() };
         assert_eq!((outer.upper, outer.total_len), (carrier, buf.bytes().len()));
         assert_eq!(sa.elsewhere(buf.bytes(), &outer), Ok(None));
         assert!(outer.total_len <= 9000);
+        let mut peeked = Peeked::empty();
+        if let Ok(header) = sa.peek(buf.bytes(), &outer, 5, &mut peeked) {
+            assert_eq!((header.src, header.dst, header.upper), (ip.src, ip.dst, ip.upper));
+        }
         let inner = sa.open(&mut buf, Role::Target);
         // Transport mode may not hide a fragment, and who sends "no next header" sends a dummy.
         match inner {

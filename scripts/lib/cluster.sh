@@ -200,7 +200,7 @@ random_key() { od -An -v -N"${1:-20}" -tx1 /dev/urandom | tr -d ' \n'; }
 # key_bytes: of the SAs' keying material: key and salt, or keys of encryption and integrity.
 key_bytes() {
   local cipher=0 rest=4
-  case $ALGORITHM in aes128-*) cipher=16 ;; aes256-* | chacha20-*) cipher=32 ;; esac
+  case ${ALGORITHM#ah-} in aes128-*) cipher=16 ;; aes256-* | chacha20-*) cipher=32 ;; esac
   case $ALGORITHM in *-sha*) rest=$((${ALGORITHM##*-sha} / 8)) ;; esac
   echo $((cipher + rest))
 }

@@ -55,9 +55,9 @@ fn digits(number: u8) -> u8 {
 /// What a capture at the network bridge showed.
 #[derive(Debug, Default)]
 pub struct Wire {
-    /// ESP towards the VIP.
+    /// ESP or AH towards the VIP.
     pub to_vip: u64,
-    /// ESP towards the client, by the MAC address that sent it.
+    /// ESP or AH towards the client, by the MAC address that sent it.
     pub from_vip: BTreeMap<Mac, u64>,
     /// Frames in clear with an address of the protected connection.
     pub clear: Vec<Frame>,
@@ -78,8 +78,10 @@ impl Wire {
     fn add(&mut self, frame: Frame) {
         let claimed = |address: IpAddr| PROTECTED.contains(&address);
         match frame.what {
-            What::Esp { spi: TO_VIP, .. } => self.to_vip += 1,
-            What::Esp { spi: TO_CLIENT, .. } => *self.from_vip.entry(frame.from).or_default() += 1,
+            What::Esp { spi: TO_VIP, .. } | What::Ah { spi: TO_VIP, .. } => self.to_vip += 1,
+            What::Esp { spi: TO_CLIENT, .. } | What::Ah { spi: TO_CLIENT, .. } => {
+                *self.from_vip.entry(frame.from).or_default() += 1;
+            }
             What::Arp { sender, .. } if claimed(sender.into()) => *self.claims.entry(frame.from).or_default() += 1,
             What::Nd { source, about, advertisement }
                 if claimed(source.into()) || advertisement && claimed(about.into()) =>
@@ -93,7 +95,7 @@ impl Wire {
         }
     }
 
-    /// ESP towards the client that a node's own MAC address sent.
+    /// ESP or AH towards the client that a node's own MAC address sent.
     pub fn answers(&self, node: &str) -> u64 {
         self.from_vip.get(&network_mac(node)).copied().unwrap_or(0)
     }

@@ -3,6 +3,7 @@
 //! Each test stands a bed of its own (`scripts/lib/bed.sh`) and needs root. A lock keeps them one after the other whatever the number of
 //! test threads; `scripts/test` runs them. A story per file:
 
+mod ah;
 mod algorithms;
 mod attacker;
 mod chains;

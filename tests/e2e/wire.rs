@@ -63,6 +63,8 @@ pub enum What {
     Nd { source: Ipv6Addr, about: Ipv6Addr, advertisement: bool },
     /// ESP (RFC 4303).
     Esp { source: IpAddr, destination: IpAddr, spi: u32, sequence: u32 },
+    /// AH (RFC 4302).
+    Ah { spi: u32, sequence: u32 },
     /// Any other IP packet.
     Clear { source: IpAddr, destination: IpAddr, protocol: u8 },
     /// Nothing of the above.
@@ -148,6 +150,7 @@ fn upper(protocol: u8, payload: &[u8], source: IpAddr, destination: IpAddr) -> O
         50 if payload.len() >= 8 => {
             Some(What::Esp { source, destination, spi: be32(payload, 0)?, sequence: be32(payload, 4)? })
         }
+        51 if payload.len() >= 12 => Some(What::Ah { spi: be32(payload, 4)?, sequence: be32(payload, 8)? }),
         _ => Some(What::Clear { source, destination, protocol }),
     }
 }

@@ -2,7 +2,7 @@
 //! send with it, while its keys are still on their way here. They wait, bounded, as they came: nothing of them is known to be
 //! genuine, so nothing lasts of them but their place (I5).
 
-use phalanx_wire::{Buffer, DropReason, EspHeader, Spi, VipId, natt};
+use phalanx_wire::{Buffer, DropReason, Protected, Spi, VipId};
 
 use crate::clock::Now;
 use crate::engine::{Batch, Engine};
@@ -76,9 +76,9 @@ impl<S: Source> Engine<S> {
 
     fn expected_name(&self, arrived: &Arrived<S::Packet>, now: Now) -> Option<Name> {
         let vip = self.tables.vips.at(arrived.vip)?.entry.id;
-        let esp = EspHeader::parse(natt::esp_of(&arrived.ip, arrived.packet.bytes()).ok()?.esp).ok()?;
-        let until = self.router.expected.spis.value(&(vip, esp.spi))?;
-        (now.ms() < *until).then_some((vip, esp.spi))
+        let spi = Protected::of(&arrived.ip, arrived.packet.bytes()).ok()?.spi;
+        let until = self.router.expected.spis.value(&(vip, spi))?;
+        (now.ms() < *until).then_some((vip, spi))
     }
 
     /// The SA is here: what waited for it goes the way of its packets.

@@ -9,7 +9,7 @@ use phalanx_steering::look::{Look, Seen, Shape, look};
 use phalanx_steering::{
     Arrival, ConnKey, ConnectionTable, Decision, Ended, Protection, Seed, Sought, SteeringError, TableLimits, steer,
 };
-use phalanx_wire::{Buffer, DropReason, EspHeader, Flow, IpHeader, LinkHeader, TargetId, link, natt, protocol};
+use phalanx_wire::{Buffer, DropReason, Flow, IpHeader, LinkHeader, Protected, TargetId, link, protocol};
 
 use crate::bucket::Bucket;
 use crate::clock::Now;
@@ -86,8 +86,10 @@ pub(crate) struct Peeking<P> {
     arrived: Arrived<P>,
     pub(crate) sa: InboundIndex,
     seq: u64,
-    /// `None` where nothing could be made of the packet.
+    /// `None` where nothing could be made of the packet, or nothing had to be decrypted.
     job: Option<PeekJob>,
+    /// What is inside shows.
+    shown: bool,
 }
 
 impl<P> RouterSide<P> {
@@ -179,11 +181,11 @@ impl<S: Source> Engine<S> {
     fn look_up(&mut self, arrived: Batch<Arrived<S::Packet>>, now: Now) -> Batch<Peeking<S::Packet>> {
         let mut burst = Batch::new();
         for arrived in arrived {
-            let Some(arrived) = self.only_esp(arrived, now) else { continue };
+            let Some(arrived) = self.only_protected(arrived, now) else { continue };
             match self.acceptable(&arrived) {
                 Ok((sa, seq)) => {
                     self.peek_ahead(sa);
-                    burst.push(Peeking { arrived, sa, seq, job: None });
+                    burst.push(Peeking { arrived, sa, seq, job: None, shown: false });
                 }
                 Err(DropReason::UnknownSpi) => self.unknown_spi(arrived, now),
                 Err(reason) => self.out.drop(arrived.packet, reason),
@@ -192,27 +194,33 @@ impl<S: Source> Engine<S> {
         burst
     }
 
-    /// The SA of an ESP packet, and its whole number if the verified window could still take it (R13).
+    /// The SA of an ESP or AH packet, and its whole number if the verified window could still take it (R13).
     fn acceptable(&self, arrived: &Arrived<S::Packet>) -> Result<(InboundIndex, u64), DropReason> {
         let vip = self.tables.vips.at(arrived.vip).ok_or(DropReason::NotForUs)?.entry.id;
-        let esp = EspHeader::parse(natt::esp_of(&arrived.ip, arrived.packet.bytes())?.esp)?;
-        let at = self.tables.cache.lookup(vip, esp.spi).ok_or(DropReason::UnknownSpi)?;
+        let named = Protected::of(&arrived.ip, arrived.packet.bytes())?;
+        let at = self.tables.cache.find(vip, &named).ok_or(DropReason::UnknownSpi)?;
         let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
         // Who is behind a NAT may be elsewhere by now: the ICV will tell.
         sa.elsewhere(arrived.packet.bytes(), &arrived.ip)?;
         // After a restart the window may know less than the floors do.
         let known = sa.notes.floor.max(sa.notes.late);
-        let seq = sa.verified.infer_above(esp.seq, known).ok_or(DropReason::SequenceWrap)?;
-        self.out.note(&arrived.packet, || Fact::Numbered(sa.id(), esp.spi, seq));
+        let seq = sa.verified.infer_above(named.seq, known).ok_or(DropReason::SequenceWrap)?;
+        self.out.note(&arrived.packet, || Fact::Numbered(sa.id(), named.spi, seq));
         sa.verified.check(seq).inspect_err(|_| sa.count_replayed())?;
         Ok((at, seq))
     }
 
     /// Stage 2: decrypts just so much of each packet that its connection shows (R9).
     fn peek(&mut self, burst: &mut Batch<Peeking<S::Packet>>) {
-        for one in burst.iter_mut() {
-            let sa = self.tables.cache.inbound(one.sa);
-            one.job = sa.and_then(|sa| sa.peek_job(one.arrived.packet.bytes(), &one.arrived.ip, one.seq).ok());
+        for (one, peeked) in burst.iter_mut().zip(&mut self.router.peeked) {
+            let Some(sa) = self.tables.cache.inbound(one.sa) else { continue };
+            let (packet, ip) = (one.arrived.packet.bytes(), &one.arrived.ip);
+            if sa.is_ah() {
+                one.shown = sa.show(packet, ip, peeked).is_ok();
+            } else {
+                one.job = sa.peek_job(packet, ip, one.seq).ok();
+                one.shown = one.job.is_some();
+            }
         }
         // In each round only those that need it; a packet that is not done after the last one is left to ourselves.
         let mut wanted: Batch<bool> = burst.iter().map(|one| one.job.is_some()).collect();
@@ -229,6 +237,7 @@ impl<S: Source> Engine<S> {
                     // What makes no sense is opened by the router itself: then the ICV says what it is.
                     Ok(Peek::More(_)) | Err(_) => (None, false),
                 };
+                one.shown = one.job.is_some();
             }
         }
     }
@@ -259,8 +268,8 @@ impl<S: Source> Engine<S> {
             peer: sa.peer(),
             spi: sa.spi(),
             number: one.seq,
-            protection: Protection::Esp,
-            encrypted: true,
+            protection: if sa.is_ah() { Protection::Ah } else { Protection::Esp },
+            encrypted: !sa.is_ah(),
             tunnel: sa.is_tunnel(),
             outer_is_vip: true,
             inner_is_vip: connects_to.is_some(),
@@ -359,7 +368,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Not ESP: only what a filter permits in clear comes in (I9).
+    /// Neither ESP nor AH: only what a filter permits in clear comes in (I9).
     pub(crate) fn take_clear(&mut self, arrived: Arrived<S::Packet>, now: Now) {
         let Some(arrived) = self.hear_too_big(arrived, now) else { return };
         if arrived.ip.fragment.is_some() {
@@ -381,7 +390,7 @@ impl<S: Source> Engine<S> {
 /// What the peek shows; nothing, where there was none.
 fn see<P>(one: &Peeking<P>, peeked: &Peeked) -> Seen {
     let shown = peeked.bytes();
-    match one.job.map(|_| look(Shape::Packet, shown, shown.len())) {
+    match one.shown.then(|| look(Shape::Packet, shown, shown.len())) {
         Some(Look::Seen(seen)) => seen,
         _ => Seen::Opaque,
     }

@@ -2,7 +2,7 @@
 
 use phalanx_ipsec::{InboundIndex, Role};
 use phalanx_steering::{Seed, SteeringError, Tracker, TrackerLimits};
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, LinkHeader, link, natt};
+use phalanx_wire::{Buffer, DropReason, IpHeader, LinkHeader, Protected, WireError, link};
 
 use crate::clock::Now;
 use crate::command::GreEnd;
@@ -84,7 +84,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// 1. role, VIP, epoch; 2. the packet inside is ESP to that VIP; 3. its SA; 4. its number, by this core's window.
+    /// 1. role, VIP, epoch; 2. the packet inside is ESP or AH to that VIP; 3. its SA; 4. its number, by this core's window.
     fn believed(
         &self,
         header: &LinkHeader,
@@ -98,12 +98,14 @@ impl<S: Source> Engine<S> {
         if header.clear || ip.dst != vip.entry.address {
             return Err(DropReason::LinkForged);
         }
-        let esp = natt::esp_of(&ip, packet).map_err(|_| DropReason::LinkForged)?.esp;
-        let esp = EspHeader::parse(esp)?;
-        let at = self.tables.cache.lookup(header.vip, esp.spi).ok_or(DropReason::UnknownSpi)?;
+        let named = Protected::of(&ip, packet).map_err(|error| match error {
+            WireError::Protocol => DropReason::LinkForged,
+            error => error.into(),
+        })?;
+        let at = self.tables.cache.find(header.vip, &named).ok_or(DropReason::UnknownSpi)?;
         let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
-        let seq = sa.window.infer_with_hint(esp.seq, header.seq_high);
-        self.out.notes.note(mark, || Fact::Numbered(sa.id(), esp.spi, seq));
+        let seq = sa.window.infer_with_hint(named.seq, header.seq_high);
+        self.out.notes.note(mark, || Fact::Numbered(sa.id(), named.spi, seq));
         sa.window.check(seq).inspect_err(|_| sa.count_replayed())?;
         Ok((ip, at, seq))
     }

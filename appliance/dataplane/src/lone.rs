@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use phalanx_steering::SteeringError;
-use phalanx_wire::{Buffer, DropReason, Epoch, EspHeader, IpHeader, LinkHeader, Mac, NoRoom, VipId, natt};
+use phalanx_wire::{Buffer, DropReason, Epoch, IpHeader, LinkHeader, Mac, NoRoom, Protected, VipId};
 
 use crate::clock::Now;
 use crate::command::{Command, Event, Order};
@@ -95,10 +95,10 @@ impl LoneCore {
 
     fn seq_high(&self, vip: VipId, packet: &[u8]) -> Option<u32> {
         let ip = IpHeader::parse(packet).ok()?;
-        let esp = EspHeader::parse(natt::esp_of(&ip, packet).ok()?.esp).ok()?;
+        let named = Protected::of(&ip, packet).ok()?;
         let cache = &self.engine.tables.cache;
-        let sa = cache.inbound(cache.lookup(vip, esp.spi)?)?;
-        sa.window.infer(esp.seq).map(|seq| (seq >> 32) as u32)
+        let sa = cache.inbound(cache.find(vip, &named)?)?;
+        sa.window.infer(named.seq).map(|seq| (seq >> 32) as u32)
     }
 
     /// The frames that wait to leave by a port.

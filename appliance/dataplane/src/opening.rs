@@ -1,4 +1,4 @@
-//! Opening a burst of ESP packets: what a target does with what it was sent, and a router with what it keeps.
+//! Opening a burst of ESP or AH packets: what a target does with what it was sent, and a router with what it keeps.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ use crate::packet::Source;
 use crate::stats::Stage;
 use crate::tables::Ruled;
 
-/// An ESP packet whose number passed the window's check.
+/// An ESP or AH packet whose number passed the window's check.
 pub(crate) struct Opening<P> {
     pub(crate) packet: P,
     pub(crate) ip: IpHeader,
@@ -38,7 +38,7 @@ struct Facts {
     from: Option<SocketAddr>,
 }
 
-/// What came out of ESP.
+/// What came out of ESP or AH.
 struct Within {
     inner: Inner,
     subject: Subject,
@@ -90,17 +90,22 @@ impl<S: Source> Engine<S> {
         self.out.lap(Step::Deliver, ciphered);
     }
 
-    /// Stage 2.
+    /// Stage 2; of AH nothing is left to do.
     fn decrypt(&self, packets: &mut Batch<S::Packet>, facts: &Batch<Facts>) -> Batch<bool> {
         let mut ops: Batch<OpenOp<'_>> = Batch::new();
         for (packet, facts) in packets.iter_mut().zip(facts) {
+            if facts.job.verdict().is_some() {
+                continue;
+            }
             // Nothing took the SA out since stage 1.
             if let Some(sa) = self.tables.cache.inbound(facts.sa) {
                 ops.push(facts.job.op(sa.key(), packet.bytes_mut()));
             }
         }
         open_burst(&mut ops);
-        ops.iter().map(|op| op.authentic).collect()
+        let mut opened = ops.iter().map(|op| op.authentic);
+        let verdict = |facts: &Facts| facts.job.verdict().unwrap_or_else(|| opened.next().unwrap_or(false));
+        facts.iter().map(verdict).collect()
     }
 
     /// Stages 3 and 4.

@@ -331,8 +331,8 @@ impl<S: Source> Engine<S> {
         self.out.lap(Step::Lease, count);
         let mut ops: Batch<SealOp<'_>> = Batch::new();
         for ((packet, job), at) in sealing.packets.iter_mut().zip(sealing.jobs).zip(&sealing.sas) {
-            // Nothing took the SA out since stage 3.
-            if let Some(sa) = self.tables.cache.outbound(*at) {
+            // Nothing took the SA out since stage 3. AH was sealed there.
+            if let Some(sa) = self.tables.cache.outbound(*at).filter(|_| !job.is_done()) {
                 ops.push(job.op(sa.key(), packet.bytes_mut()));
             }
         }

@@ -1,4 +1,4 @@
-//! What routers between us and a peer say of our ESP packets: "too big". The one thing in clear that lasts (I5): it lowers an
+//! What routers between us and a peer say of our ESP and AH packets: "too big". The one thing in clear that lasts (I5): it lowers an
 //! SA's path MTU for a time, never below what the IP version guarantees.
 //!
 //! It is believed only if it quotes a packet that we could have sent: from the VIP, to the peer, with the SPI of an SA of
@@ -43,7 +43,8 @@ impl<S: Source> Engine<S> {
         if told.src != vip.entry.address {
             return Err(DropReason::MtuUnknownSa);
         }
-        let at = self.tables.cache.sent_by(vip.entry.id, told.dst, told.spi).ok_or(DropReason::MtuUnknownSa)?;
+        let at =
+            self.tables.cache.sent_by(vip.entry.id, told.dst, told.spi, told.ah).ok_or(DropReason::MtuUnknownSa)?;
         let sa = self.tables.cache.outbound(at).ok_or(DropReason::MtuUnknownSa)?;
         let configured = usize::from(sa.params().path_mtu);
         if told.len > configured || told.mtu as usize >= told.len {

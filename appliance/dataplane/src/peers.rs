@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use arrayvec::ArrayVec;
 use phalanx_ipsec::InboundIndex;
 use phalanx_wire::natt::{self, Content};
-use phalanx_wire::{Buffer, DropReason, SaId, VipId};
+use phalanx_wire::{Buffer, DropReason, SaId, VipId, protocol};
 
 use crate::clock::Now;
 use crate::command::Event;
@@ -45,8 +45,8 @@ impl Movers {
 }
 
 impl<S: Source> Engine<S> {
-    /// Lets ESP through, bare or in UDP; the rest of what comes to a VIP ends here.
-    pub(crate) fn only_esp(&mut self, arrived: Arrived<S::Packet>, now: Now) -> Option<Arrived<S::Packet>> {
+    /// Lets ESP through, bare or in UDP, and AH (R8); the rest of what comes to a VIP ends here.
+    pub(crate) fn only_protected(&mut self, arrived: Arrived<S::Packet>, now: Now) -> Option<Arrived<S::Packet>> {
         if arrived.ip.fragment.is_some() {
             self.take_clear(arrived, now);
             return None;
@@ -56,6 +56,7 @@ impl<S: Source> Engine<S> {
             // RFC 3948 §2.3: it is ignored.
             Ok(Content::Keepalive) => self.out.passed(Stage::NatKeepaliveEaten, 1),
             Ok(Content::Ike(_)) => self.hear_ike(arrived, now),
+            Ok(Content::Other) if arrived.ip.upper == protocol::AH => return Some(arrived),
             Ok(Content::Other) => self.take_clear(arrived, now),
             Err(error) => self.out.drop(arrived.packet, error.into()),
         }

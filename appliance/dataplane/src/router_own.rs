@@ -107,16 +107,16 @@ impl<S: Source> Engine<S> {
             }
         }
         let mut ops: Batch<OpenOp<'_>> = Batch::new();
-        for (one, copy) in copied.iter().zip(&mut self.router.scratch) {
+        for (one, copy) in copied.iter().zip(&mut self.router.scratch).filter(|(one, _)| one.job.verdict().is_none()) {
             if let Some(sa) = self.tables.cache.inbound(one.opening.sa) {
                 ops.push(one.job.op(sa.key(), copy.bytes_mut()));
             }
         }
         open_burst(&mut ops);
-        let authentic: Batch<bool> = ops.iter().map(|op| op.authentic).collect();
-        let mut genuine = Batch::new();
-        for (one, authentic) in copied.into_iter().zip(authentic) {
-            if authentic {
+        let opened: Batch<bool> = ops.iter().map(|op| op.authentic).collect();
+        let (mut opened, mut genuine) = (opened.into_iter(), Batch::new());
+        for one in copied {
+            if one.job.verdict().unwrap_or_else(|| opened.next().unwrap_or(false)) {
                 genuine.push(one);
             } else {
                 self.tables.cache.inbound(one.opening.sa).into_iter().for_each(|sa| sa.count_failed());

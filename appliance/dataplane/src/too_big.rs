@@ -4,14 +4,14 @@
 //! |---|---|
 //! | IPv4 with DF; IPv6 above 1280 bytes | dropped, and its sender is told what fits (RFC 4301 §8.2.1) |
 //! | IPv4 without DF, tunnel mode | cut in pieces, each of them sealed with a number of its own (RFC 4301 §8.1) |
-//! | IPv4 without DF, transport mode; IPv6 up to 1280 bytes | sealed whole, the ESP packet cut (RFC 4303 §3.3.4, RFC 2473 §7.1) |
+//! | IPv4 without DF, transport mode; IPv6 up to 1280 bytes | sealed whole, the ESP or AH packet cut (RFC 4303 §3.3.4, RFC 4302 §3.3.4, RFC 2473 §7.1) |
 //!
 //! Transport mode takes whole packets only. And no IPv6 host sends less than 1280 bytes because it is told to.
 
 use phalanx_ipsec::OutboundIndex;
 use phalanx_wire::fragment::Cut;
 use phalanx_wire::icmp::{self, Complaint};
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ipv6, protocol, udp};
+use phalanx_wire::{AhHeader, Buffer, DropReason, EspHeader, IpHeader, ipv6, protocol, udp};
 
 use crate::clock::Now;
 use crate::engine::{Batch, Engine};
@@ -124,15 +124,19 @@ fn cut_inner(packet: &[u8], most: usize) -> Result<Cut, DropReason> {
     Ok(Cut::new(packet, &ip, most, ip.identification.into())?)
 }
 
-/// How to cut an ESP packet. Its number names the pieces: it does not come again for as long as they may be under way.
+/// How to cut an ESP or AH packet. Its number names the pieces: it does not come again for as long as they may be under way.
 fn cut_outer(packet: &[u8], path: usize) -> Result<Cut, DropReason> {
     let ip = IpHeader::parse(packet)?;
     if ip.version == 4 && ip.dont_fragment {
         return Err(DropReason::TooBig);
     }
-    let upper = ip.upper_of(packet);
-    let esp = if ip.upper == protocol::UDP { upper.get(udp::LEN..).unwrap_or_default() } else { upper };
     // IPv4's was written when the packet was sealed, or by the host in transport mode.
-    let id = if ip.version == 4 { ip.identification.into() } else { EspHeader::parse(esp)?.seq };
+    let upper = ip.upper_of(packet);
+    let id = match ip.upper {
+        _ if ip.version == 4 => ip.identification.into(),
+        protocol::AH => AhHeader::parse(upper)?.seq,
+        protocol::UDP => EspHeader::parse(upper.get(udp::LEN..).unwrap_or_default())?.seq,
+        _ => EspHeader::parse(upper)?.seq,
+    };
     Ok(Cut::new(packet, &ip, path, id)?)
 }

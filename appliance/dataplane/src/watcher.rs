@@ -4,16 +4,16 @@ use std::net::IpAddr;
 
 use phalanx_ipsec::Subject;
 use phalanx_wire::ethernet::{self, ethertype};
-use phalanx_wire::{EspHeader, Frame, IpHeader, Spi, link, protocol};
+use phalanx_wire::{Frame, IpHeader, Protected, Spi, link, protocol};
 
 /// Which packets are watched. What an encrypted packet does not show from the outside, whoever reads the notes decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watch {
     /// Tells the marks of this watch from those of earlier ones: 0 to 15.
     pub generation: u8,
-    /// ESP packets with this SPI.
+    /// ESP and AH packets with this SPI.
     pub spi: Option<Spi>,
-    /// ESP packets from this address.
+    /// ESP and AH packets from this address.
     pub peer: Option<IpAddr>,
     /// Packets in clear with this end on our side.
     pub local: Option<End>,
@@ -100,12 +100,12 @@ impl Watcher {
         if watch.peer.is_some_and(|peer| peer != ip.src) {
             return Some(false);
         }
-        if ip.upper != protocol::ESP {
+        if !matches!(ip.upper, protocol::ESP | protocol::AH) {
             // ESP in UDP shows nothing here that a reader of the notes could not see.
             let is_udp = ip.upper == protocol::UDP;
             return Some(is_udp || (watch.spi.is_none() && self.ends_match(&Subject::inbound(&ip, packet))));
         }
-        let spi = EspHeader::parse(ip.upper_of(packet)).map(|esp| esp.spi).ok();
+        let spi = Protected::of(&ip, packet).map(|named| named.spi).ok();
         Some(watch.spi.is_none() || watch.spi == spi)
     }
 

@@ -3,10 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use phalanx_wire::{SaId, Spi, VipId};
+use phalanx_wire::{Protected, SaId, Spi, VipId};
 
 use crate::index::Index;
-use crate::{InboundSa, IpsecError, OutboundSa, TunnelName};
+use crate::{InboundSa, IpsecError, OutboundSa, SaParams, TunnelName};
 
 /// How many entries a cache may have of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,9 +97,9 @@ impl ShadowCache {
     /// [`IpsecError::TableFull`], [`IpsecError::Duplicate`]; the SA comes back with them.
     #[allow(clippy::result_large_err)] // the error is a box and a cold one
     pub fn add_inbound(&mut self, mut sa: Box<InboundSa>) -> Result<InboundIndex, (IpsecError, Box<InboundSa>)> {
-        let (id, spi) = (sa.id(), spi_key(sa.params().vip, sa.params().spi));
+        let (id, spi) = (sa.id(), key_of(sa.params()));
         if self.by_spi.find(spi).is_some() {
-            return Err((IpsecError::Duplicate("VIP and SPI"), sa));
+            return Err((IpsecError::Duplicate("VIP, SPI and protocol"), sa));
         }
         if self.inbound_by_id.find(id.0).is_some() {
             return Err((IpsecError::Duplicate("identity"), sa));
@@ -169,7 +169,7 @@ impl ShadowCache {
     pub fn remove(&mut self, id: SaId) -> Option<Removed> {
         if let Some(at) = self.inbound_by_id.remove(id.0) {
             let sa = self.inbound.remove(at)?;
-            self.by_spi.remove(spi_key(sa.params().vip, sa.params().spi));
+            self.by_spi.remove(key_of(sa.params()));
             return Some(Removed::Inbound(sa));
         }
         let at = self.outbound_by_id.remove(id.0)?;
@@ -187,11 +187,18 @@ impl ShadowCache {
         Some(Removed::Outbound(sa))
     }
 
-    /// The inbound SA that a packet to this VIP with this SPI came through.
+    /// The inbound SA that an ESP packet to this VIP with this SPI came through.
     #[inline]
     #[must_use]
     pub fn lookup(&self, vip: VipId, spi: Spi) -> Option<InboundIndex> {
         self.by_spi.find(spi_key(vip, spi)).map(InboundIndex)
+    }
+
+    /// The inbound SA that a packet to this VIP came through: by SPI and protocol (R4).
+    #[inline]
+    #[must_use]
+    pub fn find(&self, vip: VipId, by: &Protected) -> Option<InboundIndex> {
+        self.by_spi.find(with_protocol(spi_key(vip, by.spi), by.ah)).map(InboundIndex)
     }
 
     /// The outbound SA that a tunnel's packets take.
@@ -208,13 +215,14 @@ impl ShadowCache {
         self.current[self.by_name[place] as usize]
     }
 
-    /// The outbound SA of the VIP whose packets go to that peer with that SPI: what an ICMP error quotes of them.
+    /// The outbound SA of the VIP whose packets go to that peer with that SPI, in AH or ESP: what an ICMP error quotes of them.
     #[must_use]
-    pub fn sent_by(&self, vip: VipId, peer: IpAddr, spi: Spi) -> Option<OutboundIndex> {
-        let at = self.outbound_by_spi.find(peer_key(vip, peer, spi))?;
+    pub fn sent_by(&self, vip: VipId, peer: IpAddr, spi: Spi, ah: bool) -> Option<OutboundIndex> {
+        let at = self.outbound_by_spi.find(with_protocol(peer_key(vip, peer, spi), ah))?;
         let sa = self.outbound.get(at)?;
         let params = sa.params();
-        ((params.vip, sa.remote_end().ip(), params.spi) == (vip, peer, spi)).then_some(OutboundIndex(at))
+        let found = (params.vip, sa.remote_end().ip(), params.spi, params.algorithm.is_ah());
+        (found == (vip, peer, spi, ah)).then_some(OutboundIndex(at))
     }
 
     /// The peer of an outbound SA in UDP is there from now on.
@@ -226,7 +234,7 @@ impl ShadowCache {
 
     fn index_peer(&mut self, at: u32) {
         let Some(sa) = self.outbound.get(at) else { return };
-        let key = peer_key(sa.params().vip, sa.remote_end().ip(), sa.params().spi);
+        let key = sent_key(sa);
         if self.outbound_by_spi.find(key).is_none() {
             self.outbound_by_spi.insert(key, at);
         }
@@ -234,7 +242,7 @@ impl ShadowCache {
 
     fn unindex_peer(&mut self, at: u32) {
         let Some(sa) = self.outbound.get(at) else { return };
-        let key = peer_key(sa.params().vip, sa.remote_end().ip(), sa.params().spi);
+        let key = sent_key(sa);
         if self.outbound_by_spi.find(key) == Some(at) {
             self.outbound_by_spi.remove(key);
         }
@@ -350,6 +358,21 @@ impl ShadowCache {
 #[inline]
 pub(crate) const fn spi_key(vip: VipId, spi: Spi) -> u64 {
     (vip.0 as u64) << 32 | spi.0 as u64
+}
+
+/// SPIs of AH are others than those of ESP (RFC 4301 §4.4.2.1); a VIP's number and an SPI leave the upper bits.
+#[inline]
+const fn with_protocol(key: u64, ah: bool) -> u64 {
+    key ^ (ah as u64) << 56
+}
+
+fn key_of(params: &SaParams) -> u64 {
+    with_protocol(spi_key(params.vip, params.spi), params.algorithm.is_ah())
+}
+
+fn sent_key(sa: &OutboundSa) -> u64 {
+    let params = sa.params();
+    with_protocol(peer_key(params.vip, sa.remote_end().ip(), params.spi), params.algorithm.is_ah())
 }
 
 /// VIP, peer and SPI mixed into 64 bits; who finds something by it compares the parts.

@@ -52,6 +52,9 @@ pub enum IpsecError {
     /// Local and remote selectors are of different families.
     #[error("the local and the remote selector are not of one family")]
     SelectorFamily,
+    /// RFC 3948 §1: AH covers the addresses that a NAT changes.
+    #[error("AH cannot travel in UDP: it covers the very addresses that a NAT changes")]
+    AhInUdp,
     /// ESP in UDP towards nowhere.
     #[error("the peer's UDP port is 0")]
     PeerPort,

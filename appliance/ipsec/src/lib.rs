@@ -13,6 +13,8 @@
 //!
 //! A router peeks in between: [`InboundSa::peek_job`] → [`PeekJob::ops`] → `peek_burst` → [`PeekJob::read`].
 //!
+//! AH goes the same way without operations ([`OpenJob::verdict`], [`SealJob::is_done`]); a router looks at it by [`InboundSa::show`].
+//!
 //! Invariants kept here: I1 (no nonce twice) by [`Grant`], [`Lease`], [`SeqNo`], none of which can be copied, and
 //! [`SealJob`], which is used up by its one operation; I2 by [`ReplayWindow`]; I5 in that nothing but
 //! [`InboundSa::accept`] and [`ReplayWindow::commit`] changes what lasts, and both come after the ICV.
@@ -20,6 +22,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod ah;
 mod ahead;
 mod cache;
 mod error;

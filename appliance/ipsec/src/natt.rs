@@ -39,6 +39,9 @@ impl SaParams {
 
     pub(crate) fn check_encap(&self) -> Result<(), IpsecError> {
         let Some(Encap { remote_port, original }) = self.encap else { return Ok(()) };
+        if self.algorithm.is_ah() {
+            return Err(IpsecError::AhInUdp);
+        }
         if remote_port == 0 {
             return Err(IpsecError::PeerPort);
         }

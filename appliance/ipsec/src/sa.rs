@@ -1,7 +1,7 @@
 //! An SA on the one core that uses it.
 
 use phalanx_aead::{Key, SALT_LEN, open_burst, seal_burst};
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, PeerId, SaId, Spi, natt};
+use phalanx_wire::{Buffer, DropReason, IpHeader, PeerId, Protected, SaId, Spi};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ impl Constants {
             remote: params.remote,
             spi: params.spi,
             salt: params.key.salt(params.algorithm),
-            shape: Shape::of(params.algorithm),
+            shape: Shape::of(params.algorithm, params.local.is_ipv6()),
             path_mtu: params.path_mtu,
             tunnel: is_tunnel(&params.mode),
             esn: params.esn,
@@ -161,6 +161,13 @@ impl InboundSa {
         self.hot.serial
     }
 
+    /// AH rather than ESP, likewise.
+    #[inline]
+    #[must_use]
+    pub fn is_ah(&self) -> bool {
+        self.hot.shape.is_ah()
+    }
+
     /// Tunnel mode, likewise.
     #[inline]
     #[must_use]
@@ -223,14 +230,17 @@ impl InboundSa {
     /// Whatever a stage says; the buffer's content is unspecified then, but holds no plaintext that is not authentic.
     pub fn open<B: Buffer>(&mut self, buf: &mut B, role: Role) -> Result<Inner, DropReason> {
         let ip = IpHeader::parse(buf.bytes())?;
-        let esp = EspHeader::parse(natt::esp_of(&ip, buf.bytes())?.esp)?;
+        let named = Protected::of(&ip, buf.bytes())?;
         let window = if role == Role::Router { &self.verified } else { &self.window };
-        let seq = window.infer(esp.seq).ok_or(DropReason::SequenceWrap)?;
+        let seq = window.infer(named.seq).ok_or(DropReason::SequenceWrap)?;
         window.check(seq).inspect_err(|_| self.count_replayed())?;
         let job = self.begin(buf.bytes(), &ip, seq)?;
-        let mut ops = [job.op(&self.key, buf.bytes_mut())];
-        open_burst(&mut ops);
-        if !ops[0].authentic {
+        let authentic = job.verdict().unwrap_or_else(|| {
+            let mut ops = [job.op(&self.key, buf.bytes_mut())];
+            open_burst(&mut ops);
+            ops[0].authentic
+        });
+        if !authentic {
             self.count_failed();
             return Err(DropReason::BadIcv);
         }
@@ -316,7 +326,9 @@ impl OutboundSa {
     /// Those of [`OutboundSa::begin`].
     pub fn seal<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo) -> Result<(), DropReason> {
         let job = self.begin(buf, seq)?;
-        seal_burst(&mut [job.op(&self.key, buf.bytes_mut())]);
+        if !job.is_done() {
+            seal_burst(&mut [job.op(&self.key, buf.bytes_mut())]);
+        }
         self.complete(buf.bytes_mut())
     }
 }

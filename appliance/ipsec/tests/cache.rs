@@ -60,7 +60,7 @@ fn a_full_cache_gives_the_sa_back_with_the_reason() {
 fn spi_and_identity_are_each_taken_once() {
     let mut cache = ShadowCache::new(LIMITS);
     cache.add_inbound(inbound(1, 1, 256)).unwrap();
-    assert_eq!(cache.add_inbound(inbound(2, 1, 256)).unwrap_err().0, IpsecError::Duplicate("VIP and SPI"));
+    assert_eq!(cache.add_inbound(inbound(2, 1, 256)).unwrap_err().0, IpsecError::Duplicate("VIP, SPI and protocol"));
     assert_eq!(cache.add_inbound(inbound(1, 1, 257)).unwrap_err().0, IpsecError::Duplicate("identity"));
     cache.add_inbound(inbound(2, 2, 256)).unwrap();
     assert_eq!(cache.lookup(VipId(2), Spi(256)).and_then(|at| cache.inbound(at)).map(InboundSa::id), Some(SaId(2)));

@@ -5,15 +5,15 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// A cipher; hyphens are nobody's business.
+/// The algorithm of an SA, which says its protocol, too; hyphens are nobody's business.
 pub(super) struct Cipher(pub Algorithm);
 
 impl FromStr for Cipher {
     type Err = String;
     fn from_str(s: &str) -> Result<Cipher, String> {
         let plain = |s: &str| s.replace('-', "");
-        let found = Algorithm::ESP.into_iter().find(|a| plain(a.name()) == plain(s));
-        found.map(Cipher).ok_or_else(|| format!("must be one of {}", Algorithm::ESP.map(Algorithm::name).join(", ")))
+        let found = Algorithm::ALL.into_iter().find(|a| plain(a.name()) == plain(s));
+        found.map(Cipher).ok_or_else(|| format!("must be one of {}", Algorithm::ALL.map(Algorithm::name).join(", ")))
     }
 }
 

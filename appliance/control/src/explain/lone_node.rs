@@ -15,7 +15,8 @@ use phalanx_ipsec::{InboundSa, Lease, OutboundSa, Subject};
 use phalanx_steering::{Among, Listeners};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{
-    Arp, Buffer, CoreId, EspHeader, Frame, IpHeader, Mac, NeighborSolicitation, Spi, TargetId, VipId, arp, nd, protocol,
+    AhHeader, Arp, Buffer, CoreId, EspHeader, Frame, IpHeader, Mac, NeighborSolicitation, Spi, TargetId, VipId, arp,
+    nd, protocol,
 };
 use serde::Serialize;
 
@@ -58,7 +59,7 @@ pub enum Side {
 pub struct Arrival {
     /// Which way it goes.
     pub side: Side,
-    /// Of ESP, also inside UDP.
+    /// Of ESP, also inside UDP, and of AH.
     pub spi: Option<Spi>,
     /// Of packets that are not encrypted.
     pub connection: Option<Connection>,
@@ -213,6 +214,9 @@ impl LoneNode {
         arrival.fragment = ip.fragment.is_some();
         let first = ip.fragment.is_none_or(|fragment| fragment.offset == 0);
         match esp_of(&ip, packet) {
+            _ if ip.upper == protocol::AH => {
+                arrival.spi = AhHeader::parse(ip.upper_of(packet)).ok().filter(|_| first).map(|ah| ah.spi);
+            }
             Some(esp) if first => arrival.spi = EspHeader::parse(esp).ok().map(|esp| esp.spi),
             Some(_) => {}
             None if side == Side::Inbound => arrival.connection = Some(Connection::of(&Subject::inbound(&ip, packet))),

@@ -1,5 +1,6 @@
 //! One core or several without a driver: frames in, frames out, events out; and a client with SAs of its own.
 
+mod ah;
 mod capturing;
 mod filtering;
 mod fragments;
@@ -67,11 +68,18 @@ struct Shape {
     inner: &'static str,
     transport: bool,
     esn: bool,
+    algorithm: Algorithm,
 }
 
 /// What most tests use.
-const TUNNEL: Shape =
-    Shape { vip: "10.77.0.100", client: "10.77.0.10", inner: "10.99.0.10", transport: false, esn: true };
+const TUNNEL: Shape = Shape {
+    vip: "10.77.0.100",
+    client: "10.77.0.10",
+    inner: "10.99.0.10",
+    transport: false,
+    esn: true,
+    algorithm: Algorithm::Aes128Gcm16,
+};
 
 struct Memory;
 
@@ -324,7 +332,8 @@ impl Shape {
 
     fn sa(&self, id: SaId, direction: Direction) -> SaParams {
         let (local, remote) = (addr(self.vip), addr(self.client));
-        let key = if direction == Direction::Inbound { [1; 20] } else { [2; 20] };
+        let len = self.algorithm.key_len() + self.algorithm.salt_len();
+        let key = &[if direction == Direction::Inbound { 1 } else { 2 }; 64][..len];
         SaParams {
             id,
             direction,
@@ -335,8 +344,8 @@ impl Shape {
             mode: self.mode(local, remote),
             local,
             remote,
-            algorithm: Algorithm::Aes128Gcm16,
-            key: SecretKey::new(Algorithm::Aes128Gcm16, &key).unwrap(),
+            algorithm: self.algorithm,
+            key: SecretKey::new(self.algorithm, key).unwrap(),
             esn: self.esn,
             window: 64,
             selectors: self.selectors(),

@@ -11,7 +11,18 @@ const V6: Shape = Shape { vip: "fd77::100", client: "fd77::10", inner: "fd99::10
 fn shapes() -> Vec<Shape> {
     let transport = |shape: Shape| Shape { inner: shape.client, transport: true, ..shape };
     let all = [V4, V6, transport(V4), transport(V6)];
-    all.iter().flat_map(|&shape| [shape, Shape { esn: false, ..shape }]).collect()
+    let numbered = |&shape: &Shape| [shape, Shape { esn: false, ..shape }];
+    let with = |shape: Shape| {
+        [
+            shape.algorithm,
+            Algorithm::AhHmacSha256,
+            Algorithm::AhHmacSha384,
+            Algorithm::AhHmacSha512,
+            Algorithm::AhGmac128,
+        ]
+        .map(|algorithm| Shape { algorithm, ..shape })
+    };
+    all.iter().flat_map(numbered).flat_map(with).collect()
 }
 
 #[test]

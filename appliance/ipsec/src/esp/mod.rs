@@ -27,20 +27,33 @@ const MAX_PAD: usize = BLOCK - 1;
 /// The longest ICV: HMAC-SHA-512-256 (RFC 4868 §2.6).
 const MAX_ICV: usize = 32;
 
-/// The most that sealing adds in front of a packet: an IPv6 header, UDP header, ESP header, IV.
-pub const MAX_FRONT: usize = 40 + phalanx_wire::natt::LEN + HEADER_LEN + BLOCK;
+/// The most that sealing adds in front of a packet: an IPv6 header, and AH, which is longer than UDP header, ESP header and IV.
+pub const MAX_FRONT: usize = 40 + crate::ah::MAX_LEN;
+const _: () = assert!(crate::ah::MAX_LEN >= phalanx_wire::natt::LEN + HEADER_LEN + BLOCK);
 /// The most that sealing adds behind a packet: padding, trailer, ICV.
 pub const MAX_BACK: usize = MAX_PAD + TRAILER_LEN + MAX_ICV;
 
 /// What an algorithm asks of its packets, in the two bytes that an SA's cache line has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
+    /// Of AH, the whole header.
     front: u8,
+    /// 0 for AH.
     icv: u8,
 }
 
 impl Shape {
-    pub(crate) const fn of(algorithm: Algorithm) -> Shape {
+    /// Of an SA over IPv6 or not.
+    pub(crate) const fn of(algorithm: Algorithm, v6: bool) -> Shape {
+        if algorithm.is_ah() { crate::ah::shape(algorithm, v6) } else { Shape::of_esp(algorithm) }
+    }
+
+    /// AH of so many bytes.
+    pub(crate) const fn ah(len: usize) -> Shape {
+        Shape { front: len as u8, icv: 0 }
+    }
+
+    const fn of_esp(algorithm: Algorithm) -> Shape {
         let shape = Shape { front: (HEADER_LEN + algorithm.iv_len()) as u8, icv: algorithm.icv_len() as u8 };
         // What is not said in so many words here.
         assert!(shape.alignment() == algorithm.alignment());
@@ -48,7 +61,12 @@ impl Shape {
         shape
     }
 
-    /// Bytes between IP header and ciphertext.
+    #[inline]
+    pub(crate) const fn is_ah(self) -> bool {
+        self.icv == 0
+    }
+
+    /// Bytes between IP header and ciphertext; of AH, padding included.
     #[inline]
     pub(crate) const fn front(self) -> usize {
         self.front as usize

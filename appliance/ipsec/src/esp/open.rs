@@ -14,8 +14,8 @@ pub struct OpenJob {
     pub seq: u64,
     nonce: [u8; NONCE_LEN],
     aad: Aad,
-    /// Offset of the ciphertext.
-    start: u16,
+    /// Offset of the ciphertext; of what follows AH.
+    pub(crate) start: u16,
     text_len: u16,
     /// Offset of the byte that says "ESP".
     field: u16,
@@ -23,11 +23,41 @@ pub struct OpenJob {
     /// Bytes between IP header and ciphertext.
     front: u8,
     shape: Shape,
+    /// What the integrity check said, where it is made already: of AH.
+    verdict: Option<bool>,
 }
 
 const _: () = assert!(size_of::<OpenJob>() <= 56);
 
 impl OpenJob {
+    /// Of a packet that was checked already; what is inside is in `text`.
+    pub(crate) fn checked(
+        authentic: bool,
+        seq: u64,
+        text: std::ops::Range<usize>,
+        (outer, shape): (&IpHeader, Shape),
+    ) -> OpenJob {
+        OpenJob {
+            seq,
+            nonce: [0; NONCE_LEN],
+            aad: Aad::new(&[]),
+            start: text.start as u16,
+            text_len: text.len() as u16,
+            field: outer.upper_field as u16,
+            outer_class: outer.traffic_class,
+            front: 0,
+            shape,
+            verdict: Some(authentic),
+        }
+    }
+
+    /// Whether the packet is authentic, if that is known without an operation: nothing of AH is encrypted.
+    #[inline]
+    #[must_use]
+    pub fn verdict(&self) -> Option<bool> {
+        self.verdict
+    }
+
     /// The operation for `open_burst`, over the packet that `begin` looked at and the SA's key.
     #[must_use]
     pub fn op<'a>(&self, key: &'a Key, packet: &'a mut [u8]) -> OpenOp<'a> {
@@ -71,11 +101,15 @@ impl InboundSa {
     /// Finds the parts of the packet: stage one of opening. Nothing is decrypted, changed or counted.
     ///
     /// `seq` is the whole number, from [`crate::ReplayWindow::infer`]; the caller checks the window before and commits after.
+    /// Of AH the ICV is looked at here: see [`OpenJob::verdict`].
     ///
     /// # Errors
     /// `WrongPeer` if the outer addresses are not the SA's (see [`InboundSa::elsewhere`]), `Fragment`, `UnsupportedProtocol` (not ESP), `UnknownSpi`
-    /// (not this SA's), `Runt`, `BadPadding` (the ciphertext does not end where its algorithm has it end).
+    /// (not this SA's), `Runt`, `BadPadding` (the ciphertext does not end where its algorithm has it end); of AH `BadAh` (not of its algorithm's length).
     pub fn begin(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<OpenJob, DropReason> {
+        if self.hot.shape.is_ah() {
+            return self.begin_ah(packet, ip, seq);
+        }
         let Located { nonce, start, text_len, front } = self.locate(packet, ip, seq)?;
         Ok(OpenJob {
             seq,
@@ -87,6 +121,7 @@ impl InboundSa {
             outer_class: ip.traffic_class,
             front: front as u8,
             shape: self.hot.shape,
+            verdict: None,
         })
     }
 
@@ -135,6 +170,9 @@ impl InboundSa {
     /// `BadInner` for a malformed inner packet and for the ECN combination that must be dropped. The buffer's content
     /// is unspecified then.
     pub fn finish<B: Buffer>(&self, buf: &mut B, job: &OpenJob) -> Result<Inner, DropReason> {
+        if self.hot.shape.is_ah() {
+            return self.finish_ah(buf, job);
+        }
         let start = usize::from(job.start);
         let text = &buf.bytes()[start..start + usize::from(job.text_len)];
         let (payload_len, next_header) = check_trailer(text)?;
@@ -176,7 +214,8 @@ fn check_trailer(text: &[u8]) -> Result<(usize, u8), DropReason> {
     Ok((payload_len, next_header))
 }
 
-fn decapsulate<B: Buffer>(buf: &mut B, job: &OpenJob, next_header: u8) -> Result<Inner, DropReason> {
+/// Tunnel mode: what is inside of `buf` from the job's start on is an IP packet.
+pub(crate) fn decapsulate<B: Buffer>(buf: &mut B, job: &OpenJob, next_header: u8) -> Result<Inner, DropReason> {
     let version = match next_header {
         protocol::IPV4 => 4,
         protocol::IPV6 => 6,

@@ -82,6 +82,9 @@ impl InboundSa {
     /// # Errors
     /// Those of [`InboundSa::peek_job`] and [`PeekJob::read`].
     pub fn peek(&self, packet: &[u8], ip: &IpHeader, seq: u64, into: &mut Peeked) -> Result<IpHeader, DropReason> {
+        if self.hot.shape.is_ah() {
+            return self.show(packet, ip, into);
+        }
         let mut job = self.peek_job(packet, ip, seq)?;
         loop {
             for op in job.ops(self.key(), packet, into).into_iter().flatten() {
@@ -169,6 +172,19 @@ impl Peeked {
     #[must_use]
     pub const fn empty() -> Peeked {
         Peeked { bytes: [0; MAX_PEEK], len: 0, last: [0; BLOCK] }
+    }
+
+    /// What needs no decryption: headers, and of what follows as much as there is room for.
+    pub(crate) fn fill(&mut self, headers: &[u8], rest: &[u8]) {
+        let (front, behind) = self.bytes.split_at_mut(headers.len().min(MAX_PEEK));
+        front.copy_from_slice(&headers[..front.len()]);
+        let len = rest.len().min(behind.len());
+        behind[..len].copy_from_slice(&rest[..len]);
+        self.len = front.len() + len;
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
     }
 
     /// The packet's first bytes, from its (inner) IP header on.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::{BLOCK, HEADER_LEN, MAX_PAD, Shape, TRAILER_LEN, ecn};
 use crate::sa::{Constants, OutboundSa};
-use crate::{Mode, SeqNo, natt};
+use crate::{Mode, SeqNo, ah, natt};
 
 /// Hop limit of the outer header: "constructed" by RFC 4301 §5.1.2, and IANA's recommended default.
 const OUTER_HOP_LIMIT: u8 = 64;
@@ -28,11 +28,24 @@ pub struct SealJob {
     start: u16,
     text_len: u16,
     shape: Shape,
+    done: bool,
 }
 
 const _: () = assert!(size_of::<SealJob>() <= 48);
 
 impl SealJob {
+    /// Of a packet that is sealed already; it has so many bytes.
+    pub(crate) fn done(text_len: usize, shape: Shape) -> SealJob {
+        SealJob { nonce: [0; NONCE_LEN], aad: Aad::new(&[]), start: 0, text_len: text_len as u16, shape, done: true }
+    }
+
+    /// There is no operation to do: AH was sealed when it began.
+    #[inline]
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
     /// The operation for `seal_burst`, over the bytes of the very buffer that `begin` laid out and the SA's key.
     #[must_use]
     pub fn op<'a>(self, key: &'a Key, bytes: &'a mut [u8]) -> SealOp<'a> {
@@ -84,6 +97,10 @@ impl Layout {
 impl Constants {
     /// See [`OutboundSa::inner_mtu`].
     pub(crate) fn inner_mtu(&self) -> usize {
+        if self.shape.is_ah() {
+            let outer = if self.tunnel { ip::header_len(self.local) } else { 0 };
+            return usize::from(self.path_mtu).saturating_sub(outer + self.shape.front());
+        }
         let outer = if self.tunnel { ip::header_len(self.local) } else { 0 };
         let clear = if self.tunnel { 0 } else { ip::header_len(self.local) };
         let around = outer + clear + natt::len(self.encap) + self.shape.front() + self.shape.icv();
@@ -100,11 +117,12 @@ impl OutboundSa {
     /// `WrongTunnel` (transport mode: the packet is not between the SA's addresses).
     pub fn admit(&self, packet: &[u8], origin: Origin) -> Result<(), DropReason> {
         let ip = IpHeader::parse(packet)?;
-        let layout = self.layout(packet, &ip, origin)?;
-        if layout.text_len() as u64 > self.meter.left() {
-            return Err(DropReason::HardLifesize);
-        }
-        Ok(())
+        let text_len = if self.hot.shape.is_ah() {
+            self.layout_ah(packet, &ip, origin)?.payload
+        } else {
+            self.layout(packet, &ip, origin)?.text_len()
+        };
+        if text_len as u64 > self.meter.left() { Err(DropReason::HardLifesize) } else { Ok(()) }
     }
 
     /// The longest inner packet (tunnel) or packet (transport) that fits the path MTU: what to say in "too big".
@@ -130,13 +148,16 @@ impl OutboundSa {
     /// Those of [`OutboundSa::admit`], `SequenceExhausted` and `NoRoom`. The packet is as it was, except after `NoRoom`.
     pub fn begin_from<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo, origin: Origin) -> Result<SealJob, DropReason> {
         let seq = seq.value();
-        let ip = IpHeader::parse(buf.bytes())?;
-        // 1
-        let layout = self.layout(buf.bytes(), &ip, origin)?;
-        // RFC 4303 §3.3.3: without 64-bit numbers the SA ends before its counter wraps.
+        // RFC 4303 §3.3.3, RFC 4302 §3.3.2: without 64-bit numbers the SA ends before its counter wraps.
         if !self.hot.esn && seq > u64::from(u32::MAX) {
             return Err(DropReason::SequenceExhausted);
         }
+        if self.hot.shape.is_ah() {
+            return self.begin_ah(buf, seq, origin);
+        }
+        let ip = IpHeader::parse(buf.bytes())?;
+        // 1
+        let layout = self.layout(buf.bytes(), &ip, origin)?;
         // 2
         self.meter.charge(layout.text_len() as u64)?;
         // 3
@@ -160,7 +181,8 @@ impl OutboundSa {
             phalanx_wire::natt::write_header(&mut bytes[udp..], self.hot.remote_port, layout.esp_len())?;
         }
         if layout.outer > 0 {
-            write_outer(&self.hot, &mut bytes[..layout.outer], &ip, &layout, seq)?;
+            let carried = (carrier(&layout), layout.total_len());
+            write_outer(&self.hot, &mut bytes[..layout.outer], &ip, carried, seq)?;
             if origin == Origin::Forwarded {
                 ip::decrement_ttl(&mut bytes[start..])?;
             }
@@ -179,6 +201,7 @@ impl OutboundSa {
             start: start as u16,
             text_len: layout.text_len() as u16,
             shape,
+            done: false,
         })
     }
 
@@ -211,7 +234,7 @@ impl OutboundSa {
     /// Whether the sealed packet may be longer than the path and be fragmented (RFC 4303 §3.3.4), which is the caller's
     /// work: what a host would send so long whatever it is told (RFC 2473 §7.1: 1280 bytes of IPv6), and what may be
     /// fragmented but goes through transport mode, which takes whole packets only.
-    fn may_be_cut(&self, ip: &IpHeader) -> bool {
+    pub(crate) fn may_be_cut(&self, ip: &IpHeader) -> bool {
         if ip.version == 6 { ip.total_len <= ipv6::MIN_MTU } else { !self.hot.tunnel && !ip.dont_fragment }
     }
 
@@ -234,15 +257,21 @@ fn write_trailer(out: &mut [u8], pad: usize, next_header: u8) {
     out[pad + 1] = next_header;
 }
 
-/// RFC 4301 §5.1.2.
-fn write_outer(hot: &Constants, out: &mut [u8], inner: &IpHeader, layout: &Layout, seq: u64) -> Result<(), DropReason> {
+/// RFC 4301 §5.1.2. What it carries: its name, and the length of the whole packet.
+pub(crate) fn write_outer(
+    hot: &Constants,
+    out: &mut [u8],
+    inner: &IpHeader,
+    (protocol, total_len): (u8, usize),
+    seq: u64,
+) -> Result<(), DropReason> {
     // Inner IPv4 decides whether the outer packet may be fragmented; an IPv6 packet never is on its way.
-    let dont_fragment = inner.dont_fragment && layout.total_len() <= usize::from(hot.path_mtu);
+    let dont_fragment = inner.dont_fragment && total_len <= usize::from(hot.path_mtu);
     let fields = ip::Fields {
         src: hot.local,
         dst: hot.remote,
-        protocol: carrier(layout),
-        payload_len: layout.total_len() - layout.outer,
+        protocol,
+        payload_len: total_len - out.len(),
         hop_limit: OUTER_HOP_LIMIT,
         traffic_class: ecn::enter(inner.traffic_class, hot.copy_dscp, hot.copy_ecn),
         // RFC 4301 §5.1.2.2 leaves it to us; a copied label would tell flows of the inside apart.
@@ -260,10 +289,10 @@ fn carrier(layout: &Layout) -> u8 {
     if layout.encap > 0 { protocol::UDP } else { protocol::ESP }
 }
 
-/// Where ESP goes in transport mode (RFC 4303 §3.1.1): behind hop-by-hop options, a routing header and the destination
+/// Where ESP and AH go in transport mode (RFC 4303 §3.1.1): behind hop-by-hop options, a routing header and the destination
 /// options in front of one; before destination options for the last stop. Gives the offset, the offset of the byte
 /// that names what is there, and that name.
-fn insertion_point(packet: &[u8], ip: &IpHeader) -> (usize, usize, u8) {
+pub(crate) fn insertion_point(packet: &[u8], ip: &IpHeader) -> (usize, usize, u8) {
     if ip.version == 4 {
         return (ip.upper_offset, ip.upper_field, ip.upper);
     }
@@ -290,5 +319,6 @@ pub(crate) const fn is_tunnel(mode: &Mode) -> bool {
 /// Room that a buffer needs in front for packets between such addresses, of whatever algorithm.
 #[must_use]
 pub const fn front_room(local: IpAddr) -> usize {
-    ip::header_len(local) + phalanx_wire::natt::LEN + HEADER_LEN + BLOCK
+    let esp = phalanx_wire::natt::LEN + HEADER_LEN + BLOCK;
+    ip::header_len(local) + if esp > ah::MAX_LEN { esp } else { ah::MAX_LEN }
 }

@@ -37,6 +37,10 @@ fn what_does_not_go_together_is_named() {
         ("peer_port = 1", "54: `peer_port` is for ESP in UDP (add encapsulation = \"udp\")"),
         ("original = { remote = \"10.88.0.10\" }", "54: `original` is for ESP in UDP (add encapsulation = \"udp\")"),
         ("nat_keepalive = 5", "54: `nat_keepalive` is for ESP in UDP (add encapsulation = \"udp\")"),
+        (
+            "encapsulation = \"udp\"\nalgorithm = \"ah-aes-128-gmac\"",
+            "55: AH cannot travel in UDP: it covers the very addresses that a NAT changes",
+        ),
         ("encapsulation = \"tcp\"", "54: [[sa]]: `encapsulation` must be one of `none` or `udp` (did you mean `udp`?)"),
         ("encapsulation = \"udp\"\npeer_port = 0", "55: [[sa]]: `peer_port` must be 1 to 65535"),
         (

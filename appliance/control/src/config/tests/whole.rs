@@ -351,3 +351,22 @@ fn a_cipher_kernel_is_one_that_there_is_and_none_is_the_best() {
                    (did you mean `vaes-avx512`?)";
     expect(ROUTER, &[("name = \"r1\"\n\n[cluster]", &forced("vaes-avx521"))], &[mistake]);
 }
+
+#[test]
+fn an_sa_of_ah_has_keys_of_its_algorithm_without_a_salt_and_spis_of_its_own() {
+    let ah = |name: &str, len: usize| {
+        let text = ROUTER.replace("hard_bytes = 1000000", &format!("algorithm = \"{name}\""));
+        text.replace(KEY_IN, &"a1".repeat(len)).replace(KEY_OUT, &"b2".repeat(len))
+    };
+    for (name, len) in [
+        ("ah-hmac-sha256", 32),
+        ("ah-hmac-sha-384", 48),
+        ("ah-hmac-sha512", 64),
+        ("ah-aes-128-gmac", 20),
+        ("ah-aes256-gmac", 36),
+    ] {
+        assert!(run(&ah(name, len)).unwrap().config.sas[0].algorithm.is_ah());
+    }
+    let wants = "the key has 20 bytes; ah-hmac-sha256 wants 32 (32 of integrity key: 64 hex digits)";
+    expect(&ah("ah-hmac-sha256", 20), &[], &[&format!("55: {wants}"), &format!("56: {wants}")]);
+}

@@ -19,6 +19,11 @@ pub(super) fn check(sa: &SaDraft, vip: &VipDraft, sink: &Sink) {
         }
         return;
     }
+    if let Some(algorithm) = sa.algorithm.as_ref().filter(|algorithm| algorithm.value.is_ah()) {
+        // RFC 3948 §1.
+        let problem = Problem::error("AH cannot travel in UDP: it covers the very addresses that a NAT changes");
+        sink.push(problem.at(algorithm.span.clone(), "AH").at(place(&natt.udp, &sa.span), "in UDP"));
+    }
     match (sa.mode.as_ref().map(|mode| mode.value), &natt.original) {
         (Some(SaMode::Tunnel), Some(original)) => {
             let problem = Problem::error("`original` is for transport mode: what is in a tunnel stays as it is");

@@ -78,21 +78,26 @@ fn parts(algorithm: Algorithm) -> String {
     }
 }
 
+/// SPIs of AH are others than those of ESP (RFC 4301 §4.4.2.1).
+fn is_ah(sa: &SaDraft) -> bool {
+    sa.algorithm.as_ref().is_some_and(|algorithm| algorithm.value.is_ah())
+}
+
 /// Inbound we choose: once per VIP. Outbound the peer chose: once per peer.
 fn spis(draft: &Draft, sink: &Sink) {
     let spi = |half: &Option<HalfDraft>| half.as_ref()?.spi.clone();
     let inbound = draft.sas.iter().filter_map(|s| {
         let spi: At<u32> = spi(&s.inbound)?;
-        Some(((text(&s.vip)?, spi.value), spi.span))
+        Some(((text(&s.vip)?, is_ah(s), spi.value), spi.span))
     });
-    unique(inbound, |(vip, spi)| format!("two SAs of `{vip}` have the inbound SPI {spi:#010x}"), sink);
+    unique(inbound, |(vip, _, spi)| format!("two SAs of `{vip}` have the inbound SPI {spi:#010x}"), sink);
     let outbound = draft.sas.iter().filter_map(|s| {
         let spi: At<u32> = spi(&s.outbound)?;
         // Two hosts behind one NAT choose on their own.
         let port = s.natt.peer_port.as_ref().map(|p| p.value);
-        Some(((s.peer.as_ref()?.value, port, spi.value), spi.span))
+        Some(((s.peer.as_ref()?.value, is_ah(s), port, spi.value), spi.span))
     });
-    unique(outbound, |(peer, _, spi)| format!("two SAs towards {peer} have the outbound SPI {spi:#010x}"), sink);
+    unique(outbound, |(peer, _, _, spi)| format!("two SAs towards {peer} have the outbound SPI {spi:#010x}"), sink);
 }
 
 fn lifesize(sa: &SaDraft, sink: &Sink) {
