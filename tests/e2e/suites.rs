@@ -20,6 +20,13 @@ type Row = (&'static str, &'static str, By);
 /// A router that takes whatever there is, from a peer that is there.
 macro_rules! anything {
     ($remote:literal, $child:literal) => {
+        anything!(
+            $remote,
+            $child,
+            "aes128gcm16-aes256gcm16-chacha20poly1305-aes128gmac-aes256gmac-aes128-aes256-null-sha256-sha384-sha512-x25519-ecp256-ecp384-ecp521-modp2048-modp3072-modp4096"
+        )
+    };
+    ($remote:literal, $child:literal, $esp:literal) => {
         peer!(
             concat!(
                 $remote,
@@ -27,7 +34,9 @@ macro_rules! anything {
                  prfsha512-prfsha384-prfsha256-x25519-ecp256-ecp384-ecp521-modp2048-modp3072-modp4096\""
             ),
             $child,
-            "\nproposal = \"aes128gcm16-aes256gcm16-chacha20poly1305-aes128gmac-aes256gmac-aes128-aes256-null-sha256-sha384-sha512-x25519-ecp256-ecp384-ecp521-modp2048-modp3072-modp4096\""
+            "\nproposal = \"",
+            $esp,
+            "\""
         )
     };
 }
@@ -74,6 +83,14 @@ const ESP_SOME: [Row; 4] = [
     ("aes128gcm16-prfsha256-x25519", "aes128gmac-x25519-esn", We),
     ("aes128gcm16-prfsha256-x25519", "aes256-sha384-x25519-esn", They),
     ("aes128gcm16-prfsha256-x25519", "null-sha512-x25519-noesn", We),
+];
+
+/// Each algorithm of AH that strongSwan's kernel has.
+const AH: [Row; 4] = [
+    ("aes128gcm16-prfsha256-x25519", "ah-sha256-x25519-esn", They),
+    ("aes128gcm16-prfsha256-x25519", "ah-sha384-x25519-noesn", We),
+    ("aes128gcm16-prfsha256-x25519", "ah-sha512-x25519-esn", We),
+    ("aes128gcm16-prfsha256-x25519", "ah-sha256-noesn", They),
 ];
 
 /// A few of each kind, where only packets differ.
@@ -156,6 +173,19 @@ fn algorithms_of_esp_in_transport_mode_over_ipv6() {
 #[test]
 fn algorithms_of_esp_in_transport_mode_from_behind_a_nat() {
     rows(Tunnel { gateway: NAT, peer: anything!("", "mode = \"transport\""), ..TRANSPORT_V4 }, &ESP_SOME);
+}
+
+#[test]
+fn each_algorithm_of_ah_is_agreed_upon_and_carries_pages_and_pings() {
+    const PEER: &str =
+        anything!("remote = \"10.77.0.10\"", "remote = \"10.99.0.10\"", "ah-sha256-sha384-sha512-x25519");
+    rows(Tunnel { peer: PEER, ..V4 }, &AH[..3]);
+}
+
+#[test]
+fn algorithms_of_ah_in_transport_mode_over_ipv6() {
+    const PEER: &str = anything!("remote = \"fd77::10\"", "mode = \"transport\"", "ah-sha512-sha384-sha256");
+    rows(Tunnel { peer: PEER, ..TRANSPORT_V6 }, &AH[3..]);
 }
 
 #[test]

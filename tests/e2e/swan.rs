@@ -15,7 +15,7 @@ pub struct Swan<'a> {
 pub struct Connection<'a> {
     /// Proposals of IKE.
     pub ike: &'a str,
-    /// Proposals of ESP.
+    /// Proposals of ESP, or of AH: `ah-` and then these.
     pub esp: &'a str,
     /// What the client calls itself.
     pub id: &'a str,
@@ -60,10 +60,11 @@ impl Connection<'_> {
             _ => "local_ts = fd99::10/128\n remote_ts = fd77::100/128".to_owned(),
         };
         let mode = tunnel.mode;
+        let (protocol, esp) = esp.strip_prefix("ah-").map_or(("esp", *esp), |ah| ("ah", ah));
         format!(
             "connections {{ vip {{ version = 2\n local_addrs = {local_at}\n remote_addrs = {outer}\n proposals = {ike}\n {more}\n\
              local {{ auth = {auth}\n id = {id}\n {local} }}\n remote {{ auth = {auth}\n id = vip.example }}\n\
-             children {{ c {{ mode = {mode}\n {selectors}\n esp_proposals = {esp}\n {child} }} }} }} }}\n\
+             children {{ c {{ mode = {mode}\n {selectors}\n {protocol}_proposals = {esp}\n {child} }} }} }} }}\n\
              secrets {{ ike-1 {{ id-1 = {id}\n id-2 = vip.example\n secret = \"{secret}\" }} }}\n"
         )
     }

@@ -210,7 +210,7 @@ pub struct IkeProposal {
 /// What may protect a CHILD_SA, each list by preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EspProposal {
-    /// Ciphers.
+    /// Of ESP, or all of them of AH.
     pub algorithms: Vec<Algorithm>,
     /// A key exchange of its own for every CHILD_SA but those that come with the IKE SA; none: from the IKE SA's keys.
     pub groups: Vec<Group>,

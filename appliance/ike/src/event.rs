@@ -132,6 +132,9 @@ pub enum Reason {
         /// What we would have taken.
         accepted: String,
     },
+    /// One of us is behind a NAT, and all that the configuration has is AH.
+    #[error("AH cannot pass the NAT between us: it covers the addresses that a NAT changes")]
+    AhThroughNat,
     /// The peer took nothing that we offered.
     #[error("the peer accepts nothing of what we offered: {offered}")]
     ProposalRefused {

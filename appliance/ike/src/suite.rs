@@ -36,6 +36,10 @@ pub struct EspSuite {
 }
 
 impl EspSuite {
+    pub fn protocol(&self) -> Protocol {
+        if self.algorithm.is_ah() { Protocol::Ah } else { Protocol::Esp }
+    }
+
     pub fn name(&self) -> String {
         let group = self.group.map_or(String::new(), |group| format!("/{}", group.name()));
         format!("{}{group}{}", self.algorithm.name(), if self.esn { "/esn" } else { "" })
@@ -64,11 +68,28 @@ const ESP: [(Algorithm, u16, Option<u16>, Option<u16>); 17] = [
     (Algorithm::NullSha512, 11, None, Some(14)),
 ];
 
-/// Cipher and integrity algorithm.
-fn esp_transforms(algorithm: Algorithm) -> Option<(Transform, Option<Transform>)> {
+/// AH's algorithms: transform ID of the integrity algorithm, which has no attributes (RFC 4868 §4, RFC 4543 §9).
+const AH: [(Algorithm, u16); 5] = [
+    (Algorithm::AhHmacSha256, 12),
+    (Algorithm::AhHmacSha384, 13),
+    (Algorithm::AhHmacSha512, 14),
+    (Algorithm::AhGmac128, 9),
+    (Algorithm::AhGmac256, 11),
+];
+
+/// What a child of the configuration is made by: it offers algorithms of one protocol.
+pub fn protocol(ours: &EspProposal) -> Protocol {
+    if ours.algorithms.first().is_some_and(|a| a.is_ah()) { Protocol::Ah } else { Protocol::Esp }
+}
+
+/// Protocol, cipher (of AH the integrity algorithm, as there is nothing else), and integrity algorithm beside the cipher.
+fn transforms(algorithm: Algorithm) -> Option<(Protocol, Transform, Option<Transform>)> {
+    if let Some((_, id)) = AH.iter().find(|row| row.0 == algorithm) {
+        return Some((Protocol::Ah, Transform::new(TransformKind::Integrity, *id, None), None));
+    }
     let row = ESP.iter().find(|row| row.0 == algorithm)?;
     let integrity = row.3.map(|id| Transform::new(TransformKind::Integrity, id, None));
-    Some((Transform::new(TransformKind::Encryption, row.1, row.2), integrity))
+    Some((Protocol::Esp, Transform::new(TransformKind::Encryption, row.1, row.2), integrity))
 }
 
 /// Bytes that one direction takes from the keying material: key of encryption and then of integrity (RFC 7296 §2.17), or key and salt
@@ -134,27 +155,28 @@ pub fn choose_ike(ours: &IkeProposal, theirs: &[Proposal]) -> Option<(IkeSuite, 
     None
 }
 
-/// Our offer for a CHILD_SA: a proposal for AEADs, and one for each integrity algorithm, of those that take it, so that whatever a peer
+/// Our offer for a CHILD_SA: a proposal for AEADs, one for AH, and one for each integrity algorithm, of those that take it, so that whatever a peer
 /// combines of one is what we offer (RFC 7296 §3.3). `exchange`: it may have a key exchange of its own, as all but the one in IKE_AUTH
 /// may.
 pub fn offer_esp(ours: &EspProposal, spi: u32, exchange: bool) -> Vec<Proposal> {
-    let all: Vec<_> = ours.algorithms.iter().filter_map(|a| esp_transforms(*a)).collect();
-    let mut kinds: Vec<Option<Transform>> = Vec::new();
-    for (_, integrity) in &all {
-        if !kinds.contains(integrity) {
-            kinds.push(*integrity);
+    let all: Vec<_> = ours.algorithms.iter().filter_map(|a| transforms(*a)).collect();
+    let mut kinds: Vec<(Protocol, Option<Transform>)> = Vec::new();
+    for (protocol, _, beside) in &all {
+        if !kinds.contains(&(*protocol, *beside)) {
+            kinds.push((*protocol, *beside));
         }
     }
     let mut proposals = Vec::new();
-    for integrity in kinds {
-        let mut transforms: Vec<_> = all.iter().filter(|(_, i)| *i == integrity).map(|(cipher, _)| *cipher).collect();
-        transforms.extend(integrity);
+    for kind in kinds {
+        let of = all.iter().filter(|(protocol, _, beside)| (*protocol, *beside) == kind);
+        let mut transforms: Vec<_> = of.map(|(_, first, _)| *first).collect();
+        transforms.extend(kind.1);
         if exchange {
             transforms.extend(ours.groups.iter().map(|g| group(*g)));
         }
         transforms.extend(ours.esn.iter().map(|esn| Transform::new(TransformKind::Esn, u16::from(*esn), None)));
         let (number, spi) = (proposals.len() as u8 + 1, spi.to_be_bytes().to_vec());
-        proposals.push(Proposal { number, protocol: Some(Protocol::Esp), spi, transforms });
+        proposals.push(Proposal { number, protocol: Some(kind.0), spi, transforms });
     }
     proposals
 }
@@ -163,9 +185,10 @@ pub fn offer_esp(ours: &EspProposal, spi: u32, exchange: bool) -> Vec<Proposal> 
 pub fn choose_esp(ours: &EspProposal, theirs: &[Proposal], exchange: bool) -> Option<(EspSuite, Proposal)> {
     use TransformKind::{Encryption, Esn, Integrity, KeyExchange};
     for algorithm in &ours.algorithms {
-        let (encryption, integrity) = esp_transforms(*algorithm)?;
-        for p in theirs.iter().filter(|p| p.protocol == Some(Protocol::Esp) && p.spi.len() == 4) {
-            if !offers(p, encryption) || !integrity.map_or(without(p, Integrity), |i| offers(p, i)) {
+        let (protocol, first, beside) = transforms(*algorithm)?;
+        for p in theirs.iter().filter(|p| p.protocol == Some(protocol) && p.spi.len() == 4) {
+            let alone = || protocol == Protocol::Ah || without(p, Integrity);
+            if !offers(p, first) || !beside.map_or_else(alone, |i| offers(p, i)) {
                 continue;
             }
             // None at all means 32 bits (before RFC 4304 nobody offered it).
@@ -181,9 +204,12 @@ pub fn choose_esp(ours: &EspProposal, theirs: &[Proposal], exchange: bool) -> Op
                 false if exchange && !without(p, KeyExchange) => continue,
                 false => None,
             };
-            let Some(others) = others(p, &[Encryption, Integrity, KeyExchange, Esn]) else { continue };
-            let mut transforms = vec![encryption];
-            transforms.extend(integrity);
+            // Nobody encrypts with AH (RFC 7296 §3.3.3).
+            let kinds = [Integrity, KeyExchange, Esn, Encryption];
+            let known = if protocol == Protocol::Ah { &kinds[..3] } else { &kinds[..] };
+            let Some(others) = others(p, known) else { continue };
+            let mut transforms = vec![first];
+            transforms.extend(beside);
             transforms.extend(exchange.map(group));
             transforms.extend((!silent).then(|| Transform::new(Esn, u16::from(*esn), None)));
             transforms.extend(others);
@@ -271,6 +297,9 @@ fn name(t: &Transform) -> String {
         (TransformKind::Integrity, 1) => "md5",
         (TransformKind::Integrity, 2) => "sha1",
         (TransformKind::Integrity, 5) => "aes-xcbc",
+        (TransformKind::Integrity, 9) => "aes128-gmac",
+        (TransformKind::Integrity, 10) => "aes192-gmac",
+        (TransformKind::Integrity, 11) => "aes256-gmac",
         (TransformKind::Integrity, 12) => "sha256",
         (TransformKind::Integrity, 13) => "sha384",
         (TransformKind::Integrity, 14) => "sha512",
@@ -358,7 +387,7 @@ mod tests {
 
     #[test]
     fn integrity_stands_beside_the_ciphers_that_need_it_and_beside_no_other() {
-        let all = Algorithm::ESP.map(|a| EspProposal { algorithms: vec![a], ..esp(&[], &[true]) });
+        let all = Algorithm::ALL.map(|a| EspProposal { algorithms: vec![a], ..esp(&[], &[true]) });
         for (ours, theirs) in all.iter().flat_map(|a| all.iter().map(move |b| (a, b))) {
             let offer = offer_esp(theirs, 0x100, true);
             let chosen = choose_esp(ours, &offer, true);
@@ -383,6 +412,26 @@ mod tests {
         assert_eq!(choice(&[A::ChaCha20Poly1305, A::Aes256CbcSha512]), Some((A::Aes256CbcSha512, 2)));
         // Each half was offered, but not both together.
         assert_eq!(choice(&[A::Aes128CbcSha512, A::NullSha512]), None);
+    }
+
+    #[test]
+    fn ah_has_one_proposal_without_a_cipher_and_takes_none_with_one() {
+        use Algorithm as A;
+        let ours = EspProposal { algorithms: Algorithm::AH.to_vec(), ..esp(&[], &[true]) };
+        let offer = offer_esp(&ours, 0x100, true);
+        assert_eq!(describe(&offer), "AH sha256 sha384 sha512 aes128-gmac aes256-gmac esn");
+        assert_eq!((offer.len(), offer[0].protocol), (1, Some(Protocol::Ah)));
+        let theirs = EspProposal { algorithms: vec![A::AhGmac256, A::AhHmacSha384], ..ours.clone() };
+        let (suite, answer) = choose_esp(&theirs, &offer, true).unwrap();
+        assert_eq!((suite.algorithm, suite.protocol(), suite.esn), (A::AhGmac256, Protocol::Ah, true));
+        assert!(is_choice(std::slice::from_ref(&answer), &offer) && answer.transforms.len() == 2);
+        // RFC 7296 §3.3.3: AH has integrity and numbers, and may have a key exchange.
+        let mut odd = offer.clone();
+        odd[0].transforms.push(Transform::new(TransformKind::Encryption, 12, Some(128)));
+        assert!(choose_esp(&theirs, &odd, true).is_none());
+        // The integrity algorithm of ESP without a cipher is none of AH.
+        odd = offer_esp(&EspProposal { algorithms: vec![A::NullSha384], ..ours }, 0x100, true);
+        assert!(choose_esp(&theirs, &odd, true).is_none());
     }
 
     #[test]

@@ -21,8 +21,12 @@ pub(super) struct Esp(pub EspProposal);
 /// A word of a proposal.
 enum Word {
     Aead(Cipher),
+    /// Of ESP, and of AH.
+    Gmac(AesBits),
     /// Of ESP alone.
     Esp(Algorithm),
+    /// The proposal is for AH.
+    Ah,
     Null,
     Cbc(AesBits),
     Hash(Integrity, Prf),
@@ -39,8 +43,9 @@ impl FromStr for Word {
             "aes128gcm16" | "aes128gcm" | "aes128gcm128" => Word::Aead(Cipher::AesGcm16 { bits: B128 }),
             "aes256gcm16" | "aes256gcm" | "aes256gcm128" => Word::Aead(Cipher::AesGcm16 { bits: B256 }),
             "chacha20poly1305" => Word::Aead(Cipher::ChaCha20Poly1305),
-            "aes128gmac" => Word::Esp(Algorithm::Aes128Gmac),
-            "aes256gmac" => Word::Esp(Algorithm::Aes256Gmac),
+            "aes128gmac" => Word::Gmac(B128),
+            "aes256gmac" => Word::Gmac(B256),
+            "ah" => Word::Ah,
             // Nobody else has words for these.
             "aes128gcm16iiv" => Word::Esp(Algorithm::Aes128Gcm16Iiv),
             "aes256gcm16iiv" => Word::Esp(Algorithm::Aes256Gcm16Iiv),
@@ -89,6 +94,7 @@ impl FromStr for Ike {
             match word {
                 Word::Aead(cipher) => add(&mut ciphers, cipher),
                 Word::Esp(_) | Word::Null => return Err(format!("`{text}` is for ESP, not for IKE itself")),
+                Word::Gmac(_) | Word::Ah => return Err(format!("`{text}` is for ESP and AH, not for IKE itself")),
                 Word::Cbc(_) if hashes.is_empty() => {
                     return Err("AES-CBC needs an integrity algorithm such as `sha256`".to_owned());
                 }
@@ -124,9 +130,15 @@ impl FromStr for Esp {
         let words = text.split('-').map(str::parse).collect::<Result<Vec<Word>, String>>()?;
         let hashes: Vec<Integrity> =
             words.iter().filter_map(|w| if let Word::Hash(i, _) = w { Some(*i) } else { None }).collect();
-        let mut beside = false;
+        let (ah, mut beside) = (words.iter().any(|w| matches!(w, Word::Ah)), false);
         for (word, text) in words.into_iter().zip(text.split('-')) {
             match word {
+                Word::Ah => {}
+                Word::Hash(hash, _) if ah => add(&mut algorithms, ah_hmac(hash)),
+                Word::Gmac(bits) => add(&mut algorithms, gmac(bits, ah)),
+                Word::Aead(_) | Word::Esp(_) | Word::Null | Word::Cbc(_) if ah => {
+                    return Err(format!("`{text}` is for ESP: AH encrypts nothing"));
+                }
                 Word::Aead(Cipher::AesGcm16 { bits: AesBits::B128 }) => add(&mut algorithms, Algorithm::Aes128Gcm16),
                 Word::Aead(Cipher::AesGcm16 { bits: AesBits::B256 }) => add(&mut algorithms, Algorithm::Aes256Gcm16),
                 Word::Aead(Cipher::ChaCha20Poly1305) => add(&mut algorithms, Algorithm::ChaCha20Poly1305),
@@ -143,7 +155,10 @@ impl FromStr for Esp {
             }
             beside |= matches!(word, Word::Cbc(_) | Word::Null);
         }
-        if !hashes.is_empty() && !beside {
+        if ah && algorithms.is_empty() {
+            return Err("names no integrity algorithm such as `sha256`".to_owned());
+        }
+        if !hashes.is_empty() && !beside && !ah {
             return Err(
                 "names an integrity algorithm, but no cipher that needs one: `aes128`, `aes256` or `null`".to_owned()
             );
@@ -167,6 +182,23 @@ fn cbc(bits: AesBits, hash: Integrity) -> Algorithm {
         (AesBits::B256, Integrity::HmacSha256_128) => Algorithm::Aes256CbcSha256,
         (AesBits::B256, Integrity::HmacSha384_192) => Algorithm::Aes256CbcSha384,
         (AesBits::B256, Integrity::HmacSha512_256) => Algorithm::Aes256CbcSha512,
+    }
+}
+
+fn ah_hmac(hash: Integrity) -> Algorithm {
+    match hash {
+        Integrity::HmacSha256_128 => Algorithm::AhHmacSha256,
+        Integrity::HmacSha384_192 => Algorithm::AhHmacSha384,
+        Integrity::HmacSha512_256 => Algorithm::AhHmacSha512,
+    }
+}
+
+fn gmac(bits: AesBits, ah: bool) -> Algorithm {
+    match (bits, ah) {
+        (AesBits::B128, false) => Algorithm::Aes128Gmac,
+        (AesBits::B256, false) => Algorithm::Aes256Gmac,
+        (AesBits::B128, true) => Algorithm::AhGmac128,
+        (AesBits::B256, true) => Algorithm::AhGmac256,
     }
 }
 
@@ -228,6 +260,18 @@ mod tests {
                 Algorithm::Aes128Gcm16
             ]
         );
+    }
+
+    #[test]
+    fn a_proposal_of_ah_has_integrity_algorithms_alone() {
+        let Esp(p) = "ah-sha512-sha384-sha256-aes256gmac-aes128gmac-x25519-esn".parse().unwrap();
+        assert_eq!((p.groups, p.esn), (vec![Group::X25519], vec![true]));
+        assert!(Algorithm::AH.iter().all(|a| p.algorithms.contains(a)) && p.algorithms.len() == Algorithm::AH.len());
+        assert_eq!(p.algorithms[0], Algorithm::AhHmacSha512);
+        assert_eq!(wrong::<Esp>("ah-aes128gcm16"), "`aes128gcm16` is for ESP: AH encrypts nothing");
+        assert_eq!(wrong::<Esp>("sha256-null-ah"), "`null` is for ESP: AH encrypts nothing");
+        assert_eq!(wrong::<Esp>("ah-x25519"), "names no integrity algorithm such as `sha256`");
+        assert_eq!(wrong::<Ike>("ah-sha256-x25519"), "`ah` is for ESP and AH, not for IKE itself");
     }
 
     #[test]

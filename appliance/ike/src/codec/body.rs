@@ -2,7 +2,9 @@
 
 use phalanx_wire::Spi;
 
-use super::{Notify, NotifyKind, PayloadKind, Proposal, Protocol, TrafficSelector, write_proposals, write_selectors};
+use super::{
+    ChildSpi, Notify, NotifyKind, PayloadKind, Proposal, Protocol, TrafficSelector, write_proposals, write_selectors,
+};
 
 /// Bytes of our nonces: at least half of the longest key of a prf (RFC 7296 §2.10).
 pub const NONCE_LEN: usize = 32;
@@ -83,10 +85,10 @@ impl Body {
         });
     }
 
-    /// About one ESP SA.
-    pub fn notify_esp(&mut self, kind: NotifyKind, spi: Spi) {
+    /// About one SA of ESP or AH.
+    pub fn notify_child(&mut self, kind: NotifyKind, (protocol, spi): ChildSpi) {
         self.add(PayloadKind::Notify, |out| {
-            out.extend([Protocol::Esp.id(), 4]);
+            out.extend([protocol.id(), 4]);
             out.extend(kind.0.to_be_bytes());
             out.extend(spi.0.to_be_bytes());
         });
@@ -96,12 +98,19 @@ impl Body {
         self.add(PayloadKind::Delete, |out| out.extend([Protocol::Ike.id(), 0, 0, 0]));
     }
 
-    pub fn delete_esp(&mut self, spis: &[Spi]) {
-        self.add(PayloadKind::Delete, |out| {
-            out.extend([Protocol::Esp.id(), 4]);
-            out.extend((spis.len() as u16).to_be_bytes());
-            spis.iter().for_each(|spi| out.extend(spi.0.to_be_bytes()));
-        });
+    /// A payload for each protocol (RFC 7296 §3.11).
+    pub fn delete_children(&mut self, spis: &[ChildSpi]) {
+        for protocol in [Protocol::Ah, Protocol::Esp] {
+            let spis: Vec<Spi> = spis.iter().filter(|(of, _)| *of == protocol).map(|(_, spi)| *spi).collect();
+            if spis.is_empty() {
+                continue;
+            }
+            self.add(PayloadKind::Delete, |out| {
+                out.extend([protocol.id(), 4]);
+                out.extend((spis.len() as u16).to_be_bytes());
+                spis.iter().for_each(|spi| out.extend(spi.0.to_be_bytes()));
+            });
+        }
     }
 
     pub fn selectors(&mut self, initiator: &[TrafficSelector], responder: &[TrafficSelector]) {

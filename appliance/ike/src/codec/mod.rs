@@ -11,7 +11,7 @@ pub use body::{Body, NONCE_LEN};
 pub use header::{Exchange, HEADER_LEN, Header};
 pub use notify::{Notify, NotifyKind};
 pub use payload::{Delete, PayloadKind, Payloads, Sealed, payloads};
-pub use proposal::{Proposal, Protocol, Transform, TransformKind, parse_proposals, write_proposals};
+pub use proposal::{ChildSpi, Proposal, Protocol, Transform, TransformKind, parse_proposals, write_proposals};
 pub use selector::{TrafficSelector, parse_selectors, write_selectors};
 
 /// What arbitrary bytes come to, for fuzzing: refused, or parts that stay what they are when they are written again.

@@ -3,7 +3,7 @@
 use phalanx_wire::Spi;
 use std::fmt;
 
-use super::{CodecError, Protocol};
+use super::{ChildSpi, CodecError, Protocol};
 
 /// What is notified (IANA, "IKEv2 Notify Message Types").
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,8 +76,8 @@ impl fmt::Debug for NotifyKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notify<'a> {
     pub kind: NotifyKind,
-    /// The ESP SA it is about, if it is about one.
-    pub spi: Option<Spi>,
+    /// The SA of ESP or AH it is about, if it is about one.
+    pub spi: Option<ChildSpi>,
     pub data: &'a [u8],
 }
 
@@ -85,8 +85,9 @@ impl<'a> Notify<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Notify<'a>, CodecError> {
         let (head, rest) = body.split_first_chunk::<4>().ok_or(CodecError::Length)?;
         let (spi, data) = rest.split_at_checked(usize::from(head[1])).ok_or(CodecError::Length)?;
-        let esp = Protocol::from_id(head[0]) == Some(Protocol::Esp);
-        let spi = spi.first_chunk::<4>().filter(|_| esp && spi.len() == 4).map(|spi| Spi(u32::from_be_bytes(*spi)));
+        let protocol = Protocol::from_id(head[0]).filter(|of| matches!(of, Protocol::Esp | Protocol::Ah));
+        let number = spi.first_chunk::<4>().filter(|_| spi.len() == 4).map(|spi| Spi(u32::from_be_bytes(*spi)));
+        let spi = protocol.zip(number);
         Ok(Notify { kind: NotifyKind(u16::from_be_bytes([head[2], head[3]])), spi, data })
     }
 }

@@ -2,7 +2,7 @@
 
 use phalanx_wire::Spi;
 
-use super::{CodecError, HEADER_LEN, Notify, Protocol};
+use super::{ChildSpi, CodecError, HEADER_LEN, Notify, Protocol};
 
 /// More payloads than any message of ours or of others has.
 const MOST: usize = 64;
@@ -194,8 +194,8 @@ impl<'a> Payloads<'a> {
 pub enum Delete {
     /// The IKE SA that the message belongs to.
     Ike,
-    /// ESP SAs, by the sender's inbound SPIs.
-    Esp(Vec<Spi>),
+    /// SAs of ESP or AH, by the sender's inbound SPIs.
+    Children(Vec<ChildSpi>),
     /// Of a protocol that we do not have.
     Other,
 }
@@ -209,8 +209,9 @@ impl Delete {
         }
         match (Protocol::from_id(head[0]), head[1]) {
             (Some(Protocol::Ike), 0) => Ok(Delete::Ike),
-            (Some(Protocol::Esp), 4) => {
-                Ok(Delete::Esp(spis.as_chunks::<4>().0.iter().map(|spi| Spi(u32::from_be_bytes(*spi))).collect()))
+            (Some(protocol @ (Protocol::Esp | Protocol::Ah)), 4) => {
+                let spis = spis.as_chunks::<4>().0.iter();
+                Ok(Delete::Children(spis.map(|spi| (protocol, Spi(u32::from_be_bytes(*spi)))).collect()))
             }
             (Some(_), _) => Err(CodecError::Field("an SPI of a wrong length")),
             (None, _) => Ok(Delete::Other),
@@ -223,11 +224,14 @@ mod tests {
     use super::super::{Body, Exchange, Header, NotifyKind};
     use super::*;
 
+    const ESP: ChildSpi = (Protocol::Esp, Spi(0x100));
+    const AH: ChildSpi = (Protocol::Ah, Spi(0x200));
+
     fn body() -> Body {
         let mut body = Body::new();
         body.nonce(&[7; 32]);
         body.notify(NotifyKind::INITIAL_CONTACT, &[]);
-        body.delete_esp(&[Spi(0x100), Spi(0x200)]);
+        body.delete_children(&[ESP, AH]);
         body
     }
 
@@ -240,7 +244,7 @@ mod tests {
         let read = payloads(both.first(), both.bytes(), 0).unwrap();
         assert_eq!(read.nonce(), Ok(&[7; 32][..]));
         assert!(read.notifies().any(|n| n.is(NotifyKind::INITIAL_CONTACT)));
-        assert_eq!(read.deletes().unwrap(), [Delete::Esp(vec![Spi(0x100), Spi(0x200)])]);
+        assert_eq!(read.deletes().unwrap(), [Delete::Children(vec![AH]), Delete::Children(vec![ESP])]);
         assert_eq!(read.auth(), Ok(Some((2, &b"mac"[..]))));
     }
 

@@ -1,5 +1,7 @@
 //! Proposals and their transforms (RFC 7296 §3.3).
 
+use phalanx_wire::Spi;
+
 use super::CodecError;
 
 /// More than anybody offers.
@@ -13,6 +15,9 @@ pub enum Protocol {
     Ah,
     Esp,
 }
+
+/// What names a CHILD_SA in messages: SPIs of ESP and of AH have nothing to do with each other.
+pub type ChildSpi = (Protocol, Spi);
 
 impl Protocol {
     pub const fn from_id(id: u8) -> Option<Protocol> {

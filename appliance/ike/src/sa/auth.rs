@@ -36,6 +36,7 @@ impl IkeSa {
 
     fn auth_body(&mut self, cx: &mut Cx) -> Result<Body, Reason> {
         let path = self.path;
+        self.leave_out_ah(cx)?;
         let (Some(peer), Some(suite), Stage::Auth(setup)) = (self.peer.clone(), self.suite, &mut self.stage) else {
             return Err(Reason::Syntax("out of order".to_owned()));
         };
@@ -68,6 +69,23 @@ impl IkeSa {
             body.selectors(&[local], &[remote]);
         }
         Ok(body)
+    }
+
+    /// Through a NAT there are no children of AH. If there are no others, there is nothing to speak about.
+    fn leave_out_ah(&mut self, cx: &mut Cx) -> Result<(), Reason> {
+        let Stage::Auth(setup) = &mut self.stage else { return Ok(()) };
+        let all = std::mem::take(&mut setup.children);
+        let any = !all.is_empty();
+        let (kept, out): (Vec<_>, Vec<_>) = all.into_iter().partition(|(child, _)| self.can_carry(child));
+        let none = kept.is_empty() && any;
+        if let Stage::Auth(setup) = &mut self.stage {
+            setup.children = kept;
+        }
+        cx.counters.children_failed += out.len() as u64;
+        for (child, _) in out {
+            self.event(cx, What::ChildFailed { name: Some(child.name.clone()), reason: Reason::AhThroughNat });
+        }
+        if none { Err(Reason::AhThroughNat) } else { Ok(()) }
     }
 
     /// Initiator: who the peer is, and what became of the first child.

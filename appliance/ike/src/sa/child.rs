@@ -7,7 +7,7 @@ use phalanx_wire::Spi;
 
 use super::exchange::{Asking, Work};
 use super::{Cx, IkeSa, Stage, Todo};
-use crate::codec::NotifyKind;
+use crate::codec::{ChildSpi, NotifyKind, Protocol};
 use crate::crypto::Secret;
 use crate::suite::{EspSuite, esp_key_len};
 use crate::{ChildConfig, ChildId, ChildMode, ChildSa, Ending, Keyed, Millis, Output, Reason, What, narrow};
@@ -90,6 +90,15 @@ pub struct NewChild {
 }
 
 impl Child {
+    pub fn protocol(&self) -> Protocol {
+        self.suite.protocol()
+    }
+
+    /// What we call it.
+    pub fn name_in(&self) -> ChildSpi {
+        (self.protocol(), self.spi_in)
+    }
+
     /// Packets may go through it.
     pub fn is_installed(&self) -> bool {
         matches!(self.life, Life::Installing | Life::Up | Life::Deleting)
@@ -264,7 +273,7 @@ impl IkeSa {
             (old.successor, old.rekeying, old.rekey_at) = (None, false, cx.now + RETRY_MS);
         }
         if child.initiator {
-            return self.later(cx.now, Todo::Disclaim(child.spi_in));
+            return self.later(cx.now, Todo::Disclaim(child.name_in()));
         }
         match self.working.take().map(|w| *w) {
             Some(w) if matches!(&w.what, Work::Install { child: waiting, .. } if *waiting == child.id) => {
@@ -434,7 +443,7 @@ impl IkeSa {
     /// It stops at once; the peer is told.
     pub fn hard_limit(&mut self, cx: &mut Cx, id: ChildId) {
         let Some(child) = self.child(id).filter(|c| c.is_installed()) else { return };
-        let (spi, config) = (child.spi_in, child.config.clone());
+        let (spi, config) = (child.name_in(), child.config.clone());
         let replaced = child.successor.is_some();
         let told = child.life == Life::Deleting;
         let ending = if replaced { Ending::Replaced } else { Ending::HardLimit };

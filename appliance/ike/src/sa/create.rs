@@ -8,10 +8,10 @@ use super::child::{Child, LINGER_MS, Life, NewChild, RETRY_MS};
 use super::exchange::{Asked, Asking, Work};
 use super::offer::{Contributions, Denied};
 use super::{Cx, IkeSa, Stage, Todo};
-use crate::codec::{Body, CodecError, Exchange, NONCE_LEN, Notify, NotifyKind, PayloadKind, Payloads, Protocol};
-use crate::codec::{parse_proposals, parse_selectors};
+use crate::codec::{Body, ChildSpi, CodecError, Exchange, NONCE_LEN, Notify, NotifyKind, PayloadKind, Payloads};
+use crate::codec::{Protocol, parse_proposals, parse_selectors};
 use crate::crypto::{Group, PrivateKey, Secret};
-use crate::suite::{choose_esp, describe, is_choice, offer_esp};
+use crate::suite::{choose_esp, describe, is_choice, offer_esp, protocol};
 use crate::{ChildConfig, ChildId, ChildMode, Ending, Millis, Reason, What, narrow};
 
 /// How often one request may begin again with another group.
@@ -30,7 +30,7 @@ pub struct ChildAsk {
     /// The peer replaced the same one meanwhile: its child, and the lower one of that exchange's nonces.
     pub rival: Option<(ChildId, Vec<u8>)>,
     /// SPIs that the peer deleted meanwhile and we did not know: one may be that of its answer, which comes later.
-    pub gone: Vec<Spi>,
+    pub gone: Vec<ChildSpi>,
     /// The peer asked for the same meanwhile and got it: one is enough.
     spare: bool,
     /// It came with IKE_AUTH.
@@ -56,6 +56,11 @@ impl ChildAsk {
             attempts: 0,
         }
     }
+
+    /// What the peer calls the SA that it may have made.
+    fn name(&self) -> ChildSpi {
+        (protocol(&self.config.proposal), self.spi)
+    }
 }
 
 impl Asking {
@@ -63,7 +68,7 @@ impl Asking {
     pub fn reserved(&self) -> Option<Spi> {
         match self {
             Asking::Child(ask) => Some(ask.spi),
-            Asking::Disclaim(spi) => Some(*spi),
+            Asking::Disclaim((_, spi)) => Some(*spi),
             _ => None,
         }
     }
@@ -100,6 +105,11 @@ impl IkeSa {
         group: Option<Group>,
         attempts: u32,
     ) {
+        if !self.can_carry(&config) {
+            cx.counters.children_failed += 1;
+            let name = Some(config.name.clone());
+            return self.event(cx, What::ChildFailed { name, reason: Reason::AhThroughNat });
+        }
         let (spi, nonce) = (cx.offered_spi(self.path), cx.bytes::<NONCE_LEN>().to_vec());
         let group = group.or(config.proposal.groups.first().copied());
         let private = group.map(|group| group.generate(cx.random));
@@ -108,7 +118,7 @@ impl IkeSa {
         let old_selectors = old.as_ref().map(|c| c.selectors);
         if let Some(old) = old {
             // RFC 7296 §1.3.3: by the SPI that we receive with.
-            body.notify_esp(NotifyKind::REKEY_SA, old.spi_in);
+            body.notify_child(NotifyKind::REKEY_SA, old.name_in());
         }
         if config.mode == ChildMode::Transport {
             body.notify(NotifyKind::USE_TRANSPORT_MODE, &[]);
@@ -240,7 +250,7 @@ impl IkeSa {
         match self.take_choice(&ask, payloads, peer_nonce)? {
             Ok(new) => self.finish_child(cx, ask, new, peer_nonce),
             Err(reason) => {
-                self.later(cx.now, Todo::Disclaim(ask.spi));
+                self.later(cx.now, Todo::Disclaim(ask.name()));
                 self.child_failed(cx, &ask, reason);
             }
         }
@@ -305,17 +315,17 @@ impl IkeSa {
 
     /// Both have it. If both replaced the same one, one of the two new ones is too many.
     fn finish_child(&mut self, cx: &mut Cx, ask: ChildAsk, new: NewChild, peer_nonce: &[u8]) {
-        if ask.gone.contains(&new.spi_out) {
+        if ask.gone.contains(&(new.suite.protocol(), new.spi_out)) {
             cx.names.spis.remove(&ask.spi.0);
             return self.child_failed(cx, &ask, Reason::Unknown);
         }
         if ask.spare && self.children.iter().any(|c| c.config.name == ask.config.name && c.is_current()) {
-            return self.later(cx.now, Todo::Disclaim(ask.spi));
+            return self.later(cx.now, Todo::Disclaim(ask.name()));
         }
         if let Some((rival, low)) = &ask.rival {
             if ask.nonce.as_slice().min(peer_nonce) < low.as_slice() {
                 // §2.8.1: the one with the lowest nonce goes, deleted by who asked for it. The peer deletes the old one.
-                return self.later(cx.now, Todo::Disclaim(ask.spi));
+                return self.later(cx.now, Todo::Disclaim(ask.name()));
             }
             // Ours is the one that stays; the peer's will be deleted by the peer.
             let (until, rival) = (cx.now + cx.config.limits.replaced_ms, *rival);
@@ -359,7 +369,7 @@ impl IkeSa {
         let nonce = payloads.nonce()?;
         let mut replaces = None;
         if let Some(rekey) = payloads.notifies().find(|n| n.is(NotifyKind::REKEY_SA)) {
-            let old = rekey.spi.and_then(|spi| self.children.iter().find(|c| c.spi_out == spi));
+            let old = rekey.spi.and_then(|spi| self.children.iter().find(|c| (c.protocol(), c.spi_out) == spi));
             match old.map(|old| (old.id, old.life, old.successor)) {
                 // We replaced another one with it and did not delete that yet: until then some peers do not send through it, and
                 // lose packets when it goes before it was used.
@@ -377,7 +387,7 @@ impl IkeSa {
                 }
                 Some((_, Life::Removing, _)) | None => {
                     let mut body = Body::new();
-                    body.notify_esp(NotifyKind::CHILD_SA_NOT_FOUND, rekey.spi.unwrap_or(Spi(0)));
+                    body.notify_child(NotifyKind::CHILD_SA_NOT_FOUND, rekey.spi.unwrap_or((Protocol::Esp, Spi(0))));
                     self.reply(cx, Exchange::CreateChild, id, &body);
                     return Ok(());
                 }
@@ -459,9 +469,8 @@ impl IkeSa {
         let Some(child) = self.child(id).filter(|c| matches!(c.life, Life::Up | Life::Installing)) else { return };
         child.life = Life::Deleting;
         child.ending = ending;
-        let spi = child.spi_in;
         let mut body = Body::new();
-        body.delete_esp(&[spi]);
+        body.delete_children(&[child.name_in()]);
         self.ask(cx, Exchange::Informational, &body, Asking::DeleteChild(id, ending));
     }
 
@@ -477,9 +486,9 @@ impl IkeSa {
     }
 
     /// Tells the peer that it may forget an SA that we never had, or have no more.
-    pub(super) fn disclaim(&mut self, cx: &mut Cx, spi: Spi) {
+    pub(super) fn disclaim(&mut self, cx: &mut Cx, spi: ChildSpi) {
         let mut body = Body::new();
-        body.delete_esp(&[spi]);
+        body.delete_children(&[spi]);
         self.ask(cx, Exchange::Informational, &body, Asking::Disclaim(spi));
     }
 }

@@ -1,9 +1,8 @@
 //! Requests and answers of one IKE SA: message IDs, a window of one, repetitions, fragments (RFC 7296 §2.1 - §2.3).
 
 use super::{Cx, IkeSa, Stage, Todo, create::ChildAsk, rekey::IkeAsk};
-use phalanx_wire::Spi;
 
-use crate::codec::{Body, CodecError, Exchange, Header, NotifyKind, Payloads, Sealed, payloads};
+use crate::codec::{Body, ChildSpi, CodecError, Exchange, Header, NotifyKind, Payloads, Sealed, payloads};
 use crate::config::longer;
 use crate::crypto::CryptoError;
 use crate::shield::{Gathered, Partial};
@@ -29,7 +28,7 @@ pub enum Asking {
     RekeyIke(Box<IkeAsk>),
     DeleteChild(ChildId, Ending),
     /// An SA of ours that was never installed, or is no more.
-    Disclaim(Spi),
+    Disclaim(ChildSpi),
     DeleteIke(Ending),
     Probe,
 }
@@ -289,7 +288,7 @@ impl IkeSa {
                 self.deleted(cx, child, ending);
                 Ok(())
             }
-            Asking::Disclaim(spi) => {
+            Asking::Disclaim((_, spi)) => {
                 cx.names.spis.remove(&spi.0);
                 Ok(())
             }

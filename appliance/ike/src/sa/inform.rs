@@ -31,19 +31,20 @@ impl IkeSa {
         }
         let mut spis = Vec::new();
         let mut gone: Vec<ChildId> = Vec::new();
-        for spi in deletes.iter().flat_map(|d| if let Delete::Esp(spis) = d { &spis[..] } else { &[] }) {
-            let Some(child) = self.children.iter().find(|c| c.spi_out == *spi && c.is_installed()) else {
+        for theirs in deletes.iter().flat_map(|d| if let Delete::Children(spis) = d { &spis[..] } else { &[] }) {
+            let mut named = self.children.iter().filter(|c| (c.protocol(), c.spi_out) == *theirs);
+            let Some(child) = named.find(|c| c.is_installed()) else {
                 if let Some(Asking::Child(ask)) = self.asked.as_deref_mut().map(|asked| &mut asked.what)
                     && ask.gone.len() < MOST_GONE
                 {
-                    ask.gone.push(*spi);
+                    ask.gone.push(*theirs);
                 }
                 continue;
             };
-            let (child, spi_in, told) = (child.id, child.spi_in, child.life == Life::Deleting);
+            let (child, ours, told) = (child.id, child.name_in(), child.life == Life::Deleting);
             // §1.4.1: where both delete at once neither answers with a delete.
             if !told {
-                spis.push(spi_in);
+                spis.push(ours);
             }
             gone.push(child);
         }
@@ -52,7 +53,7 @@ impl IkeSa {
         }
         let mut answer = Body::new();
         if !spis.is_empty() {
-            answer.delete_esp(&spis);
+            answer.delete_children(&spis);
         }
         if gone.is_empty() {
             self.reply(cx, Exchange::Informational, id, &answer);

@@ -21,6 +21,7 @@ pub use child::Child;
 use exchange::Asked;
 pub use setup::{Begin, Refusal, clear, respond, respond_again};
 
+use crate::codec::ChildSpi;
 use crate::crypto::{Random, Secret, sha1};
 use crate::noise::Noise;
 use crate::shield::{Partial, Shield};
@@ -169,7 +170,7 @@ pub enum Todo {
     RekeyIke,
     DeleteChild(ChildId, Ending),
     /// Tells the peer to forget an SA that we do not have.
-    Disclaim(Spi),
+    Disclaim(ChildSpi),
     DeleteIke(Ending),
     Probe,
 }

@@ -7,10 +7,10 @@ use phalanx_wire::Spi;
 
 use super::child::NewChild;
 use super::{Cx, IkeSa};
-use crate::codec::{Body, CodecError, NotifyKind, PayloadKind, Payloads, Proposal, TrafficSelector};
+use crate::codec::{Body, CodecError, NotifyKind, PayloadKind, Payloads, Proposal, Protocol, TrafficSelector};
 use crate::codec::{parse_proposals, parse_selectors};
 use crate::crypto::{Secret, child_keys};
-use crate::suite::{EspSuite, choose_esp, describe, esp_key_len, offer_esp};
+use crate::suite::{EspSuite, choose_esp, describe, esp_key_len, offer_esp, protocol};
 use crate::{ChildConfig, ChildId, ChildMode, Reason, narrow};
 
 /// What is agreed.
@@ -111,6 +111,10 @@ impl IkeSa {
             let reason = Reason::Mode { peer: "does not want", configured: "transport" };
             return Err((1, Denied { notify: NotifyKind::NO_PROPOSAL_CHOSEN, data: Vec::new(), reason, name }));
         }
+        if !self.can_carry(config) {
+            let reason = Reason::AhThroughNat;
+            return Err((2, Denied { notify: NotifyKind::NO_PROPOSAL_CHOSEN, data: Vec::new(), reason, name }));
+        }
         let Some((suite, answer)) = choose_esp(&config.proposal, &wanted.proposals, !first) else {
             let accepted = describe(&offer_esp(&config.proposal, 0, !first));
             let reason = Reason::NoProposal { offered: describe(&wanted.proposals), accepted };
@@ -127,6 +131,11 @@ impl IkeSa {
             original,
             replaces: None,
         })
+    }
+
+    /// AH covers the addresses that a NAT changes, and has no way of its own through one (RFC 3948 §1).
+    pub(super) fn can_carry(&self, config: &ChildConfig) -> bool {
+        protocol(&config.proposal) != Protocol::Ah || !(self.nat.us || self.nat.peer)
     }
 
     fn no_selectors(&self, configs: &[Arc<ChildConfig>], wanted: &Wanted) -> Reason {

@@ -87,6 +87,11 @@ fn what_is_wrong_with_a_peer_is_shown_with_its_line() {
         (same, "secret_file = \"/nowhere\"", "6: `secret` and `secret_file` are both given"),
         (
             same,
+            "encapsulation = \"udp\"\n[[peer.child]]\nname = \"c\"\nproposal = \"ah-sha256\"",
+            "9: AH cannot travel in UDP: it covers the very addresses that a NAT changes",
+        ),
+        (
+            same,
             "[[peer.child]]\nname = \"c\"\nlocal = \"10.1.0.0/24\"",
             "8: `local` 10.1.0.0/24 holds no VIP: nothing that comes through fits (the VIP of this peer is 10.77.0.100)",
         ),

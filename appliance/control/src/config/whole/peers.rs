@@ -24,8 +24,18 @@ pub(super) fn check(draft: &Draft, sink: &Sink) {
         for child in &peer.children {
             life(&child.life, sink);
             lengths(peer, child, sink);
+            ah(peer, child, sink);
             selectors(draft, peer, child, vip, sink);
         }
+    }
+}
+
+/// RFC 3948 §1.
+fn ah(peer: &PeerDraft, child: &ChildDraft, sink: &Sink) {
+    let (Some(udp), Some(proposal)) = (&peer.udp, &child.proposal) else { return };
+    if udp.value && proposal.value.algorithms.iter().any(|a| a.is_ah()) {
+        let problem = Problem::error("AH cannot travel in UDP: it covers the very addresses that a NAT changes");
+        sink.push(problem.at(proposal.span.clone(), "AH").at(udp.span.clone(), "in UDP"));
     }
 }
 
