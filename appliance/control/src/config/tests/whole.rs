@@ -59,7 +59,7 @@ fn spis_keys_and_limits_have_their_bounds() {
             "57: [[sa]]: `algorithm`: must be one of aes128-gcm16, aes256-gcm16, chacha20-poly1305, aes128-gcm16-iiv, \
              aes256-gcm16-iiv, chacha20-poly1305-iiv, aes128-gmac, aes256-gmac, aes128-cbc-sha256, aes128-cbc-sha384, \
              aes128-cbc-sha512, aes256-cbc-sha256, aes256-cbc-sha384, aes256-cbc-sha512, null-sha256, null-sha384, \
-             null-sha512",
+             null-sha512, ah-hmac-sha256, ah-hmac-sha384, ah-hmac-sha512, ah-aes128-gmac, ah-aes256-gmac",
         ),
     ];
     for (from, to, line) in cases {
