@@ -251,7 +251,7 @@ pub fn sa() -> impl Strategy<Value = SaParams> {
             (selectors.local, selectors.remote) = (Prefix::host(local), Prefix::host(remote));
         }
         let original = transport.then_some(Original { local: remote, remote: local });
-        let encap = nat.then_some(Encap { remote_port: path_mtu, original });
+        let encap = (nat && !algorithm.is_ah()).then_some(Encap { remote_port: path_mtu, original });
         SaParams {
             id: SaId(id),
             direction: if inbound { Direction::Inbound } else { Direction::Outbound },
