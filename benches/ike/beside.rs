@@ -210,7 +210,7 @@ fn script(name: &str, arguments: &[&str]) -> Program {
                 remote = \"10.0.0.0/8\"\nwindow = 1024";
     program.env("PHALANX", env!("CARGO_BIN_EXE_phalanx")).env("PEER", peer);
     program.env("DISTRIBUTE", format!(r#"{{ ports = [{PORT}], targets = ["t1", "t2"], protocol = "udp" }}"#));
-    program.env("NEXT_HOPS", format!("\"{CLIENT}\"")).env("MORE", "[limits]\nsas = 65536");
+    program.env("NEXT_HOPS", format!("\"{CLIENT}\"")).env("MORE", "[limits]\nsas = 65536").env("BED_ONE_SESSION", "1");
     program
 }
 

@@ -76,8 +76,10 @@ bed_pid() {
 
 # bed_start HOST NAME COMMAND...: in that host's namespace, in a session of its own (Ctrl-C reaches only the script), output to a log.
 bed_start() {
-  local host=$1 name=$2; shift 2
-  setsid ip netns exec "$BED-$host" "$@" >"$BED_DIR/log/$name.log" 2>&1 </dev/null &
+  local host=$1 name=$2 session=setsid; shift 2
+  # Linux's autogroups share CPUs out by session: between sessions priorities mean nothing.
+  if [ -n "${BED_ONE_SESSION:-}" ]; then session=env; fi
+  "$session" ip netns exec "$BED-$host" "$@" >"$BED_DIR/log/$name.log" 2>&1 </dev/null &
   bed_record "$name" $!
 }
 

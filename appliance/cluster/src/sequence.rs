@@ -313,7 +313,7 @@ impl Sequence {
         if grant.remaining() == 0 {
             self.grants.pop_front();
         }
-        let valid = self.valid_for(request, now, config);
+        let valid = self.valid_for(n, request, now, config);
         self.handed_below = lease.end();
         self.blocks += 1;
         let expires = now + valid + config.transit_slack_us;
@@ -321,11 +321,16 @@ impl Sequence {
         Some((lease, u32::try_from(valid).unwrap_or(u32::MAX)))
     }
 
-    /// A block ages out by the time the SA moves on by a quarter of the window; the reply's way comes on top.
-    fn valid_for(&self, request: &Request, now: u64, config: &SequencerConfig) -> u64 {
+    /// A block of `n` ages out by the time the SA moves on by a quarter of the window; the reply's way comes on top.
+    ///
+    /// One that is little of the window keeps nobody from sending: it lasts longer in the hands of a slow sender, or a late answer to
+    /// its next request would keep packets waiting.
+    fn valid_for(&self, n: u64, request: &Request, now: u64, config: &SequencerConfig) -> u64 {
         let quarter = u64::from(self.window / 4) * 1_000_000 / self.rate_pps(now, config).max(1);
-        let used = quarter.clamp(config.valid_min_us, config.valid_max_us);
-        (used + 2 * u64::from(request.latency_us)).min(config.valid_cap_us)
+        let twice_used = (2 * n * 1_000_000).checked_div(u64::from(request.rate_pps)).unwrap_or(0);
+        let most = if n <= u64::from(self.window / 8) { config.valid_slow_us } else { config.valid_max_us };
+        let valid = twice_used.clamp(config.valid_max_us, most).min(quarter).max(config.valid_min_us);
+        (valid + 2 * u64::from(request.latency_us)).min(config.valid_cap_us)
     }
 }
 

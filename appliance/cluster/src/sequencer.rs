@@ -53,6 +53,8 @@ pub struct SequencerConfig {
     pub valid_min_us: u64,
     /// … and at most this long, before what the way of the reply takes is added …
     pub valid_max_us: u64,
+    /// … or this long, where a slow sender has a small part of the window …
+    pub valid_slow_us: u64,
     /// … and never longer than this. A restarted router is quiet for so long (and the slack).
     pub valid_cap_us: u64,
     /// From a number's last permitted use to its arrival at the peer.
@@ -79,6 +81,7 @@ impl Default for SequencerConfig {
             grant_span_us: 10_000_000,
             valid_min_us: 2_000,
             valid_max_us: 20_000,
+            valid_slow_us: 60_000,
             valid_cap_us: 200_000,
             transit_slack_us: 5_000,
             waiting_us: 100_000,

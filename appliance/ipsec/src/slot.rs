@@ -13,6 +13,9 @@ const IDLE_US: u64 = 10_000;
 const STARVED_US: u64 = 1_000_000;
 /// The rate is measured over at least this long.
 const RATE_US: u64 = 2_000;
+/// Numbers are asked for to last so long: a control core that has a thousand SAs to set up may answer late, and what an SA's window has no
+/// room for is not given anyway.
+const SPAN_US: u64 = 20_000;
 /// Fewer numbers than this are not worth a message.
 const LEAST_WANT: u32 = 16;
 /// More at once is never asked for.
@@ -45,6 +48,8 @@ struct Held {
     lease: Lease,
     /// How many numbers it had at first.
     len: u64,
+    /// Half of its time is over then.
+    renew_at: u64,
     until: u64,
 }
 
@@ -120,13 +125,13 @@ impl LeaseSlot {
         let (len, until) = (lease.remaining(), valid_until);
         let refusal = if now >= until {
             Refusal::Expired
-        } else if self.current.is_none() {
-            self.current = Some(Held { lease, len, until });
-            return Ok(());
-        } else if self.next.is_none() {
-            self.next = Some(Held { lease, len, until });
-            return Ok(());
         } else {
+            let held = Held { lease, len, renew_at: now.midpoint(until), until };
+            let place = if self.current.is_none() { &mut self.current } else { &mut self.next };
+            if place.is_none() {
+                *place = Some(held);
+                return Ok(());
+            }
             Refusal::Full
         };
         self.thrown_away += len;
@@ -169,7 +174,7 @@ impl LeaseSlot {
         }
         self.requested_at = Some(now);
         Some(Want {
-            want: self.ahead(self.answered_within() + RATE_US),
+            want: self.ahead((self.answered_within() + RATE_US).max(SPAN_US)),
             done_below: self.done_below(),
             rate: self.rate.pps,
         })
@@ -207,8 +212,8 @@ impl LeaseSlot {
             return false;
         }
         let left = held.lease.remaining();
-        // Not before it has to be: leases that came at the same time end at the same time.
         left <= held.len / 2
+            || now >= held.renew_at
             || left <= self.uses(self.answered_within()).min(held.len)
             || held.until - now <= self.answered_within()
     }

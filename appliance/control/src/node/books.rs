@@ -122,12 +122,11 @@ impl SaBook {
             router: false,
             target: false,
             seen: 0,
-            quiet: QUIET,
+            quiet: 0,
         };
         self.paths_changed = true;
-        if params.lifesize.hard != u64::MAX {
-            self.watched.insert(params.id);
-        }
+        // A new SA's first genuine packet is waited for (I4): it is looked at as if it were used.
+        self.watched.insert(params.id);
         let entry = self.sas.entry(params.id).or_insert_with(fresh);
         if router {
             entry.router = true
@@ -200,9 +199,9 @@ impl SaBook {
         self.watched.iter().copied().chain(next).collect()
     }
 
-    /// A look at an SA saw this, which only grows.
-    pub fn looked(&mut self, sa: SaId, seen: u64) {
-        let Some(entry) = self.sas.get_mut(&sa) else { return };
+    /// A look at an SA saw this, which only grows. False: so did the looks before, and there is nothing to be told of it.
+    pub fn looked(&mut self, sa: SaId, seen: u64) -> bool {
+        let Some(entry) = self.sas.get_mut(&sa) else { return false };
         entry.quiet = if entry.seen == seen { entry.quiet.saturating_add(1) } else { 0 };
         entry.seen = seen;
         if entry.quiet < QUIET {
@@ -210,6 +209,7 @@ impl SaBook {
         } else if entry.params.lifesize.hard == u64::MAX {
             self.watched.remove(&sa);
         }
+        entry.quiet <= QUIET
     }
 
     /// One of them.
@@ -363,12 +363,24 @@ mod tests {
         let limited =
             SaParams { id: SaId(count), lifesize: Lifesize { soft: 10, hard: 20 }, ..inbound().params().clone() };
         book.hold(&Arc::new(limited), true);
+        for _ in 0..=QUIET {
+            let due = book.in_turn();
+            assert_eq!(due.len() as u64, count + 1, "new ones are watched");
+            due.iter().for_each(|sa| assert!(book.looked(*sa, 0)));
+        }
         let mut looks = Vec::new();
         for look in 0..8 {
             let due = book.in_turn();
             assert!(due.contains(&SaId(count)) && due.len() <= AT_ONCE + 2);
             // One is used for a while.
-            due.iter().for_each(|sa| book.looked(*sa, if *sa == SaId(5) { look.min(2) + 1 } else { 0 }));
+            for sa in &due {
+                let used = *sa == SaId(5);
+                assert_eq!(
+                    book.looked(*sa, if used { look.min(2) + 1 } else { 0 }),
+                    used,
+                    "what nobody uses is not told of"
+                );
+            }
             looks.push(due);
         }
         let all: BTreeSet<SaId> = looks[..3].iter().flatten().copied().collect();

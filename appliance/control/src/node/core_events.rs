@@ -102,34 +102,37 @@ impl Brain {
         for sa in self.sas.in_turn() {
             let Some(entry) = self.sas.find(sa) else { continue };
             let (edge, seen) = (entry.edge(), entry.used(|_| true).seen());
-            if entry.router && edge > 0 {
-                genuine.push(sa);
-            }
-            if entry.router
+            let news = self.sas.looked(sa, seen.wrapping_add(edge));
+            let Some(entry) = self.sas.find(sa) else { continue };
+            if news
+                && entry.router
                 && let Some(router) = &mut self.router
             {
+                if edge > 0 {
+                    genuine.push(sa);
+                }
                 // What its target cores do is reported by this node as a target.
                 let used = entry.used(|core| !entry.target || !targets.contains(&core));
                 router.local_use(sa, Use::from(used));
             }
+            // Also what is no news: its router may have been away.
             if entry.target {
                 let Some(state) = self.vips.get(&entry.params.vip) else { continue };
-                let name: NodeName = self.router_of(state).into();
-                let Some(target) = self.routers.get(&name) else { continue };
+                let name = self.router_of(state);
+                let Some(target) = self.routers.get(name) else { continue };
                 let used = entry.used(|core| targets.contains(&core));
                 if target.report_due(sa, used.seen(), used.bytes, now) {
                     // Each core has a window of its own. The same use in several reports is counted once.
                     let Used { packets, bytes, failed, replayed } = used;
                     let report = |window| SaReport { sa, packets, bytes, failed, replayed, window };
                     let windows = entry.windows(|core| targets.contains(&core));
-                    let reports = reports.entry(name).or_default();
+                    let reports = reports.entry(name.into()).or_default();
                     if windows.is_empty() {
                         reports.push(report(None));
                     }
                     reports.extend(windows.into_iter().map(|window| report(Some(window))));
                 }
             }
-            self.sas.looked(sa, seen.wrapping_add(edge));
         }
         for (name, reports) in reports {
             if let Some(target) = self.routers.get_mut(&name) {

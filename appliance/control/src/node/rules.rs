@@ -21,7 +21,7 @@ use super::cores::Purpose;
 
 /// So much longer than making a table takes, changes gather; and at least so long.
 const GATHER: u32 = 4;
-const LEAST: Duration = Duration::from_millis(5);
+const LEAST: Duration = Duration::from_millis(10);
 /// Of so many rules at most the control core makes the table itself.
 const FEW: usize = 128;
 /// The rules that came since may be so many, and one for so many of the others: then the whole table is made.

@@ -12,8 +12,9 @@ use super::tree::{Child, Meter};
 pub(super) const NONE: u32 = u32::MAX;
 /// Hash tables are at most half full.
 const SPARSE: usize = 2;
-/// Seeds that are tried for short searches.
+/// Seeds that are tried for short searches, and for how many keys: more have long runs under every seed.
 const SEEDS: u64 = 16;
+const FEW: usize = 128;
 
 /// The prefixes of both families.
 #[derive(Clone, Debug)]
@@ -211,8 +212,7 @@ fn hashed(keys: &[((u8, u128), u32)]) -> (Box<[Slot]>, u64) {
     };
     let mut best = table(0);
     for seed in 1..SEEDS {
-        // Many keys have long runs under every seed; few are soon perfect.
-        if longest_run(&best.0) <= 2 || keys.len() > 4096 {
+        if keys.len() > FEW || longest_run(&best.0) <= 2 {
             break;
         }
         let other = table(seed);
