@@ -2,7 +2,8 @@
 //! while so many others negotiate with the same router each second, each an IKE SA and a child on router and targets.
 //!
 //! Client, initiators and the servers on the targets stand for other machines: they are threads of this process, in the bed's
-//! namespaces, and real-time ones, so that what is measured is not their own waiting. See docs/BENCHMARKS.md.
+//! namespaces. Those of the flow are real-time threads, so that what is measured is not their own waiting; the initiators are not, or the
+//! flow would wait for them. See docs/BENCHMARKS.md.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -102,7 +103,7 @@ pub(super) fn peers(local: Ipv4Addr, inside: Ipv4Addr, secret: &str) -> Config {
     config
 }
 
-/// This thread stands for another machine: it waits for none that has its time from the fair scheduler.
+/// This thread stands for another machine, whose answers are waited for: it waits for none that has its time from the fair scheduler.
 pub(super) fn elsewhere() {
     let _ = Program::new("chrt").args(["-f", "-p", "20", &gettid().to_string()]).stderr(Stdio::null()).status();
 }

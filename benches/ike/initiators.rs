@@ -14,7 +14,7 @@ use nix::sys::socket::{
 use phalanx_ike::{Answer, Command, Config, Endpoint, Output, Path, PeerConfig};
 
 use super::Seeded;
-use super::beside::{LONG, VIP, elsewhere, peers};
+use super::beside::{LONG, VIP, peers};
 use super::wire::enter;
 
 /// Where they are.
@@ -51,7 +51,6 @@ impl SetUps {
 /// So many of them at so many a second; then waits for those that are under way.
 pub fn begin(door: File, secret: &str, rate: u32, count: u32) -> SetUps {
     enter(door);
-    elsewhere();
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 500)).expect("port 500 is free there");
     socket.set_nonblocking(true).expect("a socket");
     setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).expect("Linux");

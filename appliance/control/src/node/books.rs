@@ -363,7 +363,7 @@ mod tests {
         let limited =
             SaParams { id: SaId(count), lifesize: Lifesize { soft: 10, hard: 20 }, ..inbound().params().clone() };
         book.hold(&Arc::new(limited), true);
-        for _ in 0..=QUIET {
+        for _ in 0..QUIET {
             let due = book.in_turn();
             assert_eq!(due.len() as u64, count + 1, "new ones are watched");
             due.iter().for_each(|sa| assert!(book.looked(*sa, 0)));
