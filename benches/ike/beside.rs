@@ -129,9 +129,6 @@ impl Bed {
         bed.script(&["configure"]);
         NODES.iter().for_each(|node| bed.script(&["start", node]));
         bed.script(&["ready"]);
-        for (_, id, _) in NODES.iter().flat_map(|node| bed.poll_loops(node)) {
-            let _ = Program::new("renice").args(["-n", "-10", "-p", &id]).stdout(Stdio::null()).status();
-        }
         bed
     }
 

@@ -71,5 +71,5 @@ pub use mempool::{Mempool, MempoolConfig, PoolOps};
 pub use port::{Link, Port, PortStats, Queues};
 pub use queue::{RxQueue, TxQueue};
 pub use setup::PortConfig;
-pub use thread::Registration;
+pub use thread::{Registration, take_short_turns};
 pub use tsc::tsc;

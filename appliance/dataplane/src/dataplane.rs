@@ -12,7 +12,7 @@ use phalanx_steering::{Seed, SteeringError};
 use phalanx_wire::{CoreId, Mac};
 
 use crate::command::{Command, Event, Order};
-use crate::config::{ConfigError, DataplaneConfig, PortRole};
+use crate::config::{ConfigError, DataplaneConfig, Idle, PortRole};
 use crate::core::{Core, OwnPort, Pool};
 use crate::engine::Engine;
 use crate::mail::Mail;
@@ -153,11 +153,11 @@ impl Dataplane {
         let core =
             Core { engine, ports, ring, rings, orders: orders.clone(), idle: core_config.idle, stats: stats.clone() };
 
-        let (id, cpu, eal) = (core_config.id, core_config.cpu, self.eal.clone());
+        let (id, cpu, eal, idle) = (core_config.id, core_config.cpu, self.eal.clone(), core_config.idle);
         let (report, reported) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("phalanx-core{}", id.0)).spawn(move || {
             let mut core = core;
-            let ready = settle_in(cpu, &eal);
+            let ready = settle_in(cpu, idle, &eal);
             let failed = ready.as_ref().err().cloned();
             let _ = report.send(failed); // the starter waits for it
             if let Ok(_registration) = ready {
@@ -295,12 +295,15 @@ impl EventReceiver {
     }
 }
 
-/// Pins the thread and makes it known to DPDK.
-fn settle_in(cpu: Option<usize>, eal: &Eal) -> Result<dpdk_ffi::Registration, String> {
+/// Pins the thread and makes it known to DPDK. One that sleeps shares its CPU.
+fn settle_in(cpu: Option<usize>, idle: Idle, eal: &Eal) -> Result<dpdk_ffi::Registration, String> {
     if let Some(id) = cpu
         && !core_affinity::set_for_current(core_affinity::CoreId { id })
     {
         return Err("the CPU does not exist or is not allowed".into());
+    }
+    if matches!(idle, Idle::Sleep(_)) {
+        dpdk_ffi::take_short_turns();
     }
     eal.register_thread().map_err(|error| error.to_string())
 }

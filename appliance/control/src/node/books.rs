@@ -20,6 +20,8 @@ pub struct SaEntry {
     pub shared: Vec<(CoreId, Arc<SaShared>)>,
     /// Outbound: what its path carries now.
     pub path_mtu: u16,
+    /// Outbound: the largest packet that fits in it then.
+    fits: Option<usize>,
     /// Held as its router.
     pub router: bool,
     /// Held as a target.
@@ -77,6 +79,27 @@ impl SaEntry {
         self.shared.iter().map(|(_, shared)| edge(shared)).max().unwrap_or(0)
     }
 
+    /// Counts an outbound SA among those that carry as much as it does now.
+    fn fit(&mut self, all: &mut BTreeMap<usize, usize>) {
+        self.fits_no_more(all);
+        if self.params.direction == Direction::Outbound {
+            let fits = self.params.inner_mtu(self.path_mtu);
+            *all.entry(fits).or_default() += 1;
+            self.fits = Some(fits);
+        }
+    }
+
+    fn fits_no_more(&mut self, all: &mut BTreeMap<usize, usize>) {
+        if let Some(fits) = self.fits.take()
+            && let Some(count) = all.get_mut(&fits)
+        {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&fits);
+            }
+        }
+    }
+
     /// The window of each core that `count` chooses; outbound SAs have none.
     pub fn windows(&self, count: impl Fn(CoreId) -> bool) -> Vec<WindowSnapshot> {
         if self.params.direction == Direction::Outbound {
@@ -101,8 +124,8 @@ pub struct SaBook {
     sas: BTreeMap<SaId, SaEntry>,
     /// What cores accepted on inbound SAs that they do not hold any more, the latest last.
     retired: VecDeque<(SaId, CoreId, Arc<SaShared>)>,
-    /// An SA came, went, or has another path MTU.
-    paths_changed: bool,
+    /// How many outbound SAs carry packets of at most so many bytes.
+    fits: BTreeMap<usize, usize>,
     /// Those that are looked at each time: that are used, or may carry only so many bytes.
     watched: BTreeSet<SaId>,
     /// The last of the others whose turn it was.
@@ -119,12 +142,12 @@ impl SaBook {
             remote,
             shared: shared(),
             path_mtu,
+            fits: None,
             router: false,
             target: false,
             seen: 0,
             quiet: 0,
         };
-        self.paths_changed = true;
         // A new SA's first genuine packet is waited for (I4): it is looked at as if it were used.
         self.watched.insert(params.id);
         let entry = self.sas.entry(params.id).or_insert_with(fresh);
@@ -133,6 +156,7 @@ impl SaBook {
         } else {
             entry.target = true
         }
+        entry.fit(&mut self.fits);
         entry
     }
 
@@ -145,9 +169,9 @@ impl SaBook {
             entry.target = false
         }
         let gone = !entry.router && !entry.target;
-        self.paths_changed |= gone;
-        if gone && let Some(entry) = self.sas.remove(&sa) {
+        if gone && let Some(mut entry) = self.sas.remove(&sa) {
             self.watched.remove(&sa);
+            entry.fits_no_more(&mut self.fits);
             entry.shared.into_iter().for_each(|(core, shared)| self.retire(sa, core, shared));
         }
         gone
@@ -181,13 +205,13 @@ impl SaBook {
     pub fn path_mtu(&mut self, sa: SaId, mtu: u16) -> Option<&SaEntry> {
         let entry = self.sas.get_mut(&sa).filter(|entry| entry.path_mtu != mtu)?;
         entry.path_mtu = mtu;
-        self.paths_changed = true;
+        entry.fit(&mut self.fits);
         Some(entry)
     }
 
-    /// Whether paths may be others than when this was last asked.
-    pub fn paths_changed(&mut self) -> bool {
-        std::mem::take(&mut self.paths_changed)
+    /// The largest packet that fits every outbound SA.
+    pub fn fits_all(&self) -> Option<usize> {
+        self.fits.first_key_value().map(|(fits, _)| *fits)
     }
 
     /// Whose counters are to be read now: of those that are used or limited all, of the others the next ones in turn. So a
@@ -388,6 +412,29 @@ mod tests {
         let seen: Vec<bool> = looks.iter().map(|due| due.contains(&SaId(5))).collect();
         // In its turn it is found to be used, and then each time until it was quiet for long enough.
         assert_eq!(seen, [false, false, true, true, true, true, true, false]);
+    }
+
+    #[test]
+    fn what_fits_all_outbound_sas_is_known_whichever_come_go_or_change() {
+        let (mut book, sa) = (SaBook::default(), |id, path_mtu| {
+            let params = inbound().params().clone();
+            Arc::new(SaParams { id: SaId(id), direction: Direction::Outbound, path_mtu, ..params })
+        });
+        book.hold(&Arc::new(inbound().params().clone()), true);
+        assert_eq!(book.fits_all(), None, "an inbound SA carries whatever comes");
+        let [wide, narrow] = [sa(1, 1500), sa(2, 1400)];
+        let [fits_wide, fits_narrow] = [&wide, &narrow].map(|sa| Some(sa.inner_mtu(sa.path_mtu)));
+        book.hold(&wide, true);
+        assert_eq!(book.fits_all(), fits_wide);
+        book.hold(&narrow, true);
+        book.hold(&narrow, false);
+        assert_eq!(book.fits_all(), fits_narrow);
+        assert!(book.path_mtu(SaId(1), 1300).is_some() && book.path_mtu(SaId(1), 1300).is_none());
+        assert_eq!(book.fits_all(), Some(wide.inner_mtu(1300)));
+        assert!(book.release(SaId(1), true));
+        assert_eq!(book.fits_all(), fits_narrow);
+        assert!(!book.release(SaId(2), true) && book.release(SaId(2), false));
+        assert_eq!(book.fits_all(), None);
     }
 
     #[test]

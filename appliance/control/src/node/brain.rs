@@ -18,6 +18,7 @@ use super::cores::{Cores, Finished, Purpose};
 use super::dumps::Dumps;
 use super::listeners::Loads;
 use super::lookout::{Lookout, Seen};
+use super::looks::Looks;
 use super::plan::Numbering;
 use super::reload::Wanted;
 use super::tap::Tap;
@@ -28,6 +29,8 @@ use crate::status::{Query, Request};
 pub const TICK: Duration = Duration::from_millis(2);
 /// How often use and windows are looked at (R21).
 const USE_EVERY: Duration = Duration::from_millis(50);
+/// What each child used is told to IKE once in so many of those: about once a second.
+const TOLD_EVERY: usize = 20;
 
 /// How long the connections of a target whose session was lost are kept: it may only have been the session. Well below
 /// the two seconds after which a dead target's connections are to be forgotten.
@@ -156,7 +159,8 @@ pub struct Brain {
     pub(super) tap: Tap,
     pub(super) dumps: Dumps<DumpFor>,
     pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) use_looked_at: Instant,
+    /// What is still to be looked at of what each SA carried.
+    pub(super) looks: Looks,
     /// When the routers were last told what was dropped here.
     pub(super) drops_told: Instant,
     /// Per router: when a message of its session last came.
@@ -236,13 +240,7 @@ impl Brain {
     pub fn tick(&mut self) {
         let now = self.now();
         self.cores.flush();
-        if self.use_looked_at.elapsed() >= USE_EVERY {
-            self.use_looked_at = Instant::now();
-            let genuine = self.look_at_use(now);
-            self.look_at_children(genuine);
-            self.look_at_tap_mtu();
-            self.tell_drops();
-        }
+        self.look(now);
         self.ike_tick();
         self.look_for_absent();
         self.step_loads();
@@ -253,6 +251,21 @@ impl Brain {
             target.tick(now);
         }
         self.settle();
+    }
+
+    /// What carried what: all that are due every 50 ms, some of them each tick, so that nothing else waits long for it.
+    fn look(&mut self, now: u64) {
+        if self.looks.is_done() && self.looks.since.elapsed() >= USE_EVERY {
+            let children = self.ike.as_mut().map(|ike| ike.in_turn(TOLD_EVERY)).unwrap_or_default();
+            self.looks = Looks::begin(self.sas.in_turn(), children);
+            self.look_at_tap_mtu();
+            self.tell_drops();
+        }
+        if !self.looks.is_done() {
+            let (sas, children) = self.looks.part();
+            let genuine = self.look_at_use(&sas, now);
+            self.look_at_children(genuine, children);
+        }
     }
 
     /// Something that the router's state machine takes as it is.

@@ -95,11 +95,11 @@ impl Brain {
 
     /// Reads use and windows from the cores' shared counters and passes them on: to the routers in batches (R21), to this
     /// node's own ledger directly. Inbound SAs of this router's that had genuine packets, of those that were looked at.
-    pub(super) fn look_at_use(&mut self, now: u64) -> Vec<SaId> {
+    pub(super) fn look_at_use(&mut self, sas: &[SaId], now: u64) -> Vec<SaId> {
         let targets = self.cores.targets();
         let mut reports: BTreeMap<NodeName, Vec<SaReport>> = BTreeMap::new();
         let mut genuine = Vec::new();
-        for sa in self.sas.in_turn() {
+        for &sa in sas {
             let Some(entry) = self.sas.find(sa) else { continue };
             let (edge, seen) = (entry.edge(), entry.used(|_| true).seen());
             let news = self.sas.looked(sa, seen.wrapping_add(edge));

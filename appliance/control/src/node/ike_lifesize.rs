@@ -4,20 +4,19 @@
 use std::collections::BTreeMap;
 
 use phalanx_cluster::ledger::Use;
-use phalanx_ike::Answer;
+use phalanx_ike::{Answer, ChildId};
 use phalanx_wire::SaId;
 
 use super::brain::Brain;
 
-/// The state machine learns what each of its SAs used once in so many looks, which is about a second; and at once, when so much of a
-/// lifesize was: one of so many parts.
-const USED_EVERY: usize = 20;
+/// The state machine learns what each of its SAs used about once a second; and at once, when so much of a lifesize was: one of so many
+/// parts.
 const USED_SHARE: u64 = 20;
 
 impl Brain {
     /// First packets of new SAs, and now and then what each of them used (R22). `genuine`: inbound SAs that had genuine packets, known
-    /// ones among them.
-    pub(super) fn look_at_children(&mut self, genuine: Vec<SaId>) {
+    /// ones among them. `turn`: whose turn it is, used or not.
+    pub(super) fn look_at_children(&mut self, genuine: Vec<SaId>, turn: Vec<ChildId>) {
         let now = self.now();
         let (Some(ike), Some(router)) = (&mut self.ike, &mut self.router) else { return };
         let (mut answers, grown) = (Vec::new(), router.take_used());
@@ -32,7 +31,7 @@ impl Brain {
         }
         // One that may carry only so many bytes is looked at whenever it is used: a successor wants its time.
         let mut due: BTreeMap<_, _> = grown.iter().filter_map(|sa| Some((ike.child_of(*sa)?, false))).collect();
-        due.extend(ike.in_turn(USED_EVERY).into_iter().map(|id| (id, true)));
+        due.extend(turn.into_iter().map(|id| (id, true)));
         let used = |sa| router.used(sa).unwrap_or_default();
         for (id, all) in due {
             let Some(child) = ike.children.get_mut(&id).filter(|child| child.is_up()) else { continue };

@@ -24,6 +24,7 @@ mod ike_tunnels;
 mod key_log;
 mod listeners;
 mod lookout;
+mod looks;
 mod mtu;
 mod new_connections;
 mod peers;

@@ -2,7 +2,6 @@
 //! keeps the host's own stack below what fits every outbound SA.
 
 use phalanx_dataplane::Command;
-use phalanx_ipsec::Direction;
 use phalanx_wire::SaId;
 
 use super::brain::Brain;
@@ -28,14 +27,9 @@ impl Brain {
         }
     }
 
-    /// The least of what fits the outbound SAs, if any changed since it was last looked at.
+    /// The TAP carries what fits every outbound SA.
     pub(super) fn look_at_tap_mtu(&mut self) {
-        if !self.sas.paths_changed() {
-            return;
-        }
-        let outbound = self.sas.iter().filter(|(_, entry)| entry.params.direction == Direction::Outbound);
-        let fits = outbound.map(|(_, entry)| entry.params.inner_mtu(entry.path_mtu)).min();
-        let Some(fits) = fits else { return };
+        let Some(fits) = self.sas.fits_all() else { return };
         let configured = self.config.ports.iter().find(|port| port.role == PortRole::Application);
         let most = configured.and_then(|port| port.mtu).unwrap_or(plan::HOST_MTU);
         let mtu = u16::try_from(fits).unwrap_or(u16::MAX).min(most);

@@ -23,6 +23,7 @@ use super::dumps::Dumps;
 use super::ike::{Bell, Ike};
 use super::listeners::Loads;
 use super::lookout::{Lookout, View};
+use super::looks::Looks;
 use super::plan::{self, Numbering};
 use super::reload::Wanted;
 use super::tap::Tap;
@@ -73,7 +74,7 @@ pub(super) async fn node(
         tap,
         dumps: Dumps::default(),
         inputs: inputs.clone(),
-        use_looked_at: Instant::now(),
+        looks: Looks::default(),
         drops_told: Instant::now(),
         heard: BTreeMap::new(),
         absent: BTreeMap::new(),
