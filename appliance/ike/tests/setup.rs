@@ -50,6 +50,31 @@ fn every_cipher_prf_and_group_works() {
 }
 
 #[test]
+fn every_algorithm_of_esp_is_agreed_upon_with_keys_as_long_as_it_takes() {
+    for algorithm in Algorithm::ESP {
+        let (mut a, mut b) = (peer(A, B), peer(B, A));
+        for p in [&mut a, &mut b] {
+            change(p, |c| c.proposal.algorithms = vec![algorithm]);
+        }
+        let mut bed = tried(a, b);
+        let judge = |bed: &Bed| {
+            bed.is_up(1);
+            let sa = &bed.nodes[0].installed[&bed.only_child(0)].sa;
+            assert_eq!(sa.algorithm, algorithm);
+            for key in [&sa.inbound.key, &sa.outbound.key] {
+                assert_eq!(key.expose().len(), algorithm.material_len(), "{}", algorithm.name());
+            }
+        };
+        judge(&bed);
+        let child = bed.only_child(0);
+        bed.command(0, Command::RekeyChild { child });
+        bed.run(5_000);
+        assert_ne!(bed.only_child(0), child);
+        judge(&bed);
+    }
+}
+
+#[test]
 fn the_responders_preference_counts_and_costs_one_more_round() {
     let (a, mut b) = (peer(A, B), peer(B, A));
     b.proposal.groups = vec![Group::Ecp256, Group::X25519];
