@@ -257,6 +257,18 @@ fn padding_as_linux_has_it_over_ipv4_is_taken_and_any_other_length_is_not() {
 }
 
 #[test]
+fn options_that_cannot_be_read_are_found_out_before_a_number_is_spent() {
+    let (out, _) = pair(Case { v6: true, inner_v6: true, tunnel: false, ..PLAIN }, |_| ());
+    let mut packet = packet(true, 16);
+    packet[6] = 0;
+    // An option's type without its length, and padding in its place.
+    for (last, admitted) in [(0xf6, Err(DropReason::BadIp)), (0, Ok(()))] {
+        packet[40..48].copy_from_slice(&[17, 0, 0, 0, 0, 0, 0, last]);
+        assert_eq!(out.admit(&packet, Origin::Host), admitted);
+    }
+}
+
+#[test]
 fn the_inner_mtu_is_the_longest_packet_that_is_not_too_big() {
     for (tunnel, v6) in [(true, false), (false, false), (true, true), (false, true)] {
         for mtu in 1300..1310 {

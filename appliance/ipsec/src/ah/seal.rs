@@ -1,6 +1,6 @@
 //! Outbound: AH comes into an IP packet.
 
-use phalanx_wire::{AhHeader, Buffer, DropReason, IpHeader, ah, ip, protocol};
+use phalanx_wire::{AhHeader, Buffer, DropReason, Immutable, IpHeader, ah, ip, protocol};
 
 use super::{Place, icv};
 use crate::Origin;
@@ -39,6 +39,10 @@ impl OutboundSa {
             }
             // RFC 4302 §3.1.1 puts it where RFC 4303 puts ESP.
             let (clear, field, next_header) = insertion_point(packet, ip);
+            if clear > ip::header_len(hot.local) {
+                // What cannot be read is found out before a number is spent.
+                Immutable::of(&IpHeader { upper_offset: clear, ..*ip }, packet)?;
+            }
             Layout { clear, outer: 0, payload: ip.total_len - clear, next_header, field }
         };
         let total_len = layout.outer + layout.clear + hot.shape.front() + layout.payload;
