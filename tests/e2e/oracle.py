@@ -358,7 +358,10 @@ def hostile(folder, link):
     # In clear, to others, and damaged on the way.
     case(outer(4, "10.77.1.1", VIP[4], 17, struct.pack("!HHHH", 5, 5, 8, 0)), "clear-to-vip")
     case(outer(6, "fd77::1:1", VIP[6], 6, bytes(20)), "clear-to-vip")
-    case(outer(4, "10.77.1.1", VIP[4], 51, bytes(40)), "clear-to-vip")
+    case(outer(4, "10.77.1.1", VIP[4], 132, bytes(40)), "clear-to-vip")
+    # AH of no SA, and one that is shorter than itself (RFC 4302 §2.2).
+    case(outer(4, "10.77.1.1", VIP[4], 51, struct.pack("!BBHII", 6, 4, 0, 5, 1) + bytes(32)), "unknown-spi")
+    case(outer(4, "10.77.1.1", VIP[4], 51, bytes(40)), "runt")
     case(outer(4, "10.77.1.1", "10.77.0.101", 50, bytes(40)), "not-for-us")
     broken = bytearray(outer(4, "10.77.1.1", VIP[4], 50, bytes(60)))
     broken[11] ^= 1
