@@ -59,6 +59,7 @@ impl OpenJob {
     }
 
     /// The operation for `open_burst`, over the packet that `begin` looked at and the SA's key.
+    #[inline]
     #[must_use]
     pub fn op<'a>(&self, key: &'a Key, packet: &'a mut [u8]) -> OpenOp<'a> {
         let (lead, rest) = (self.shape.lead(), self.shape.rest());
@@ -75,6 +76,7 @@ impl OpenJob {
     }
 
     /// Bytes that the cipher is applied to.
+    #[inline]
     #[must_use]
     pub fn text_len(&self) -> usize {
         usize::from(self.text_len)

@@ -47,6 +47,7 @@ impl SealJob {
     }
 
     /// The operation for `seal_burst`, over the bytes of the very buffer that `begin` laid out and the SA's key.
+    #[inline]
     #[must_use]
     pub fn op<'a>(self, key: &'a Key, bytes: &'a mut [u8]) -> SealOp<'a> {
         let (lead, rest) = (self.shape.lead(), self.shape.rest());
@@ -57,6 +58,7 @@ impl SealJob {
     }
 
     /// Bytes that the cipher is applied to.
+    #[inline]
     #[must_use]
     pub fn text_len(&self) -> usize {
         usize::from(self.text_len)
