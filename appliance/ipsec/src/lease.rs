@@ -51,6 +51,7 @@ impl Grant {
     }
 
     /// Up to `n` numbers off its front; `None` when it is empty or `n` is 0.
+    #[inline]
     pub fn take(&mut self, n: u32) -> Option<Lease> {
         let n = u64::from(n).min(self.remaining());
         if n == 0 {
@@ -132,6 +133,7 @@ impl Lease {
     }
 
     /// The next number, if there is one.
+    #[inline]
     pub fn take(&mut self) -> Option<SeqNo> {
         if self.next == self.end {
             return None;

@@ -122,6 +122,7 @@ impl Frame {
     ///
     /// # Errors
     /// [`WireError::Short`]; [`WireError::Ethernet`] for a length instead of a type or a group as sender.
+    #[inline]
     pub fn parse(b: &[u8]) -> Result<Frame, WireError> {
         let h = b.first_chunk::<HEADER_LEN>().ok_or(WireError::Short)?;
         let dst = Mac([h[0], h[1], h[2], h[3], h[4], h[5]]);

@@ -64,6 +64,7 @@ impl<'a> Content<'a> {
     ///
     /// # Errors
     /// [`WireError::Short`] and [`WireError::Upper`]: a datagram to port 4500 or 500 that is cut short or holds nothing of these.
+    #[inline]
     pub fn of(ip: &IpHeader, packet: &'a [u8]) -> Result<Content<'a>, WireError> {
         let upper = ip.upper_of(packet);
         match ip.upper {
@@ -78,6 +79,7 @@ impl<'a> Content<'a> {
 ///
 /// # Errors
 /// Those of [`Content::of`]; [`WireError::Protocol`] if there is none.
+#[inline]
 pub fn esp_of<'a>(ip: &IpHeader, packet: &'a [u8]) -> Result<Carried<'a>, WireError> {
     match Content::of(ip, packet)? {
         Content::Esp(carried) => Ok(carried),

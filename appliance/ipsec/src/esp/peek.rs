@@ -100,6 +100,7 @@ impl InboundSa {
 
 impl PeekJob {
     /// The operations for `peek_burst`: the first bytes, and the last block in transport mode.
+    #[inline]
     #[must_use]
     pub fn ops<'a>(&self, key: &'a Key, packet: &'a [u8], into: &'a mut Peeked) -> [Option<PeekOp<'a>>; 2] {
         // Any block stands behind `lead` bytes here.
@@ -123,6 +124,7 @@ impl PeekJob {
     /// # Errors
     /// `BadInner`, `BadNextHeader`, `BadPadding`: what is there is no packet, so the ICV would not be good either, or
     /// the peer sends rubbish.
+    #[inline]
     pub fn read(&self, peeked: &mut Peeked) -> Result<Peek, DropReason> {
         if self.clear > 0 {
             self.complete_header(peeked)?;
