@@ -97,6 +97,7 @@ pub struct Opened(Seen);
 
 impl Opened {
     /// From the whole inner packet, as it comes out of an SA in either mode. The caller vouches that it did.
+    #[inline]
     pub fn packet(packet: &[u8]) -> Opened {
         Opened::of(look(Shape::Packet, packet, packet.len()))
     }
@@ -116,12 +117,14 @@ impl Opened {
     }
 
     /// What it is.
+    #[inline]
     pub fn seen(&self) -> &Seen {
         &self.0
     }
 }
 
 /// Looks at `prefix`, the first of `whole` bytes that could be decrypted.
+#[inline]
 pub fn look(shape: Shape<'_>, prefix: &[u8], whole: usize) -> Look {
     match shape {
         Shape::Packet => look_at_packet(prefix, whole),

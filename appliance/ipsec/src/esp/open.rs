@@ -70,6 +70,7 @@ impl OpenJob {
     }
 
     /// The text in the packet: in tunnel mode, once it is opened, the inner packet and its trailer.
+    #[inline]
     #[must_use]
     pub fn text<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
         packet[usize::from(self.start)..].get(..usize::from(self.text_len)).unwrap_or_default()
@@ -108,6 +109,7 @@ impl InboundSa {
     /// # Errors
     /// `WrongPeer` if the outer addresses are not the SA's (see [`InboundSa::elsewhere`]), `Fragment`, `UnsupportedProtocol` (not ESP), `UnknownSpi`
     /// (not this SA's), `Runt`, `BadPadding` (the ciphertext does not end where its algorithm has it end); of AH `BadAh` (not of its algorithm's length).
+    #[inline]
     pub fn begin(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<OpenJob, DropReason> {
         if self.hot.shape.is_ah() {
             return self.begin_ah(packet, ip, seq);
@@ -193,6 +195,7 @@ impl InboundSa {
     ///
     /// # Errors
     /// `WrongTunnel`.
+    #[inline]
     pub fn fits(&self, inner: &Subject) -> Result<(), DropReason> {
         if self.params.selectors.matches(inner) { Ok(()) } else { Err(DropReason::WrongTunnel) }
     }
