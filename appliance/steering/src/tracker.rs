@@ -189,14 +189,12 @@ impl Tracker {
 
     /// As [`Self::find`], of what [`Self::seek`] gave.
     #[inline]
-    #[inline]
     #[must_use]
     pub fn find_sought(&self, sought: &Sought) -> Found {
         Found(self.store.find_sought(sought))
     }
 
     /// The words that are remembered with the connection.
-    #[inline]
     #[inline]
     #[must_use]
     pub fn ruling(&self, found: Found) -> Ruling {
