@@ -155,9 +155,9 @@ pub fn choose_ike(ours: &IkeProposal, theirs: &[Proposal]) -> Option<(IkeSuite, 
     None
 }
 
-/// Our offer for a CHILD_SA: a proposal for AEADs, one for AH, and one for each integrity algorithm, of those that take it, so that whatever a peer
-/// combines of one is what we offer (RFC 7296 §3.3). `exchange`: it may have a key exchange of its own, as all but the one in IKE_AUTH
-/// may.
+/// Our offer for a CHILD_SA: a proposal for AEADs, one for AH, and one for each integrity algorithm, of those that take it, so that
+/// whatever a peer combines of one is what we offer (RFC 7296 §3.3). `exchange`: it may have a key exchange of its own, as all but the
+/// one in IKE_AUTH may.
 pub fn offer_esp(ours: &EspProposal, spi: u32, exchange: bool) -> Vec<Proposal> {
     let all: Vec<_> = ours.algorithms.iter().filter_map(|a| transforms(*a)).collect();
     let mut kinds: Vec<(Protocol, Option<Transform>)> = Vec::new();

@@ -7,14 +7,6 @@ use phalanx_ike::auth::IdentityPattern;
 use phalanx_ike::*;
 use phalanx_ipsec::Algorithm;
 
-/// Set up by the first; how it comes out.
-fn tried(a: PeerConfig, b: PeerConfig) -> Bed {
-    let mut bed = Bed::with(a, b);
-    bed.initiate(0);
-    bed.run(3_000);
-    bed
-}
-
 #[test]
 fn children_of_ah_are_agreed_upon_rekeyed_and_deleted_by_either_end() {
     for (n, algorithm) in Algorithm::AH.into_iter().enumerate() {
@@ -24,7 +16,7 @@ fn children_of_ah_are_agreed_upon_rekeyed_and_deleted_by_either_end() {
             c.proposal.algorithms = vec![algorithm];
             c.start = false;
         });
-        let mut bed = tried(a, b);
+        let mut bed = Bed::tried(a, b);
         bed.is_up(1);
         for by in [n % 2, (n + 1) % 2] {
             let child = bed.only_child(by);
@@ -44,7 +36,7 @@ fn children_of_ah_are_agreed_upon_rekeyed_and_deleted_by_either_end() {
 fn ah_and_esp_have_nothing_in_common() {
     let (mut a, b) = (peer(A, B), peer(B, A));
     change(&mut a, |c| c.proposal.algorithms = vec![Algorithm::AhHmacSha256]);
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     assert!(bed.nodes[1].installed.is_empty());
     assert!(bed.nodes[1].says("the peer offered AH sha256"), "{}", bed.told());
 }

@@ -10,14 +10,6 @@ use phalanx_ike::*;
 use phalanx_ipsec::Algorithm;
 use std::sync::Arc;
 
-/// Set up by the first; how it comes out.
-fn tried(a: PeerConfig, b: PeerConfig) -> Bed {
-    let mut bed = Bed::with(a, b);
-    bed.initiate(0);
-    bed.run(3_000);
-    bed
-}
-
 #[test]
 fn every_cipher_prf_and_group_works() {
     let ciphers = [
@@ -38,7 +30,7 @@ fn every_cipher_prf_and_group_works() {
             };
             change(p, |c| c.proposal.groups = vec![Group::ALL[n]]);
         }
-        let mut bed = tried(a, b);
+        let mut bed = Bed::tried(a, b);
         bed.is_up(1);
         let (ike, child) = (bed.ike(1), bed.only_child(0));
         bed.command(0, Command::RekeyChild { child });
@@ -56,7 +48,7 @@ fn every_algorithm_of_esp_is_agreed_upon_with_keys_as_long_as_it_takes() {
         for p in [&mut a, &mut b] {
             change(p, |c| c.proposal.algorithms = vec![algorithm]);
         }
-        let mut bed = tried(a, b);
+        let mut bed = Bed::tried(a, b);
         let judge = |bed: &Bed| {
             bed.is_up(1);
             let sa = &bed.nodes[0].installed[&bed.only_child(0)].sa;
@@ -79,7 +71,7 @@ fn the_responders_preference_counts_and_costs_one_more_round() {
     let (a, mut b) = (peer(A, B), peer(B, A));
     b.proposal.groups = vec![Group::Ecp256, Group::X25519];
     change(&mut b, |c| c.proposal.algorithms.reverse());
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_up(1);
     assert!(bed.nodes[0].ikes(bed.now)[0].suite.contains("ecp256"));
     assert_eq!(bed.nodes[0].installed[&bed.only_child(0)].sa.algorithm, Algorithm::Aes128Gcm16);
@@ -90,7 +82,7 @@ fn the_responders_preference_counts_and_costs_one_more_round() {
 fn nothing_in_common_is_said_in_words() {
     let (mut a, b) = (peer(A, B), peer(B, A));
     a.proposal.groups = vec![Group::Modp2048];
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_down();
     assert!(
         bed.nodes[0].says("accepts nothing of what we offered: aes256-gcm16 prf-sha256 modp2048"),
@@ -109,14 +101,14 @@ fn nothing_in_common_is_said_in_words() {
 fn a_wrong_secret_is_refused_at_both_ends() {
     let (mut a, b) = (peer(A, B), peer(B, A));
     a.credential = Credential::Psk(Secret::new(b"another".to_vec()));
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_down();
     assert!(bed.nodes[0].says("refused our authentication"), "{}", bed.told());
     assert!(bed.nodes[1].says("could not be authenticated") && bed.nodes[1].says("secret"), "{}", bed.told());
     // The other way about: the responder proves the wrong thing.
     let (a, mut b) = (peer(A, B), peer(B, A));
     b.credential = Credential::Psk(Secret::new(b"another".to_vec()));
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_down();
     assert!(bed.nodes[0].says("could not be authenticated"), "{}", bed.told());
     assert!(bed.nodes[1].says("refused our authentication"), "{}", bed.told());
@@ -126,12 +118,12 @@ fn a_wrong_secret_is_refused_at_both_ends() {
 fn who_is_not_expected_is_refused() {
     let (mut a, b) = (peer(A, B), peer(B, A));
     a.local_id = Identity::Fqdn("mallory.example".to_owned());
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_down();
     assert!(bed.nodes[1].says("no peer in the configuration at this address has the identity mallory.example"));
     let (mut a, b) = (peer(A, B), peer(B, A));
     a.remote_id = IdentityPattern::Exactly(Identity::Fqdn("somebody.example".to_owned()));
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_down();
     assert!(bed.nodes[1].says("expects us to be somebody.example; we are 10.77.0.2"), "{}", bed.told());
 }
@@ -171,7 +163,7 @@ fn who_is_named_exactly_goes_before_who_is_one_of_many() {
 fn without_common_traffic_the_ike_sa_is_up_alone() {
     let (mut a, b) = (peer(A, B), peer(B, A));
     change(&mut a, |c| c.remote = Some("10.3.0.0/16".parse().unwrap()));
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_up(0);
     assert!(
         bed.nodes[0].says("accepts none of the traffic we offered: 10.1.0.0/16 with 10.3.0.0/16"),
@@ -187,7 +179,7 @@ fn selectors_become_what_both_have() {
     change(&mut a, |c| {
         (c.local, c.remote) = (Some("10.0.0.0/8".parse().unwrap()), Some("10.2.7.0/24".parse().unwrap()));
     });
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_up(1);
     let selectors = bed.nodes[0].installed[&bed.only_child(0)].sa.selectors;
     assert_eq!((selectors.local, selectors.remote), ("10.1.0.0/16".parse().unwrap(), "10.2.7.0/24".parse().unwrap()));
@@ -199,7 +191,7 @@ fn transport_mode_is_agreed_by_both_or_not_at_all() {
     let (mut a, mut b) = (peer(A, B), peer(B, A));
     change(&mut a, transport);
     change(&mut b, transport);
-    let mut bed = tried(a.clone(), b);
+    let mut bed = Bed::tried(a.clone(), b);
     bed.is_up(1);
     let child = bed.only_child(0);
     let sa = &bed.nodes[0].installed[&child].sa;
@@ -209,7 +201,7 @@ fn transport_mode_is_agreed_by_both_or_not_at_all() {
     bed.is_up(1);
     let mut b = peer(B, A);
     change(&mut b, |c| (c.local, c.remote) = (None, None));
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_up(0);
     assert!(bed.nodes[0].says("refuses transport mode"), "{}", bed.told());
 }
@@ -224,7 +216,7 @@ fn numbers_of_64_bits_are_agreed_by_preference() {
         let (mut a, mut b) = (peer(A, B), peer(B, A));
         change(&mut a, |c| c.proposal.esn = ours.clone());
         change(&mut b, |c| c.proposal.esn = theirs.clone());
-        let bed = tried(a, b);
+        let bed = Bed::tried(a, b);
         bed.is_up(1);
         assert_eq!(bed.nodes[0].installed[&bed.only_child(0)].sa.esn, esn);
     }
@@ -292,7 +284,7 @@ fn udp_can_be_had_without_a_nat() {
         } else {
             b.force_encapsulation = true
         }
-        let bed = tried(a, b);
+        let bed = Bed::tried(a, b);
         bed.is_up(1);
         for n in 0..2 {
             let sa = &bed.nodes[n].installed.values().next().unwrap().sa;
@@ -426,7 +418,7 @@ fn certificates_of_every_kind_prove_both_ends() {
         [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519, &rcgen::PKCS_RSA_SHA256];
     for kind in kinds {
         let (a, b) = certified(&ca, kind);
-        let bed = tried(a, b);
+        let bed = Bed::tried(a, b);
         bed.is_up(1);
         assert!(bed.nodes[1].says("up with alice.example.org"), "{}", bed.told());
     }
@@ -468,7 +460,7 @@ fn a_revoked_certificate_is_refused_with_its_name() {
     let (a, mut b) = certified(&ca, &rcgen::PKCS_ECDSA_P256_SHA256);
     let crl = ca.crl(&["alice".len() as u8], 2030);
     b.proof = Proof::Certificate(Arc::new(Trust::new([&ca.der[..]], [&crl[..]]).unwrap()));
-    let bed = tried(a, b);
+    let bed = Bed::tried(a, b);
     bed.is_down();
     assert!(bed.nodes[1].says("revoked") && bed.nodes[1].says("alice"), "{}", bed.told());
 }
@@ -478,7 +470,7 @@ fn a_secret_is_no_certificate() {
     let ca = pki::Ca::new("root");
     let (a, b) = certified(&ca, &rcgen::PKCS_ED25519);
     let plain = PeerConfig { credential: Credential::Psk(Secret::new(b"x".to_vec())), ..a };
-    let bed = tried(plain, b);
+    let bed = Bed::tried(plain, b);
     bed.is_down();
     assert!(bed.nodes[1].says("the configuration expects a certificate"), "{}", bed.told());
 }

@@ -1,12 +1,16 @@
 //! AH against an oracle that restates RFC 4302, RFC 4868 and RFC 4543 for plain headers; options are `phalanx-wire`'s tests'.
 #![cfg(not(loom))]
 
+mod plain;
+
 use aes_gcm::{AeadInOut, Aes128Gcm, Aes256Gcm, KeyInit};
 use phalanx_ipsec::*;
-use phalanx_wire::{Buffer, DropReason, IpHeader, PeerId, SaId, Spi, VecBuffer, VipId, ip, ipv6};
+use phalanx_wire::{Buffer, DropReason, IpHeader, SaId, Spi, VecBuffer, VipId, ip, ipv6};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::net::IpAddr;
+
+use plain::number;
 
 const KEY: [u8; 64] = [0x5c; 64];
 const ALGORITHMS: [Algorithm; 5] = [
@@ -44,26 +48,12 @@ fn pair(case: Case, change: impl Fn(&mut SaParams)) -> (OutboundSa, InboundSa) {
         let (local, remote) = (address(case.v6, local), address(case.v6, remote));
         let any = if case.tunnel && case.inner_v6 || !case.tunnel && case.v6 { Prefix::ANY_V6 } else { Prefix::ANY_V4 };
         let mut params = SaParams {
-            id: SaId(1),
-            direction,
-            vip: VipId(1),
-            peer: PeerId(1),
-            tunnel: TunnelName::new("t").unwrap(),
-            spi: Spi(0x1234),
-            mode: if case.tunnel { Mode::Tunnel { local, remote } } else { Mode::Transport },
-            local,
-            remote,
             algorithm: case.algorithm,
             key: key_of(case.algorithm),
             esn: case.esn,
-            window: 64,
             selectors: Selectors::between(any, any),
-            lifesize: Lifesize::UNLIMITED,
             path_mtu: 9000,
-            mss_clamp: MssClamp::None,
-            copy_dscp: true,
-            ecn: true,
-            encap: None,
+            ..plain::params(direction, case.tunnel, local, remote)
         };
         change(&mut params);
         params
@@ -88,10 +78,6 @@ fn packet(v6: bool, len: usize) -> Vec<u8> {
     };
     ip::write_header(&mut bytes, &fields).unwrap();
     bytes
-}
-
-fn number(seq: u64) -> SeqNo {
-    Lease::from_wire(seq, 1).take().unwrap()
 }
 
 fn sealed(out: &mut OutboundSa, inner: &[u8], seq: u64) -> Vec<u8> {

@@ -1,8 +1,10 @@
 //! ESP in UDP: what is added, who may come from where, and what a NAT does to packets of transport mode.
 #![cfg(not(loom))]
 
+mod plain;
+
 use phalanx_ipsec::*;
-use phalanx_wire::{Buffer, DropReason, IpHeader, PeerId, SaId, Spi, VecBuffer, VipId, checksum, ip, natt, udp};
+use phalanx_wire::{Buffer, DropReason, IpHeader, VecBuffer, checksum, ip, natt, udp};
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,26 +20,9 @@ fn ends(v6: bool) -> [IpAddr; 3] {
 
 fn params(direction: Direction, tunnel: bool, local: IpAddr, remote: IpAddr, encap: Encap) -> SaParams {
     SaParams {
-        id: SaId(1),
-        direction,
-        vip: VipId(1),
-        peer: PeerId(1),
-        tunnel: TunnelName::new("t").unwrap(),
-        spi: Spi(0x1234),
-        mode: if tunnel { Mode::Tunnel { local, remote } } else { Mode::Transport },
-        local,
-        remote,
-        algorithm: Algorithm::Aes128Gcm16,
-        key: SecretKey::new(Algorithm::Aes128Gcm16, &[7; 20]).unwrap(),
-        esn: true,
-        window: 64,
         selectors: Selectors::between(Prefix::host(local), Prefix::host(remote)),
-        lifesize: Lifesize::UNLIMITED,
-        path_mtu: 1500,
-        copy_dscp: true,
-        ecn: true,
-        mss_clamp: MssClamp::None,
         encap: Some(encap),
+        ..plain::params(direction, tunnel, local, remote)
     }
 }
 
@@ -89,7 +74,7 @@ fn field(protocol: u8) -> Option<usize> {
 
 fn sealed(out: &mut OutboundSa, packet: &[u8], number: u64) -> VecBuffer {
     let mut buf = VecBuffer::from_slice(MAX_FRONT, packet, MAX_BACK);
-    out.seal(&mut buf, Lease::from_wire(number, 1).take().unwrap()).unwrap();
+    out.seal(&mut buf, plain::number(number)).unwrap();
     buf
 }
 

@@ -1,10 +1,14 @@
 //! The stages' rules that the oracle's random packets do not single out.
 #![cfg(not(loom))]
 
+mod plain;
+
 use phalanx_aead::{open_burst, seal_burst};
 use phalanx_ipsec::*;
-use phalanx_wire::{Buffer, DropReason, IpHeader, PeerId, SaId, Spi, VecBuffer, VipId, ip};
+use phalanx_wire::{Buffer, DropReason, IpHeader, VecBuffer, ip};
 use std::net::IpAddr;
+
+use plain::number;
 
 const VIP: &str = "10.77.0.100";
 const PEER: &str = "10.77.0.10";
@@ -18,28 +22,7 @@ fn pair(tunnel: bool, change: impl Fn(&mut SaParams)) -> (OutboundSa, InboundSa)
     let [out, inn] =
         [(Direction::Outbound, VIP, PEER), (Direction::Inbound, PEER, VIP)].map(|(direction, local, remote)| {
             let (local, remote) = (address(local), address(remote));
-            let mut params = SaParams {
-                id: SaId(1),
-                direction,
-                vip: VipId(1),
-                peer: PeerId(1),
-                tunnel: TunnelName::new("t").unwrap(),
-                spi: Spi(0x1234),
-                mode: if tunnel { Mode::Tunnel { local, remote } } else { Mode::Transport },
-                local,
-                remote,
-                algorithm: Algorithm::Aes128Gcm16,
-                key: SecretKey::new(Algorithm::Aes128Gcm16, &[7; 20]).unwrap(),
-                esn: false,
-                window: 64,
-                selectors: Selectors::between(Prefix::ANY_V4, Prefix::ANY_V4),
-                lifesize: Lifesize::UNLIMITED,
-                path_mtu: 1500,
-                mss_clamp: MssClamp::None,
-                copy_dscp: true,
-                ecn: true,
-                encap: None,
-            };
+            let mut params = SaParams { esn: false, ..plain::params(direction, tunnel, local, remote) };
             change(&mut params);
             params
         });
@@ -65,10 +48,6 @@ fn packet(len: usize, ttl: u8) -> Vec<u8> {
     };
     ip::write_header(&mut bytes, &fields).unwrap();
     bytes
-}
-
-fn number(seq: u64) -> SeqNo {
-    Lease::from_wire(seq, 1).take().unwrap()
 }
 
 fn buffer(bytes: &[u8]) -> VecBuffer {

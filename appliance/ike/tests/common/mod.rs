@@ -206,6 +206,14 @@ impl Bed {
         Bed::new(config(a), config(b))
     }
 
+    /// The same, set up by the first; how it comes out.
+    pub fn tried(a: PeerConfig, b: PeerConfig) -> Bed {
+        let mut bed = Bed::with(a, b);
+        bed.initiate(0);
+        bed.run(3_000);
+        bed
+    }
+
     fn push(&mut self, at: Millis, due: Due) {
         self.count += 1;
         self.due.insert((at, self.count), due);
