@@ -63,7 +63,8 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) tended_ms: u64,
 }
 
-/// Packets on their way from one stage to the next.
+/// Packets on their way from one stage to the next. It lies where it was made: stages drain it by reference, for to hand it over is to
+/// copy all its places, the empty ones too.
 pub(crate) type Batch<T> = ArrayVec<T, BURST>;
 
 impl<S: Source> Engine<S> {
@@ -118,11 +119,11 @@ impl<S: Source> Engine<S> {
     /// 1. for this port? 2. ARP; 3. IP, whole; 4. sort: ESP for a VIP, link packets, our own business, strays.
     fn receive_wire(&mut self, port: usize, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let (mut arrived, mut linked) = (Batch::new(), Batch::new());
-        let frames: Batch<S::Packet> = frames.collect();
+        let mut frames: Batch<S::Packet> = frames.collect();
         let is_link = self.world.ports[port].role == PortRole::Link;
         let mut ahead = self.spis_ahead(if is_link { Begins::Link } else { Begins::Network }, &frames);
         let count = frames.len();
-        for (at, mut packet) in frames.into_iter().enumerate() {
+        for (at, mut packet) in frames.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);
             let frame = match addressed_to(packet.bytes(), self.world.ports[port].mac) {
                 Ok(frame) => frame,
@@ -148,8 +149,8 @@ impl<S: Source> Engine<S> {
         let stage = if self.world.ports[port].role == PortRole::Link { Stage::RxLink } else { Stage::RxNetwork };
         self.out.passed(stage, count);
         self.out.lap(Step::Sort, count);
-        self.route(arrived, now);
-        self.open_linked(linked, now);
+        self.route(&mut arrived, now);
+        self.open_linked(&mut linked, now);
     }
 
     /// Finds out what an IP packet from a network or link port is.
@@ -222,10 +223,10 @@ impl<S: Source> Engine<S> {
     /// Parcels from other cores of the process; what they hold was checked there.
     pub(crate) fn receive_ring(&mut self, parcels: impl Iterator<Item = S::Packet>, now: Now) {
         let (mut arrived, mut linked) = (Batch::new(), Batch::new());
-        let parcels: Batch<S::Packet> = parcels.collect();
+        let mut parcels: Batch<S::Packet> = parcels.collect();
         let mut ahead = self.spis_ahead(Begins::Parcel, &parcels);
         let count = parcels.len();
-        for (at, mut packet) in parcels.into_iter().enumerate() {
+        for (at, mut packet) in parcels.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);
             match Parcel::unwrap(&mut packet) {
                 Ok(Parcel::Send(port)) => self.send(port, packet, now),
@@ -247,8 +248,8 @@ impl<S: Source> Engine<S> {
         }
         self.out.passed(Stage::RxRing, count);
         self.out.lap(Step::Sort, count);
-        self.route(arrived, now);
-        self.open_linked(linked, now);
+        self.route(&mut arrived, now);
+        self.open_linked(&mut linked, now);
     }
 
     /// This core is the VIP's router.
@@ -257,12 +258,14 @@ impl<S: Source> Engine<S> {
     }
 
     /// The VIP that the inner packet is for, or from: a VIP this host serves.
+    #[inline]
     pub(crate) fn served(&self, address: IpAddr) -> Option<u16> {
         let slot = self.tables.vips.slot_of(address)?;
         self.tables.vips.at(slot).filter(|vip| vip.entry.served).map(|_| slot)
     }
 }
 
+#[inline]
 fn is_nd(ip: &IpHeader, packet: &[u8]) -> bool {
     ip.upper == protocol::ICMPV6 && ip.fragment.is_none() && matches!(ip.upper_of(packet).first(), Some(133..=137)) // RFC 4861 §4
 }

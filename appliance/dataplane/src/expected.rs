@@ -88,7 +88,7 @@ impl<S: Source> Engine<S> {
         while let Some(arrived) = self.router.expected.waiting.take(&(vip, spi)) {
             burst.push(arrived);
         }
-        self.route(burst, now);
+        self.route(&mut burst, now);
     }
 
     /// Gives up what waited too long.

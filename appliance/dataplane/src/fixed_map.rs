@@ -3,7 +3,9 @@
 //! Open addressing, linear probing, at most half full; removal shifts back, so there are no tombstones and no rehash.
 //! Keys come from configuration or from control, never unchecked from the network: the hash is fast, not keyed.
 
-use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+
+use phalanx_wire::{Spi, VipId};
 
 #[derive(Debug)]
 pub(crate) struct FixedMap<K, V> {
@@ -16,43 +18,51 @@ pub(crate) struct FixedMap<K, V> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-struct Fx(u64);
+/// A key as a word to be mixed: a packet asks for several, so it takes a few instructions.
+pub(crate) trait Key: Copy + Eq {
+    fn word(&self) -> u64;
+}
 
-impl Hasher for Fx {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
+impl Key for IpAddr {
+    #[inline]
+    fn word(&self) -> u64 {
+        match self {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                (bits >> 64) as u64 ^ (bits as u64).rotate_left(5)
+            }
         }
-    }
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(u64::from(word));
-    }
-    fn write_u16(&mut self, word: u16) {
-        self.write_u64(u64::from(word));
     }
 }
 
-impl<K: Copy + Eq + Hash, V> FixedMap<K, V> {
+impl Key for VipId {
+    #[inline]
+    fn word(&self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl Key for (VipId, Spi) {
+    #[inline]
+    fn word(&self) -> u64 {
+        u64::from(self.0.0) << 32 | u64::from(self.1.0)
+    }
+}
+
+impl<K: Key, V> FixedMap<K, V> {
     pub(crate) fn new(limit: usize) -> FixedMap<K, V> {
         let slots = (limit.max(1) * 2).next_power_of_two();
         FixedMap { slots: (0..slots).map(|_| None).collect(), len: 0, limit }
     }
 
+    #[inline]
     fn home(&self, key: &K) -> usize {
-        let mut hasher = Fx(0);
-        key.hash(&mut hasher);
         // The product's high bits are the mixed ones.
-        (hasher.finish() >> 32) as usize & (self.slots.len() - 1)
+        (key.word().wrapping_mul(0x517c_c1b7_2722_0a95) >> 32) as usize & (self.slots.len() - 1)
     }
 
+    #[inline]
     fn find(&self, key: &K) -> Result<usize, usize> {
         let mask = self.slots.len() - 1;
         let mut at = self.home(key);
@@ -65,6 +75,7 @@ impl<K: Copy + Eq + Hash, V> FixedMap<K, V> {
         }
     }
 
+    #[inline]
     pub(crate) fn value(&self, key: &K) -> Option<&V> {
         let at = self.find(key).ok()?;
         self.slots[at].as_ref().map(|(_, value)| value)
@@ -106,6 +117,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashMap;
+
+    impl Key for u16 {
+        fn word(&self) -> u64 {
+            // Many share a home.
+            u64::from(*self / 4) << 32
+        }
+    }
 
     proptest! {
         #[test]

@@ -63,19 +63,17 @@ impl<P: Buffer> Fragments<P> {
 
 impl<S: Source> Engine<S> {
     /// What came in fragments is one packet or nothing yet.
-    pub(crate) fn whole(&mut self, arrived: Batch<Arrived<S::Packet>>, now: Now) -> Batch<Arrived<S::Packet>> {
-        if arrived.iter().all(|one| one.ip.fragment.is_none()) {
-            return arrived;
-        }
+    #[inline(never)]
+    pub(crate) fn make_whole(&mut self, arrived: &mut Batch<Arrived<S::Packet>>, now: Now) {
         let mut whole = Batch::new();
-        for one in arrived {
+        for one in arrived.drain(..) {
             if one.ip.fragment.is_none() {
                 whole.push(one);
             } else if let Some((packet, ip)) = self.gather(PortRole::Network, one.packet, &one.ip, now) {
                 whole.push(Arrived { packet, ip, vip: one.vip });
             }
         }
-        whole
+        *arrived = whole;
     }
 
     /// Whether a packet is a fragment from a router that may send link packets by this port (R14).

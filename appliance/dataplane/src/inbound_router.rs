@@ -86,10 +86,6 @@ pub(crate) struct Peeking<P> {
     arrived: Arrived<P>,
     pub(crate) sa: InboundIndex,
     seq: u64,
-    /// `None` where nothing could be made of the packet, or nothing had to be decrypted.
-    job: Option<PeekJob>,
-    /// What is inside shows.
-    shown: bool,
 }
 
 impl<P> RouterSide<P> {
@@ -123,27 +119,28 @@ impl<P> RouterSide<P> {
 
 impl<S: Source> Engine<S> {
     /// 1. SA, number, verified window; 2. peek; 3. decide; 4. forward; 5. prove what opens a connection on a copy; 6. open our own.
-    pub(crate) fn route(&mut self, arrived: Batch<Arrived<S::Packet>>, now: Now) {
+    pub(crate) fn route(&mut self, arrived: &mut Batch<Arrived<S::Packet>>, now: Now) {
         if arrived.is_empty() {
             return;
         }
         let asked = arrived.len();
-        let arrived = self.whole(arrived, now);
+        if arrived.iter().any(|one| one.ip.fragment.is_some()) {
+            self.make_whole(arrived, now);
+        }
         let mut burst = self.look_up(arrived, now);
         self.out.lap(Step::LookUp, asked);
-        self.peek(&mut burst);
+        let seen = self.peek(&burst);
         let peeked = burst.len();
         self.out.passed(Stage::Peeked, peeked);
         self.out.lap(Step::Peek, peeked);
         let (mut linked, mut syns, mut own) = (Batch::new(), Batch::new(), Batch::new());
-        let seen: Batch<Seen> = burst.iter().zip(&self.router.peeked).map(|(one, peeked)| see(one, peeked)).collect();
         let mut sought: Batch<Option<Sought>> = Batch::new();
         for (one, seen) in burst.iter().zip(&seen) {
             sought.push(self.seek(one.sa, seen));
             self.routes_ahead(&sought, peeked);
         }
         let (mut fragments, mut early) = (FragmentBatches::default(), Batch::new());
-        for (at, (one, mut seen)) in burst.into_iter().zip(seen).enumerate() {
+        for (at, (one, mut seen)) in burst.drain(..).zip(seen).enumerate() {
             let piece = self.piece(&one, &mut seen, at);
             let decision = self.decide(&one, &seen, sought[at].as_ref(), now);
             let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
@@ -169,23 +166,23 @@ impl<S: Source> Engine<S> {
             }
         }
         self.out.lap(Step::Decide, peeked);
-        self.keep_early(early, now);
-        self.prove_syns(syns, now, &mut linked);
+        self.keep_early(&mut early, now);
+        self.prove_syns(&mut syns, now, &mut linked);
         self.prove_firsts(&mut fragments, now, &mut linked);
-        self.take_own(own, now);
-        self.follow(fragments, now, &mut linked);
-        self.open_linked(linked, now);
+        self.take_own(&mut own, now);
+        self.follow(&mut fragments, now, &mut linked);
+        self.open_linked(&mut linked, now);
     }
 
     /// Stage 1.
-    fn look_up(&mut self, arrived: Batch<Arrived<S::Packet>>, now: Now) -> Batch<Peeking<S::Packet>> {
+    fn look_up(&mut self, arrived: &mut Batch<Arrived<S::Packet>>, now: Now) -> Batch<Peeking<S::Packet>> {
         let mut burst = Batch::new();
-        for arrived in arrived {
+        for arrived in arrived.drain(..) {
             let Some(arrived) = self.only_protected(arrived, now) else { continue };
             match self.acceptable(&arrived) {
                 Ok((sa, seq)) => {
                     self.peek_ahead(sa);
-                    burst.push(Peeking { arrived, sa, seq, job: None, shown: false });
+                    burst.push(Peeking { arrived, sa, seq });
                 }
                 Err(DropReason::UnknownSpi) => self.unknown_spi(arrived, now),
                 Err(reason) => self.out.drop(arrived.packet, reason),
@@ -211,41 +208,40 @@ impl<S: Source> Engine<S> {
     }
 
     /// Stage 2: decrypts just so much of each packet that its connection shows (R9).
-    fn peek(&mut self, burst: &mut Batch<Peeking<S::Packet>>) {
-        for (one, peeked) in burst.iter_mut().zip(&mut self.router.peeked) {
-            let Some(sa) = self.tables.cache.inbound(one.sa) else { continue };
+    fn peek(&mut self, burst: &Batch<Peeking<S::Packet>>) -> Batch<Seen> {
+        let (mut seen, mut jobs) = (Batch::new(), Batch::new());
+        for (one, peeked) in burst.iter().zip(&mut self.router.peeked) {
             let (packet, ip) = (one.arrived.packet.bytes(), &one.arrived.ip);
-            if sa.is_ah() {
-                one.shown = sa.show(packet, ip, peeked).is_ok();
-            } else {
-                one.job = sa.peek_job(packet, ip, one.seq).ok();
-                one.shown = one.job.is_some();
-            }
+            let sa = self.tables.cache.inbound(one.sa);
+            let ah = sa.filter(|sa| sa.is_ah()).and_then(|sa| sa.show(packet, ip, peeked).ok());
+            seen.push(ah.map_or(Seen::Opaque, |ip| see(&ip, peeked)));
+            jobs.push(sa.filter(|sa| !sa.is_ah()).and_then(|sa| sa.peek_job(packet, ip, one.seq).ok()));
         }
         // In each round only those that need it; a packet that is not done after the last one is left to ourselves.
-        let mut wanted: Batch<bool> = burst.iter().map(|one| one.job.is_some()).collect();
-        for round in 1..=PEEK_ROUNDS {
-            if !wanted.contains(&true) {
-                return;
+        for _ in 0..PEEK_ROUNDS {
+            if jobs.iter().all(Option::is_none) {
+                break;
             }
-            self.decrypt_prefixes(burst, &wanted);
-            for ((one, wanted), peeked) in burst.iter_mut().zip(&mut wanted).zip(&mut self.router.peeked) {
-                let Some(job) = one.job.filter(|_| *wanted) else { continue };
-                (one.job, *wanted) = match job.read(peeked) {
-                    Ok(Peek::Ready(_)) => (Some(job), false),
-                    Ok(Peek::More(next)) if round < PEEK_ROUNDS => (Some(next), true),
+            self.decrypt_prefixes(burst, &jobs);
+            for ((seen, job), peeked) in seen.iter_mut().zip(&mut jobs).zip(&mut self.router.peeked) {
+                *job = match job.as_ref().map(|job| job.read(peeked)) {
+                    Some(Ok(Peek::Ready(ip))) => {
+                        *seen = see(&ip, peeked);
+                        None
+                    }
+                    Some(Ok(Peek::More(next))) => Some(next),
                     // What makes no sense is opened by the router itself: then the ICV says what it is.
-                    Ok(Peek::More(_)) | Err(_) => (None, false),
+                    Some(Err(_)) | None => None,
                 };
-                one.shown = one.job.is_some();
             }
         }
+        seen
     }
 
-    fn decrypt_prefixes(&mut self, burst: &Batch<Peeking<S::Packet>>, wanted: &Batch<bool>) {
+    fn decrypt_prefixes(&mut self, burst: &Batch<Peeking<S::Packet>>, jobs: &Batch<Option<PeekJob>>) {
         let mut ops: ArrayVec<PeekOp<'_>, { 2 * BURST }> = ArrayVec::new();
-        for ((one, wanted), into) in burst.iter().zip(wanted).zip(&mut self.router.peeked) {
-            if let (true, Some(job), Some(sa)) = (*wanted, &one.job, self.tables.cache.inbound(one.sa)) {
+        for ((one, job), into) in burst.iter().zip(jobs).zip(&mut self.router.peeked) {
+            if let (Some(job), Some(sa)) = (job, self.tables.cache.inbound(one.sa)) {
                 ops.extend(job.ops(sa.key(), one.arrived.packet.bytes(), into).into_iter().flatten());
             }
         }
@@ -387,11 +383,12 @@ impl<S: Source> Engine<S> {
     }
 }
 
-/// What the peek shows; nothing, where there was none.
-fn see<P>(one: &Peeking<P>, peeked: &Peeked) -> Seen {
+/// What the peek shows.
+#[inline]
+fn see(ip: &IpHeader, peeked: &Peeked) -> Seen {
     let shown = peeked.bytes();
-    match one.shown.then(|| look(Shape::Packet, shown, shown.len())) {
-        Some(Look::Seen(seen)) => seen,
-        _ => Seen::Opaque,
+    match look(Shape::Behind(ip), shown, shown.len()) {
+        Look::Seen(seen) => seen,
+        Look::NeedMore(_) => Seen::Opaque,
     }
 }

@@ -73,6 +73,7 @@ impl<S: Source> Engine<S> {
         self.believe(&header, packet)
     }
 
+    #[inline]
     pub(crate) fn believe(&self, header: &LinkHeader, packet: S::Packet) -> Taken<S::Packet> {
         match self.believed(header, packet.bytes(), packet.mark()) {
             Ok((ip, sa, seq)) => {
@@ -85,6 +86,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// 1. role, VIP, epoch; 2. the packet inside is ESP or AH to that VIP; 3. its SA; 4. its number, by this core's window.
+    #[inline]
     fn believed(
         &self,
         header: &LinkHeader,
@@ -111,12 +113,14 @@ impl<S: Source> Engine<S> {
     }
 
     /// Opens what a burst of link packets holds.
-    pub(crate) fn open_linked(&mut self, linked: Batch<Linked<S::Packet>>, now: Now) {
+    #[inline]
+    pub(crate) fn open_linked(&mut self, linked: &mut Batch<Linked<S::Packet>>, now: Now) {
         self.open(linked, Role::Target, now);
     }
 }
 
 /// Only the highest epoch is obeyed (I6).
+#[inline]
 fn check_epoch(header: &LinkHeader, vip: &Vip) -> Result<(), DropReason> {
     if header.epoch < vip.entry.epoch { Err(DropReason::LinkEpoch) } else { Ok(()) }
 }

@@ -41,6 +41,7 @@ impl InnerFragments {
     }
 
     /// What selectors and filters see of an inner packet that was opened: authentic, its number taken.
+    #[inline]
     pub(crate) fn opened(
         &mut self,
         role: Role,
@@ -68,6 +69,7 @@ impl InnerFragments {
     }
 
     /// The same of a packet that the host sends. Without its first one a fragment could leave by another rule.
+    #[inline]
     pub(crate) fn sent(&mut self, ip: &IpHeader, packet: &[u8], now: Now) -> Result<Subject, DropReason> {
         let mut subject = Subject::outbound(ip, packet);
         let host = PeerId(0);
@@ -110,6 +112,7 @@ impl<P> Default for FragmentBatches<P> {
 impl<S: Source> Engine<S> {
     /// Whether the packet at this place of the burst holds a fragment, and which. The first one of a TCP segment is then
     /// `seen` as the segment.
+    #[inline]
     pub(crate) fn piece(&self, one: &Peeking<S::Packet>, seen: &mut Seen, at: usize) -> Option<(Piece, u8)> {
         let &mut Seen::Other { fragment: true, protocol, .. } = seen else { return None };
         let peer = self.tables.cache.inbound(one.sa)?.params().peer;
@@ -121,6 +124,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Puts fragments aside; gives back what is none, or stays with the router whatever its first one does.
+    #[inline]
     pub(crate) fn sort_fragment(
         &self,
         piece: Option<(Piece, u8)>,
@@ -144,6 +148,7 @@ impl<S: Source> Engine<S> {
 
     /// 1. open copies; 2. within floor and ceiling, not accepted before, fits its tunnel, of a known connection;
     /// 3. remember whose the others are; 4. forward it as it came.
+    #[inline(never)]
     pub(crate) fn prove_firsts(
         &mut self,
         batches: &mut FragmentBatches<S::Packet>,
@@ -153,7 +158,7 @@ impl<S: Source> Engine<S> {
         if batches.firsts.is_empty() {
             return;
         }
-        for genuine in self.open_copies(std::mem::take(&mut batches.firsts)) {
+        for genuine in self.open_copies(&mut batches.firsts) {
             match self.admit_first(&genuine, now) {
                 Ok(target) => self.forward(genuine.slot, target, genuine.opening, now, linked),
                 Err(DropReason::CeilingWait) => self.wait_for_ceiling(genuine.opening, now),
@@ -185,9 +190,10 @@ impl<S: Source> Engine<S> {
     }
 
     /// Later fragments, after the first ones of the same burst: to the target of their connection, or to ourselves.
+    #[inline(never)]
     pub(crate) fn follow(
         &mut self,
-        batches: FragmentBatches<S::Packet>,
+        batches: &mut FragmentBatches<S::Packet>,
         now: Now,
         linked: &mut Batch<Opening<S::Packet>>,
     ) {
@@ -195,14 +201,14 @@ impl<S: Source> Engine<S> {
             return;
         }
         let mut own = Batch::new();
-        for ((slot, opening), key, protocol) in batches.later {
+        for ((slot, opening), key, protocol) in batches.later.drain(..) {
             match self.followed(slot, &opening, &key, protocol, now) {
                 Ok(Some(target)) => self.forward(slot, target, opening, now, linked),
                 Ok(None) => own.push((slot, opening)),
                 Err(reason) => self.out.drop(opening.packet, reason),
             }
         }
-        self.take_own(own, now);
+        self.take_own(&mut own, now);
     }
 
     /// The target that a later fragment goes to; none for ourselves. What holds of a segment holds of its fragments.

@@ -76,6 +76,7 @@ impl<P> Neighbours<P> {
     }
 
     /// Finds the MAC for a packet's next hop, or keeps the packet until it is known.
+    #[inline]
     pub(crate) fn resolve(&mut self, address: IpAddr, packet: P, now: Now) -> Resolved<P> {
         if let Some(&at) = self.index.value(&address)
             && let Some(entry) = &mut self.entries[usize::from(at)]

@@ -26,6 +26,7 @@ const FLAGS_AT: usize = 13;
 pub(crate) type NewConnections<P> = Waiting<ConnKey, P, PACKETS>;
 
 /// By the shortest look, which each packet pays for: false is certain.
+#[inline]
 fn may_open(packet: &[u8]) -> bool {
     let at = match packet {
         [first, ..] if first >> 4 == 4 && packet.get(9) == Some(&protocol::TCP) => usize::from(first & 15) * 4,
@@ -39,6 +40,7 @@ fn may_open(packet: &[u8]) -> bool {
 
 impl<S: Source> Engine<S> {
     /// A packet of the application whose SA is found: into the burst, or aside, if it opens a connection.
+    #[inline]
     pub(crate) fn out_or_aside(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, one: Outgoing<S::Packet>, now: Now) {
         match self.opens(one.sa, one.packet.bytes()) {
             None => self.enlist(burst, one, now),

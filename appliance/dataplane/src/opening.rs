@@ -49,12 +49,12 @@ struct Within {
 impl<S: Source> Engine<S> {
     /// 1. begin: find the parts; 2. the cipher over all; 3. ICV, commit, charge; 4. finish: padding, decapsulation;
     /// 5. tunnel check; 6. filter; 7. the connection's tracker (targets); 8. deliver.
-    pub(crate) fn open(&mut self, burst: Batch<Opening<S::Packet>>, role: Role, now: Now) {
+    pub(crate) fn open(&mut self, burst: &mut Batch<Opening<S::Packet>>, role: Role, now: Now) {
         if burst.is_empty() {
             return;
         }
         let (mut packets, mut facts) = (Batch::new(), Batch::new());
-        for one in burst {
+        for one in burst.drain(..) {
             let sa = self.tables.cache.inbound(one.sa);
             let begin = |sa: &InboundSa| {
                 let packet = one.packet.bytes();
@@ -77,7 +77,7 @@ impl<S: Source> Engine<S> {
             self.tracked_ahead(within.len(), ciphered, |at| within[at].as_ref().ok()?.sought.as_ref());
         }
         let mut opened = 0;
-        for ((mut packet, facts), one) in packets.into_iter().zip(&facts).zip(&within) {
+        for ((mut packet, facts), one) in packets.drain(..).zip(&facts).zip(&within) {
             match one.as_ref().map_err(|why| *why).and_then(|one| self.take(&mut packet, facts, one, role, now)) {
                 Ok(()) => {
                     opened += 1;

@@ -65,6 +65,7 @@ impl<P> Default for Sealing<P> {
 
 /// A packet from the application, and what the filters are asked about it.
 struct Leaving {
+    ip: IpHeader,
     subject: Subject,
     sought: Option<SoughtFlow>,
 }
@@ -99,10 +100,10 @@ impl<P> OutboundSide<P> {
 impl<S: Source> Engine<S> {
     /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
-        let frames: Batch<S::Packet> = frames.collect();
+        let mut frames: Batch<S::Packet> = frames.collect();
         let count = frames.len();
         let mut leaving: Batch<(S::Packet, Result<Leaving, DropReason>)> = Batch::new();
-        for mut packet in frames {
+        for mut packet in frames.drain(..) {
             let one = application_ip(&mut packet).and_then(|ip| {
                 trim(&mut packet, ip.total_len);
                 self.leaving(&ip, packet.bytes(), now)
@@ -118,11 +119,11 @@ impl<S: Source> Engine<S> {
             filtered.push(way);
         }
         let mut burst = Batch::new();
-        for (at, ((packet, one), way)) in leaving.into_iter().zip(filtered).enumerate() {
+        for (at, ((packet, one), way)) in leaving.drain(..).zip(filtered.drain(..)).enumerate() {
             self.tunnels_ahead(&mut sas, count + at);
             let one = one.ok();
-            let subject = one.as_ref().map(|one| &one.subject).ok_or(DropReason::NoFilter);
-            let way = way.and_then(|way| self.through(way, subject?, packet.bytes(), packet.mark()));
+            let leaving = one.as_ref().ok_or(DropReason::NoFilter);
+            let way = way.and_then(|way| self.through(way, leaving?, packet.bytes(), packet.mark()));
             match way {
                 Ok(Way::Sa(sa, log)) => {
                     let sought = one.and_then(|one| self.seek_sent(sa, &one.subject));
@@ -141,7 +142,7 @@ impl<S: Source> Engine<S> {
         }
         self.out.passed(Stage::RxApplication, count);
         self.out.lap(Step::WayOut, count);
-        self.seal(burst, now);
+        self.seal(&mut burst, now);
     }
 
     /// An IP packet of our own from a VIP: through the SA, or in clear, as if the application had sent it. Nothing is asked
@@ -149,7 +150,7 @@ impl<S: Source> Engine<S> {
     pub(crate) fn send_own(&mut self, packet: S::Packet, now: Now) {
         let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
         match ip.and_then(|ip| self.way_out(&ip, packet.bytes(), packet.mark(), now)) {
-            Ok(Way::Sa(sa, log)) => self.seal(Batch::from_iter([Outgoing { packet, sa, log, sought: None }]), now),
+            Ok(Way::Sa(sa, log)) => self.seal(&mut Batch::from_iter([Outgoing { packet, sa, log, sought: None }]), now),
             Ok(Way::Clear) => self.send_to_network(packet, now),
             Ok(Way::TooBig(..)) => self.out.drop(packet, DropReason::TooBig),
             Err(reason) => self.out.drop(packet, reason),
@@ -164,14 +165,14 @@ impl<S: Source> Engine<S> {
             Ok(Way::Sa(sa, log)) => self.out_or_aside(&mut burst, Outgoing { packet, sa, log, sought: None }, now),
             _ => return self.send_own(packet, now),
         }
-        self.seal(burst, now);
+        self.seal(&mut burst, now);
     }
 
     /// Both halves, for a packet by itself.
     pub(crate) fn way_out(&mut self, ip: &IpHeader, packet: &[u8], mark: u32, now: Now) -> Result<Way, DropReason> {
         let leaving = self.leaving(ip, packet, now)?;
         let filtered = self.filter_out(&leaving, now)?;
-        self.through(filtered, &leaving.subject, packet, mark)
+        self.through(filtered, &leaving, packet, mark)
     }
 
     /// From a VIP that is served here.
@@ -181,7 +182,7 @@ impl<S: Source> Engine<S> {
         let subject = self.inner.sent(ip, packet, now)?;
         // A tunnel of one VIP may carry another of the same router: IPv6 through IPv4.
         let sought = self.tables.filters.seek_way_out(vip.entry.id, &subject);
-        Ok(Leaving { subject, sought })
+        Ok(Leaving { ip: *ip, subject, sought })
     }
 
     /// What the filters say.
@@ -204,19 +205,19 @@ impl<S: Source> Engine<S> {
     }
 
     /// What the SA says.
-    fn through(&self, filtered: Filtered, subject: &Subject, packet: &[u8], mark: u32) -> Result<Way, DropReason> {
+    fn through(&self, filtered: Filtered, leaving: &Leaving, packet: &[u8], mark: u32) -> Result<Way, DropReason> {
         let Filtered::Tunnel(tunnel, way) = filtered else { return Ok(Way::Clear) };
         let at = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
         let sa = self.tables.cache.outbound(at).ok_or(DropReason::NoSa)?;
-        self.out.notes.note(mark, || Fact::Protect(sa.id(), sa.params().spi, *subject));
+        self.out.notes.note(mark, || Fact::Protect(sa.id(), sa.params().spi, leaving.subject));
         // RFC 4301 §5.1: an SA carries only what its selectors name.
         if !self.tables.filters.fits(&way, sa.serial()) {
-            if !sa.params().selectors.matches(subject) {
+            if !sa.params().selectors.matches(&leaving.subject) {
                 return Err(DropReason::WrongTunnel);
             }
             self.tables.filters.set_fits(&way, sa.serial());
         }
-        let (sa, log, admitted) = (at, way.log, sa.admit(packet, Origin::Host));
+        let (sa, log, admitted) = (at, way.log, sa.admit_behind(&leaving.ip, packet, Origin::Host));
         match admitted {
             Err(DropReason::TooBig) => Ok(Way::TooBig(sa, log)),
             admitted => admitted.map(|()| Way::Sa(sa, log)),
@@ -232,23 +233,23 @@ impl<S: Source> Engine<S> {
     /// Adds a packet to a burst; a full one goes first.
     pub(crate) fn enlist(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, outgoing: Outgoing<S::Packet>, now: Now) {
         if burst.is_full() {
-            self.seal(std::mem::take(burst), now);
+            self.seal(burst, now);
         }
         burst.push(outgoing);
     }
 
     /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: layout and lifesize;
     /// 4. the cipher over all; 5. next hop; 6. ask for more numbers.
-    fn seal(&mut self, mut burst: Batch<Outgoing<S::Packet>>, now: Now) {
+    fn seal(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
         let mut sealing = Sealing::default();
         let mut touched: Batch<OutboundIndex> = Batch::new();
         let mut sought: Batch<Option<Sought>> = Batch::new();
         let count = burst.len();
-        for one in &mut burst {
+        for one in burst.iter_mut() {
             sought.push(one.sought.take());
             self.tracked_ahead(sought.len(), count, |at| sought[at].as_ref());
         }
-        for (i, Outgoing { packet, sa: at, log, .. }) in burst.into_iter().enumerate() {
+        for (i, Outgoing { packet, sa: at, log, .. }) in burst.drain(..).enumerate() {
             self.seal_ahead(at, packet.bytes().len());
             if touched.last() != Some(&at) {
                 touched.push(at);
@@ -261,7 +262,7 @@ impl<S: Source> Engine<S> {
                 None => self.hold(at, packet, now),
             }
         }
-        self.finish(sealing, now);
+        self.finish(&mut sealing, now);
         for at in touched {
             self.want_lease(at, now);
         }
@@ -285,7 +286,7 @@ impl<S: Source> Engine<S> {
                     None => go_on = false,
                 }
             }
-            self.finish(sealing, now);
+            self.finish(&mut sealing, now);
         }
         self.outbound.sas[at.0 as usize].since_ms = now.ms();
         self.want_lease(at, now);
@@ -301,11 +302,8 @@ impl<S: Source> Engine<S> {
         log: bool,
         now: Now,
     ) {
-        let tracked = self.track_outbound((at, sought), packet.bytes(), log, now);
-        let sa = self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa);
         let number = seq.value();
-        let sa = sa.inspect(|sa| _ = sa.clamps() && sa.clamp_mss(packet.bytes_mut()));
-        match tracked.and(sa).and_then(|sa| sa.begin(&mut packet, seq)) {
+        match self.begin_one(&mut packet, (at, sought), seq, log, now) {
             Ok(job) => {
                 self.note_sealed(at, packet.mark(), number);
                 sealing.packets.push(packet);
@@ -316,6 +314,25 @@ impl<S: Source> Engine<S> {
         }
     }
 
+    #[inline]
+    fn begin_one(
+        &mut self,
+        packet: &mut S::Packet,
+        (at, sought): (OutboundIndex, Option<&Sought>),
+        seq: SeqNo,
+        log: bool,
+        now: Now,
+    ) -> Result<SealJob, DropReason> {
+        let ip = IpHeader::parse(packet.bytes())?;
+        self.track_outbound((at, sought), &ip, packet.bytes(), log, now)?;
+        let sa = self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa)?;
+        if sa.clamps() {
+            sa.clamp_mss(packet.bytes_mut());
+        }
+        sa.begin_behind(&ip, packet, seq, Origin::Host)
+    }
+
+    #[inline]
     fn note_sealed(&self, at: OutboundIndex, mark: u32, number: u64) {
         if let (true, Some(sa)) = (mark != 0, self.tables.cache.outbound(at)) {
             self.out.notes.note(mark, || Fact::Sealed(sa.id(), sa.params().spi, number));
@@ -323,14 +340,14 @@ impl<S: Source> Engine<S> {
     }
 
     /// Stages 4 and 5.
-    fn finish(&mut self, mut sealing: Sealing<S::Packet>, now: Now) {
+    fn finish(&mut self, sealing: &mut Sealing<S::Packet>, now: Now) {
         if sealing.packets.is_empty() {
             return;
         }
         let count = sealing.packets.len();
         self.out.lap(Step::Lease, count);
         let mut ops: Batch<SealOp<'_>> = Batch::new();
-        for ((packet, job), at) in sealing.packets.iter_mut().zip(sealing.jobs).zip(&sealing.sas) {
+        for ((packet, job), at) in sealing.packets.iter_mut().zip(sealing.jobs.drain(..)).zip(&sealing.sas) {
             // Nothing took the SA out since stage 3. AH was sealed there.
             if let Some(sa) = self.tables.cache.outbound(*at).filter(|_| !job.is_done()) {
                 ops.push(job.op(sa.key(), packet.bytes_mut()));
@@ -340,7 +357,7 @@ impl<S: Source> Engine<S> {
         drop(ops);
         self.out.passed(Stage::Sealed, count);
         self.out.lap(Step::Seal, count);
-        for (mut packet, at) in sealing.packets.into_iter().zip(sealing.sas) {
+        for (mut packet, at) in sealing.packets.drain(..).zip(sealing.sas.drain(..)) {
             let completed = self.tables.cache.outbound(at).map_or(Ok(()), |sa| sa.complete(packet.bytes_mut()));
             match completed {
                 Ok(()) => self.send_sealed(at, packet, now),
@@ -354,15 +371,15 @@ impl<S: Source> Engine<S> {
     pub(crate) fn track_outbound(
         &mut self,
         (at, sought): (OutboundIndex, Option<&Sought>),
+        ip: &IpHeader,
         packet: &[u8],
         log: bool,
         now: Now,
     ) -> Result<(), DropReason> {
         let Some(sa) = self.tables.cache.outbound(at).filter(|_| self.target.enabled) else { return Ok(()) };
         let peer = sa.peer();
-        let ip = IpHeader::parse(packet)?;
         if ip.upper == protocol::UDP
-            && let Ok(flow) = Flow::of_outbound(&ip, ip.upper_of(packet))
+            && let Ok(flow) = Flow::of_outbound(ip, ip.upper_of(packet))
         {
             let key = ConnKey { peer, flow };
             let found = self.find_sent(&key, sought);
@@ -373,7 +390,7 @@ impl<S: Source> Engine<S> {
             return Ok(());
         }
         let tcp = TcpHeader::parse_prefix(ip.upper_of(packet))?;
-        let flow = Flow::of_outbound(&ip, ip.upper_of(packet))?;
+        let flow = Flow::of_outbound(ip, ip.upper_of(packet))?;
         let (key, payload) = (ConnKey { peer, flow }, ip.upper_len().saturating_sub(tcp.data_offset));
         let found = self.find_sent(&key, sought);
         let event = self.target.tracker.outbound_found(found, &key, &tcp, payload, now.ms());

@@ -49,13 +49,17 @@ pub(crate) struct Genuine<P> {
 impl<S: Source> Engine<S> {
     /// Stage 5: 1. open copies; 2. within floor and ceiling, not accepted before, fits its tunnel; 3. select a target
     /// and make the entry; 4. forward the packet as it came.
+    #[inline(never)]
     pub(crate) fn prove_syns(
         &mut self,
-        syns: Batch<Slotted<S::Packet>>,
+        syns: &mut Batch<Slotted<S::Packet>>,
         now: Now,
         linked: &mut Batch<Opening<S::Packet>>,
     ) {
         let count = syns.len();
+        if count == 0 {
+            return;
+        }
         for genuine in self.open_copies(syns) {
             match self.admit(&genuine, now) {
                 Ok(target) => {
@@ -77,9 +81,13 @@ impl<S: Source> Engine<S> {
     }
 
     /// Stage 6: as an ordinary endpoint (R10, R11).
-    pub(crate) fn take_own(&mut self, own: Batch<Slotted<S::Packet>>, now: Now) {
+    #[inline(never)]
+    pub(crate) fn take_own(&mut self, own: &mut Batch<Slotted<S::Packet>>, now: Now) {
+        if own.is_empty() {
+            return;
+        }
         let (mut inside, mut above) = (Batch::new(), Batch::new());
-        for (slot, opening) in own {
+        for (slot, opening) in own.drain(..) {
             self.out.note(&opening.packet, || Fact::Local);
             match self.within(opening.sa, opening.seq) {
                 Ok(()) => inside.push(opening),
@@ -88,16 +96,16 @@ impl<S: Source> Engine<S> {
             }
         }
         self.out.passed(Stage::RouterLocal, inside.len());
-        self.open(inside, Role::Router, now);
-        for genuine in self.open_copies(above) {
+        self.open(&mut inside, Role::Router, now);
+        for genuine in self.open_copies(&mut above) {
             self.wait_for_ceiling(genuine.opening, now);
         }
     }
 
     /// Opens a copy of each packet; what is not genuine is dropped here.
-    pub(crate) fn open_copies(&mut self, burst: Batch<Slotted<S::Packet>>) -> Batch<Genuine<S::Packet>> {
+    pub(crate) fn open_copies(&mut self, burst: &mut Batch<Slotted<S::Packet>>) -> Batch<Genuine<S::Packet>> {
         let mut copied: Batch<Genuine<S::Packet>> = Batch::new();
-        for (slot, opening) in burst {
+        for (slot, opening) in burst.drain(..) {
             let copy = copied.len();
             let sa = self.tables.cache.inbound(opening.sa).ok_or(DropReason::UnknownSpi);
             let job = sa.and_then(|sa| sa.begin(opening.packet.bytes(), &opening.ip, opening.seq));
@@ -182,7 +190,8 @@ impl<S: Source> Engine<S> {
     }
 
     /// I4: the peer may use an SA before all targets have it. What is genuine waits for them.
-    pub(crate) fn keep_early(&mut self, early: Batch<Slotted<S::Packet>>, now: Now) {
+    #[inline(never)]
+    pub(crate) fn keep_early(&mut self, early: &mut Batch<Slotted<S::Packet>>, now: Now) {
         if early.is_empty() {
             return;
         }
@@ -249,7 +258,7 @@ impl<S: Source> Engine<S> {
                     None => self.out.drop(packet, DropReason::NotForUs),
                 }
             }
-            self.route(again, now);
+            self.route(&mut again, now);
         }
         if self.router.sas[at.0 as usize].held.is_empty() {
             self.router.above.waiting.retain(|(other, _)| *other != at);

@@ -44,6 +44,7 @@ impl<P> Station<P> {
 
 impl<S: Source> Engine<S> {
     /// Sends an IP packet by a network or link port: its next hop is found here if the port is this core's.
+    #[inline]
     pub(crate) fn send(&mut self, port: usize, packet: S::Packet, now: Now) {
         let facts = &self.world.ports[port];
         if facts.owner != self.me {
@@ -79,6 +80,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Gives an inner packet to the host's stack.
+    #[inline]
     pub(crate) fn deliver(&mut self, packet: S::Packet) {
         let Some(port) = self.application else {
             return self.out.drop(packet, DropReason::NoApplication);
@@ -86,6 +88,7 @@ impl<S: Source> Engine<S> {
         self.deliver_by(port, packet);
     }
 
+    #[inline]
     pub(crate) fn deliver_by(&mut self, port: usize, packet: S::Packet) {
         let facts = &self.world.ports[port];
         if facts.owner != self.me {
@@ -102,6 +105,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Puts the Ethernet header in front and queues the frame.
+    #[inline]
     pub(crate) fn frame(&mut self, port: usize, to: Mac, mut packet: S::Packet) {
         let ethertype = match packet.bytes().first().map(|first| first >> 4) {
             Some(6) => ethertype::IPV6,
@@ -256,6 +260,7 @@ impl<S: Source> Engine<S> {
 }
 
 /// Where an IP packet goes, without the checks of a full parse: it is ours, or was checked before.
+#[inline]
 pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
         4 => packet.get(16..20).and_then(<[u8]>::first_chunk::<4>).map(|&octets| IpAddr::from(octets)),
@@ -288,6 +293,7 @@ fn echo_reply(ip: &IpHeader, packet: &mut [u8]) -> Result<(), DropReason> {
 }
 
 /// The header of a frame, if it is for this port.
+#[inline]
 pub(crate) fn addressed_to(bytes: &[u8], mac: Mac) -> Result<Frame, DropReason> {
     let frame = Frame::parse(bytes)?;
     if frame.dst != mac && !frame.dst.is_multicast() { Err(DropReason::NotForUs) } else { Ok(frame) }

@@ -31,6 +31,7 @@ impl Tables {
 
     /// What the rules say about a packet that came out of a tunnel: it must be the one that its rule asks for (RFC 4301
     /// §5.2, step 4).
+    #[inline]
     pub(crate) fn permits(&self, vip: VipId, through: &TunnelName, subject: &Subject) -> Ruled {
         self.ruled(vip, subject, |action| says_of_tunnel(action, through))
     }
@@ -50,6 +51,7 @@ impl Tables {
     }
 
     /// The VIP's router does the inbound filter (R14).
+    #[inline]
     pub(crate) fn filters_at_router(&self, vip: VipId) -> bool {
         self.vips.by_id(vip).is_some_and(|vip| vip.entry.filter_at_router)
     }

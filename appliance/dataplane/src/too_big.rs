@@ -53,7 +53,8 @@ impl<S: Source> Engine<S> {
         now: Now,
     ) {
         // A piece shows nothing of the connection that could be followed.
-        if let Err(reason) = self.track_outbound((at, None), packet.bytes(), log, now) {
+        let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
+        if let Err(reason) = ip.and_then(|ip| self.track_outbound((at, None), &ip, packet.bytes(), log, now)) {
             return self.out.drop(packet, reason);
         }
         self.out.passed(Stage::CutInner, 1);

@@ -27,11 +27,13 @@ pub(crate) struct Vip {
 
 impl Vip {
     /// The target's place in the set, and the way there.
+    #[inline]
     pub(crate) fn target(&self, id: TargetId) -> Option<(usize, &TargetEntry)> {
         self.targets.as_ref()?.targets.iter().enumerate().find(|(_, target)| target.id == id)
     }
 
     /// Whether new connections or flows like this one go to targets.
+    #[inline]
     pub(crate) fn distributes(&self, flow: Flow) -> bool {
         self.targets.as_ref().is_some_and(|set| set.distribution.names(flow.protocol, flow.local.port))
     }
@@ -72,10 +74,12 @@ impl Vips {
         self.slots[usize::from(slot)].as_mut()
     }
 
+    #[inline]
     pub(crate) fn by_address(&self, address: IpAddr) -> Option<&Vip> {
         self.at(self.slot_of(address)?)
     }
 
+    #[inline]
     pub(crate) fn by_id(&self, id: VipId) -> Option<&Vip> {
         self.at(*self.by_id.value(&id)?)
     }

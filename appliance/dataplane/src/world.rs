@@ -46,11 +46,13 @@ impl World {
         World { ports: ports.collect(), cores, limits: config.limits.clone() }
     }
 
+    #[inline]
     pub(crate) fn core(&self, id: CoreId) -> Option<usize> {
         self.cores.iter().position(|&core| core == id)
     }
 
     /// The network port and next hop towards `destination`.
+    #[inline]
     pub(crate) fn route(&self, destination: IpAddr) -> Option<(usize, IpAddr)> {
         let network = || self.ports.iter().enumerate().filter(|(_, port)| port.role == PortRole::Network);
         let on_link = network().find(|(_, port)| port.is_on_link(destination)).map(|(at, _)| (at, destination));
@@ -65,10 +67,12 @@ impl World {
 }
 
 impl PortFacts {
+    #[inline]
     pub(crate) fn next_hop(&self, destination: IpAddr) -> Option<IpAddr> {
         if self.is_on_link(destination) { Some(destination) } else { self.gateway(destination) }
     }
 
+    #[inline]
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|&(own, _)| own == address)
     }
@@ -80,10 +84,12 @@ impl PortFacts {
         near.or_else(any).map(|&(own, _)| own)
     }
 
+    #[inline]
     fn is_on_link(&self, destination: IpAddr) -> bool {
         self.addresses.iter().any(|&(own, len)| within(destination, own, len))
     }
 
+    #[inline]
     fn gateway(&self, destination: IpAddr) -> Option<IpAddr> {
         self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == destination.is_ipv4())
     }
@@ -101,14 +107,12 @@ fn with_link_local(addresses: &[(IpAddr, u8)], mac: Mac) -> Box<[(IpAddr, u8)]> 
     all.into()
 }
 
+#[inline]
 fn within(address: IpAddr, prefix: IpAddr, len: u8) -> bool {
-    let same = |a: u128, b: u128, bits: u8| {
-        let host = u32::from(bits.saturating_sub(len));
-        a.checked_shr(host).unwrap_or(0) == b.checked_shr(host).unwrap_or(0)
-    };
+    // As many bits as the prefix has are the same.
     match (address, prefix) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => same(u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros() >= u32::from(len.min(32)),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros() >= u32::from(len.min(128)),
         _ => false,
     }
 }

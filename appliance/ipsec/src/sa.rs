@@ -189,6 +189,7 @@ impl InboundSa {
     ///
     /// # Errors
     /// Those of [`ReplayWindow::commit`], and `HardLifesize`; the number is committed then all the same.
+    #[inline]
     pub fn accept(&mut self, job: &OpenJob, role: Role) -> Result<(), DropReason> {
         let window = match role {
             Role::Router => &mut self.verified,

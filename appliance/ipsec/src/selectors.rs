@@ -54,6 +54,7 @@ impl Prefix {
     }
 
     /// The address is of this block.
+    #[inline]
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
@@ -71,12 +72,14 @@ impl Prefix {
     }
 
     /// Both families fill the high bits, so one mask serves them.
+    #[inline]
     fn mask(&self) -> u128 {
         u128::MAX.checked_shl(128 - u32::from(self.len)).unwrap_or(0)
     }
 }
 
 /// The address as a number whose highest bit is the address's first.
+#[inline]
 pub(crate) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
@@ -115,6 +118,7 @@ impl TryFrom<String> for Prefix {
 }
 
 impl From<Prefix> for String {
+    #[inline]
     fn from(prefix: Prefix) -> String {
         prefix.to_string()
     }
@@ -159,6 +163,7 @@ impl PortRange {
     }
 
     /// The port is of this range. A packet without ports is only of the range of all (RFC 4301 §4.4.1.1, OPAQUE).
+    #[inline]
     #[must_use]
     pub fn contains(&self, port: Option<u16>) -> bool {
         match port {
@@ -198,6 +203,7 @@ impl TryFrom<String> for PortRange {
 }
 
 impl From<PortRange> for String {
+    #[inline]
     fn from(range: PortRange) -> String {
         range.to_string()
     }
@@ -279,6 +285,7 @@ impl Subject {
     }
 
     /// Of a packet that comes in: its destination is ours. `packet` begins with the IP header `ip` describes.
+    #[inline]
     #[must_use]
     pub fn inbound(ip: &IpHeader, packet: &[u8]) -> Subject {
         let ports = ports(ip, packet);
@@ -292,6 +299,7 @@ impl Subject {
     }
 
     /// Of a packet that goes out: its source is ours.
+    #[inline]
     #[must_use]
     pub fn outbound(ip: &IpHeader, packet: &[u8]) -> Subject {
         let ports = ports(ip, packet);
@@ -306,6 +314,7 @@ impl Subject {
 }
 
 impl From<&Flow> for Subject {
+    #[inline]
     fn from(flow: &Flow) -> Subject {
         let has_ports = has_ports(flow.protocol);
         Subject {
@@ -319,6 +328,7 @@ impl From<&Flow> for Subject {
 }
 
 /// Source and destination port, where the packet shows them.
+#[inline]
 fn ports(ip: &IpHeader, packet: &[u8]) -> Option<(u16, u16)> {
     if !has_ports(ip.upper) || ip.fragment.is_some_and(|f| f.offset > 0) {
         return None;

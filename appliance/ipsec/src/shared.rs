@@ -93,6 +93,7 @@ impl SaShared {
         add(&self.replayed, 1);
     }
 
+    #[inline]
     pub(crate) fn saw_sent(&self, seq: u64) {
         if seq > self.highest.load(Ordering::Relaxed) {
             self.highest.store(seq, Ordering::Relaxed);
@@ -139,6 +140,7 @@ impl LifesizeMeter {
     }
 
     /// Bytes that may still be used.
+    #[inline]
     #[must_use]
     pub const fn left(&self) -> u64 {
         self.allowance.saturating_sub(self.used)

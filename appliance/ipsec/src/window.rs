@@ -283,6 +283,7 @@ impl ReplayWindow {
 
     /// Moves the edge to `to`, which is ahead, and clears the words in between. Readers see the new edge later, when
     /// it is stored.
+    #[inline]
     fn advance(&mut self, to: u64) {
         self.shared.claim.store(to, Ordering::Relaxed);
         // Whoever reads a word cleared below also sees the claim (pairs with the fence in `try_snapshot`).

@@ -52,7 +52,7 @@ impl FragmentKey {
             IpAddr::V6(a) => [(a.to_bits() >> 64) as u64, a.to_bits() as u64],
         };
         let ([a, b], [c, d]) = (half(self.src), half(self.dst));
-        keyed(seed, [a, b, c, d, u64::from(self.id) << 32 | u64::from(self.peer.0), u64::from(self.protocol)])
+        keyed(seed, [a, b, c, d, u64::from(self.id) << 32 | u64::from(self.peer.0)], u64::from(self.protocol))
     }
 }
 

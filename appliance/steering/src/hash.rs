@@ -6,10 +6,11 @@
 /// The secret of one table: 128 random bits, drawn by whoever builds the table.
 pub type Seed = [u64; 2];
 
-/// Hashes `N` words with SipHash-1-3; the last word of SipHash's own padding carries the length in bytes.
+/// Hashes `N` words and up to seven bytes more with SipHash-1-3, whose own padding carries the length in bytes.
 #[inline]
-pub(crate) fn keyed<const N: usize>(seed: Seed, words: [u64; N]) -> u64 {
-    sip::<1, 3, N>(seed, words, ((8 * N as u64) & 0xff) << 56)
+pub(crate) fn keyed<const N: usize>(seed: Seed, words: [u64; N], rest: u64) -> u64 {
+    debug_assert!(rest >> 56 == 0);
+    sip::<1, 3, N>(seed, words, ((8 * N as u64 + 7) & 0xff) << 56 | rest)
 }
 
 #[inline(always)]
@@ -63,7 +64,8 @@ mod tests {
 
     #[test]
     fn another_seed_gives_another_order() {
-        assert_ne!(keyed([1, 2], [7, 8]), keyed([1, 3], [7, 8]));
-        assert_ne!(keyed([1, 2], [7, 8]), keyed([1, 2], [8, 7]));
+        assert_ne!(keyed([1, 2], [7, 8], 9), keyed([1, 3], [7, 8], 9));
+        assert_ne!(keyed([1, 2], [7, 8], 9), keyed([1, 2], [8, 7], 9));
+        assert_ne!(keyed([1, 2], [7, 8], 9), keyed([1, 2], [7, 8], 8));
     }
 }

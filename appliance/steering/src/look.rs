@@ -20,6 +20,8 @@ pub const MAX_PEEK: usize = 512;
 pub enum Shape<'a> {
     /// A whole inner IP header: tunnel mode, or a packet that is opened already.
     Packet,
+    /// The same, and this is what it says.
+    Behind(&'a IpHeader),
     /// The payload of the outer packet: transport mode.
     Payload {
         /// The outer header, whose addresses are the connection's.
@@ -73,6 +75,7 @@ pub enum Seen {
 
 impl Seen {
     /// The local address, which decides whether the inner packet is for a VIP.
+    #[inline]
     pub fn local(&self) -> Option<IpAddr> {
         match self {
             Seen::Tcp { flow, .. } | Seen::Udp { flow } | Seen::Error { flow } => Some(flow.local.addr),
@@ -82,6 +85,7 @@ impl Seen {
     }
 
     /// The connection or flow that the packet itself is of.
+    #[inline]
     pub fn flow(&self) -> Option<Flow> {
         match self {
             Seen::Tcp { flow, .. } | Seen::Udp { flow } => Some(*flow),
@@ -128,11 +132,13 @@ impl Opened {
 pub fn look(shape: Shape<'_>, prefix: &[u8], whole: usize) -> Look {
     match shape {
         Shape::Packet => look_at_packet(prefix, whole),
+        Shape::Behind(ip) => look_behind(ip, prefix, whole),
         Shape::Payload { outer, next_header } => look_at_payload(outer, next_header, prefix, whole),
     }
 }
 
 /// The IP header and, in IPv6, all extension headers; then [`look_behind`] it.
+#[inline]
 fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
     let ip = match IpHeader::parse_prefix(prefix) {
         Ok(ip) => ip,
@@ -183,6 +189,7 @@ fn look_at_payload(outer: &IpHeader, mut next_header: u8, prefix: &[u8], whole: 
     }
 }
 
+#[inline]
 fn look_at_tcp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
     let Some(header) = prefix.get(at..).filter(|rest| rest.len() >= tcp::MIN_LEN) else {
         return more(at + tcp::MIN_LEN, prefix, whole);
@@ -198,6 +205,7 @@ fn look_at_tcp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
     Look::Seen(Seen::Tcp { flow, tcp })
 }
 
+#[inline]
 fn look_at_udp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
     let Some(header) = prefix.get(at..).filter(|rest| rest.len() >= udp::LEN) else {
         return more(at + udp::LEN, prefix, whole);

@@ -85,7 +85,7 @@ impl Peers {
     }
 
     fn home(&self, peer: u32) -> usize {
-        keyed(self.seed, [u64::from(peer)]) as usize & (self.places.len() - 1)
+        keyed(self.seed, [u64::from(peer)], 0) as usize & (self.places.len() - 1)
     }
 
     fn after(&self, at: usize) -> usize {

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use phalanx_aead::prefetch;
 
 use crate::SteeringError;
-use crate::hash::{Seed, keyed};
+use crate::hash::Seed;
 use crate::key::PackedKey;
 
 /// Slots of a bucket.
@@ -203,7 +203,7 @@ impl<V: Copy + Default> Store<V> {
 
     #[inline]
     fn place(&self, key: &PackedKey) -> Place {
-        let hash = keyed(self.seed, key.words());
+        let hash = key.hash(self.seed);
         let buckets = self.tags.len() as u64;
         // Each half of the hash picks a bucket by multiplication: any number of buckets will do, and none is favoured.
         let first = ((hash >> 32) * buckets) >> 32;

@@ -42,6 +42,7 @@ pub struct Conn {
 impl Conn {
     /// The packet is older than the connection's first SYN: a copy of one from an earlier connection of these addresses
     /// and ports, which another target may have accepted (I2). Of packets through another SA nothing can be said.
+    #[inline]
     #[must_use]
     pub fn is_older(&self, spi: Spi, number: u64) -> bool {
         let behind = |first: u64| number.wrapping_sub(first) >> (Stamp::BITS - 1) & 1 == 1;
@@ -361,6 +362,7 @@ impl ConnectionTable {
         self.store.capacity()
     }
 
+    #[inline]
     fn show(&self, slot: Slot) -> Conn {
         let value = self.store.value(slot);
         let spi = Spi(u32::from(value.spi[1]) << 16 | u32::from(value.spi[0]));

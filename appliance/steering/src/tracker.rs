@@ -370,6 +370,7 @@ impl Tracker {
         }
     }
 
+    #[inline]
     fn known(&mut self, slot: Slot, from: usize, tcp: &TcpHeader, payload: usize, now: u64) -> Option<ConnEvent> {
         let value = self.store.value_mut(slot);
         let before = value.phase;
@@ -402,6 +403,7 @@ impl Tracker {
 
     /// Moves an active connection to the end of its queue, but only when a sixteenth of its time has passed: most
     /// packets touch nothing but their own entry. A half-open connection is not kept alive by packets.
+    #[inline]
     fn refresh(&mut self, slot: Slot, now: u64) {
         let value = self.store.value(slot);
         let waited = now.saturating_sub(value.seen.ms());
@@ -442,6 +444,7 @@ impl Tracker {
         (waited >= self.timeout(phase)).then_some(oldest)
     }
 
+    #[inline]
     fn timeout(&self, phase: Phase) -> u64 {
         match phase {
             Phase::HalfOpen => self.limits.half_open_ms,
@@ -454,6 +457,7 @@ impl Tracker {
 }
 
 /// Takes down a SYN or FIN of the sender.
+#[inline]
 fn note_sent(value: &mut Value, from: usize, tcp: &TcpHeader, payload: usize) {
     // Until it is acknowledged, another SYN (of the same client, which forgot the first) takes its place.
     if tcp.flags.syn() && !value.has(from, SYN_ACKED) {
@@ -468,6 +472,7 @@ fn note_sent(value: &mut Value, from: usize, tcp: &TcpHeader, payload: usize) {
 }
 
 /// Takes down what this packet acknowledges of the SYN or FIN that `of` sent.
+#[inline]
 fn note_acknowledged(value: &mut Value, of: usize, tcp: &TcpHeader) {
     let covered = tcp.ack.wrapping_sub(value.awaited(of)) as i32 >= 0;
     if !tcp.flags.ack() || !covered {

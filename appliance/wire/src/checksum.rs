@@ -12,10 +12,24 @@ pub fn partial(data: &[u8]) -> u32 {
     let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);
     sum += u64::from(u32::from_be_bytes(last));
-    // 2^16 = 1 in one's complement arithmetic, so wider words fold into narrower ones (RFC 1071 §2).
+    u32::from(fold(narrow(sum)))
+}
+
+/// 2^16 = 1 in one's complement arithmetic, so wider words fold into narrower ones (RFC 1071 §2).
+#[inline]
+const fn narrow(mut sum: u64) -> u32 {
     sum = (sum & 0xffff_ffff) + (sum >> 32);
     sum = (sum & 0xffff_ffff) + (sum >> 32);
-    u32::from(fold((sum >> 16) as u32 + (sum & 0xffff) as u32))
+    (sum >> 16) as u32 + (sum & 0xffff) as u32
+}
+
+/// As [`internet`], of an IPv4 header without options: each packet has several.
+#[inline(always)]
+#[must_use]
+pub fn plain_header(header: &[u8; crate::ipv4::MIN_LEN]) -> u16 {
+    // The sum of swapped words is the swapped sum (RFC 1071 §2 B).
+    let word = |at: usize| u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
+    u16::from_be(finish(narrow(word(0) + word(4) + word(8) + word(12) + word(16))))
 }
 
 /// Adds partial sums; does not overflow.
@@ -26,6 +40,7 @@ pub const fn add(a: u32, b: u32) -> u32 {
 }
 
 /// Folds a partial sum into 16 bits, not complemented.
+#[inline]
 #[must_use]
 pub const fn fold(mut sum: u32) -> u16 {
     sum = (sum & 0xffff) + (sum >> 16);
@@ -34,6 +49,7 @@ pub const fn fold(mut sum: u32) -> u16 {
 }
 
 /// The checksum field for a partial sum.
+#[inline]
 #[must_use]
 pub const fn finish(sum: u32) -> u16 {
     !fold(sum)
@@ -72,6 +88,7 @@ pub fn upper(src: IpAddr, dst: IpAddr, protocol: u8, message: &[u8]) -> u16 {
 }
 
 /// The checksum after a 16-bit word that it covers changed from `old` to `new`.
+#[inline]
 #[must_use]
 pub const fn update16(checksum: u16, old: u16, new: u16) -> u16 {
     // RFC 1624 §3, equation 3: HC' = ~(~HC + ~m + m').

@@ -19,6 +19,7 @@ impl EspHeader {
     ///
     /// # Errors
     /// [`WireError::Short`].
+    #[inline]
     pub fn parse(b: &[u8]) -> Result<EspHeader, WireError> {
         let h = b.first_chunk::<LEN>().ok_or(WireError::Short)?;
         Ok(EspHeader {
@@ -31,6 +32,7 @@ impl EspHeader {
     ///
     /// # Errors
     /// [`WireError::NoRoom`].
+    #[inline]
     pub fn write(&self, out: &mut [u8]) -> Result<(), WireError> {
         let h = out.first_chunk_mut::<LEN>().ok_or(WireError::NoRoom)?;
         h[..4].copy_from_slice(&self.spi.0.to_be_bytes());

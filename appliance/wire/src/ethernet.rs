@@ -35,6 +35,7 @@ impl Mac {
     pub const ZERO: Mac = Mac([0; 6]);
 
     /// A group address: multicast or broadcast.
+    #[inline]
     #[must_use]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 == 1
@@ -139,6 +140,7 @@ impl Frame {
     ///
     /// # Errors
     /// [`WireError::NoRoom`].
+    #[inline]
     pub fn write(&self, out: &mut [u8]) -> Result<(), WireError> {
         let h = out.first_chunk_mut::<HEADER_LEN>().ok_or(WireError::NoRoom)?;
         h[..6].copy_from_slice(&self.dst.0);
@@ -152,6 +154,7 @@ impl Frame {
 ///
 /// # Errors
 /// [`WireError::NoRoom`].
+#[inline]
 pub fn write(out: &mut [u8], dst: Mac, src: Mac, ethertype: u16) -> Result<(), WireError> {
     Frame { dst, src, ethertype }.write(out)
 }

@@ -16,6 +16,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An end of a flow.
+    #[inline]
     #[must_use]
     pub const fn new(addr: IpAddr, port: u16) -> Self {
         Self { addr, port }
@@ -81,6 +82,7 @@ impl fmt::Display for Flow {
 }
 
 /// Whether the protocol's header starts with a source and a destination port.
+#[inline]
 #[must_use]
 pub const fn has_ports(protocol: u8) -> bool {
     matches!(protocol, protocol::TCP | protocol::UDP | protocol::DCCP | protocol::SCTP | protocol::UDP_LITE)

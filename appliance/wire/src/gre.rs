@@ -17,6 +17,7 @@ impl Gre {
     ///
     /// # Errors
     /// [`WireError::Short`]; [`WireError::Link`] if it has a checksum, routing, key, sequence number or another version.
+    #[inline]
     pub fn parse(b: &[u8]) -> Result<Gre, WireError> {
         let h = b.first_chunk::<LEN>().ok_or(WireError::Short)?;
         if h[..2] != [0, 0] {
@@ -29,6 +30,7 @@ impl Gre {
     ///
     /// # Errors
     /// [`WireError::NoRoom`].
+    #[inline]
     pub fn write(&self, out: &mut [u8]) -> Result<(), WireError> {
         let h = out.first_chunk_mut::<LEN>().ok_or(WireError::NoRoom)?;
         h[..2].fill(0);
@@ -41,6 +43,7 @@ impl Gre {
 ///
 /// # Errors
 /// Those of [`Gre::parse`].
+#[inline]
 pub fn parse(b: &[u8]) -> Result<Gre, WireError> {
     Gre::parse(b)
 }
@@ -49,6 +52,7 @@ pub fn parse(b: &[u8]) -> Result<Gre, WireError> {
 ///
 /// # Errors
 /// [`WireError::NoRoom`].
+#[inline]
 pub fn write(out: &mut [u8], ethertype: u16) -> Result<(), WireError> {
     Gre { ethertype }.write(out)
 }

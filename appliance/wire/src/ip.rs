@@ -96,6 +96,15 @@ pub(crate) enum Trust {
     Quoted,
 }
 
+impl Trust {
+    /// # Errors
+    /// [`WireError::Short`] if `b` should be whole and is not.
+    #[inline(always)]
+    pub(crate) fn whole(self, b: &[u8], total_len: usize) -> Result<(), WireError> {
+        if self == Trust::Whole && total_len > b.len() { Err(WireError::Short) } else { Ok(()) }
+    }
+}
+
 impl IpHeader {
     /// Reads the IP header of the packet in `b`, which is whole; bytes after `total_len` are padding.
     ///
@@ -120,17 +129,20 @@ impl IpHeader {
     ///
     /// # Errors
     /// [`WireError::Short`], [`WireError::Ip`].
+    #[inline(never)]
     pub fn parse_quoted(b: &[u8]) -> Result<IpHeader, WireError> {
         parse(b, Trust::Quoted)
     }
 
     /// Length of the upper-layer header and its data.
+    #[inline]
     #[must_use]
     pub const fn upper_len(&self) -> usize {
         self.total_len - self.upper_offset
     }
 
     /// The upper-layer header and data in `packet`, the bytes that this was parsed from: all of it if they were whole.
+    #[inline]
     #[must_use]
     pub fn upper_of<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
         let end = self.total_len.min(packet.len());
@@ -138,18 +150,15 @@ impl IpHeader {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse(b: &[u8], trust: Trust) -> Result<IpHeader, WireError> {
-    let ip = match b.first().map(|first| first >> 4) {
-        Some(4) => ipv4::parse(b, trust)?,
-        Some(6) => ipv6::parse(b, trust)?,
-        Some(_) => return Err(WireError::Ip),
-        None => return Err(WireError::Short),
-    };
-    if trust == Trust::Whole && ip.total_len > b.len() {
-        return Err(WireError::Short);
+    // Each writes its result where it is wanted: nothing is asked of it here.
+    match b.first().map(|first| first >> 4) {
+        Some(4) => ipv4::parse(b, trust),
+        Some(6) => ipv6::parse(b, trust),
+        Some(_) => Err(WireError::Ip),
+        None => Err(WireError::Short),
     }
-    Ok(ip)
 }
 
 /// What goes into a plain IP header of either version.
@@ -176,6 +185,7 @@ pub struct Fields {
 }
 
 /// Length of a plain header for packets between addresses like this one.
+#[inline]
 #[must_use]
 pub const fn header_len(address: IpAddr) -> usize {
     match address {
@@ -188,6 +198,7 @@ pub const fn header_len(address: IpAddr) -> usize {
 ///
 /// # Errors
 /// [`WireError::NoRoom`]; [`WireError::Ip`] if the addresses are of different versions or the packet is too long.
+#[inline]
 pub fn write_header(out: &mut [u8], f: &Fields) -> Result<usize, WireError> {
     match (f.src, f.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {

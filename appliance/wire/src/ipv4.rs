@@ -14,7 +14,7 @@ pub const PROTOCOL_FIELD: usize = 9;
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 
-#[inline]
+#[inline(always)]
 pub(crate) fn parse(b: &[u8], trust: Trust) -> Result<IpHeader, WireError> {
     let h = b.first_chunk::<MIN_LEN>().ok_or(WireError::Short)?;
     let header_len = usize::from(h[0] & 0x0f) * 4;
@@ -22,8 +22,12 @@ pub(crate) fn parse(b: &[u8], trust: Trust) -> Result<IpHeader, WireError> {
     if h[0] >> 4 != 4 || header_len < MIN_LEN || total_len < header_len {
         return Err(WireError::Ip);
     }
-    let header = b.get(..header_len).ok_or(WireError::Short)?;
-    if trust != Trust::Quoted && checksum::internet(header) != 0 {
+    let sum = if header_len == MIN_LEN {
+        checksum::plain_header(h)
+    } else {
+        checksum::internet(b.get(..header_len).ok_or(WireError::Short)?)
+    };
+    if trust != Trust::Quoted && sum != 0 {
         return Err(WireError::Checksum);
     }
     let src = Ipv4Addr::new(h[12], h[13], h[14], h[15]);
@@ -39,6 +43,7 @@ pub(crate) fn parse(b: &[u8], trust: Trust) -> Result<IpHeader, WireError> {
     if trust != Trust::Quoted && usize::from(offset) + total_len > 0xffff {
         return Err(WireError::Ip);
     }
+    trust.whole(b, total_len)?;
     let fragment = (more || offset != 0).then_some(Fragment { offset, more, id: u32::from(identification) });
     Ok(IpHeader {
         version: 4,
@@ -82,8 +87,31 @@ pub struct Fields {
 ///
 /// # Errors
 /// [`WireError::NoRoom`]; [`WireError::Ip`] if `total_len` does not cover the header.
+#[inline]
 pub fn write_header(out: &mut [u8], f: &Fields) -> Result<(), WireError> {
-    write_header_with_options(out, f, &[]).map(|_| ())
+    let h = out.first_chunk_mut::<MIN_LEN>().ok_or(WireError::NoRoom)?;
+    if usize::from(f.total_len) < MIN_LEN {
+        return Err(WireError::Ip);
+    }
+    f.write(h, MIN_LEN);
+    let sum = checksum::plain_header(h);
+    h[10..12].copy_from_slice(&sum.to_be_bytes());
+    Ok(())
+}
+
+impl Fields {
+    /// All but the checksum.
+    #[inline(always)]
+    fn write(&self, h: &mut [u8; MIN_LEN], header_len: usize) {
+        let [len_high, len_low] = self.total_len.to_be_bytes();
+        let [id_high, id_low] = self.identification.to_be_bytes();
+        let [flags, _] = if self.dont_fragment { DONT_FRAGMENT } else { 0 }.to_be_bytes();
+        let version = 0x40 | (header_len / 4) as u8;
+        h[..8].copy_from_slice(&[version, self.tos, len_high, len_low, id_high, id_low, flags, 0]);
+        h[8..12].copy_from_slice(&[self.ttl, self.protocol, 0, 0]);
+        h[12..16].copy_from_slice(&self.src.octets());
+        h[16..].copy_from_slice(&self.dst.octets());
+    }
 }
 
 /// Writes a header with options, which are a multiple of 4 bytes long and at most 40, and gives its length.
@@ -95,20 +123,11 @@ pub fn write_header_with_options(out: &mut [u8], f: &Fields, options: &[u8]) -> 
     if !len.is_multiple_of(4) || len > MAX_LEN || usize::from(f.total_len) < len {
         return Err(WireError::Ip);
     }
-    let h = out.get_mut(..len).ok_or(WireError::NoRoom)?;
-    h[0] = 0x40 | (len / 4) as u8;
-    h[1] = f.tos;
-    h[2..4].copy_from_slice(&f.total_len.to_be_bytes());
-    h[4..6].copy_from_slice(&f.identification.to_be_bytes());
-    let flags = if f.dont_fragment { DONT_FRAGMENT } else { 0 };
-    h[6..8].copy_from_slice(&flags.to_be_bytes());
-    h[8] = f.ttl;
-    h[PROTOCOL_FIELD] = f.protocol;
-    h[10..12].fill(0);
-    h[12..16].copy_from_slice(&f.src.octets());
-    h[16..20].copy_from_slice(&f.dst.octets());
-    h[20..].copy_from_slice(options);
-    set_checksum(h);
+    let header = out.get_mut(..len).ok_or(WireError::NoRoom)?;
+    let (fixed, rest) = header.split_first_chunk_mut().ok_or(WireError::NoRoom)?;
+    f.write(fixed, len);
+    rest.copy_from_slice(options);
+    set_checksum(header);
     Ok(len)
 }
 
@@ -152,6 +171,7 @@ fn set_checksum(header: &mut [u8]) {
 }
 
 /// Changes one 16-bit word of the header and its checksum with it (RFC 1624).
+#[inline]
 pub(crate) fn change_word(b: &mut [u8], at: usize, new: u16) -> Result<(), WireError> {
     let h = b.first_chunk_mut::<MIN_LEN>().ok_or(WireError::Short)?;
     let old = u16::from_be_bytes([h[at], h[at + 1]]);

@@ -16,7 +16,7 @@ pub const MAX_EXTENSIONS: usize = 8;
 /// Every link carries packets of this size (RFC 8200 §5).
 pub const MIN_MTU: usize = 1280;
 
-#[inline]
+#[inline(never)]
 pub(crate) fn parse(b: &[u8], trust: Trust) -> Result<IpHeader, WireError> {
     let h = b.first_chunk::<LEN>().ok_or(WireError::Short)?;
     let first = u32::from_be_bytes([h[0], h[1], h[2], h[3]]);
@@ -43,6 +43,7 @@ pub(crate) fn parse(b: &[u8], trust: Trust) -> Result<IpHeader, WireError> {
     if is_extension(ip.upper) {
         walk(b, &mut ip, trust)?;
     }
+    trust.whole(b, ip.total_len)?;
     Ok(ip)
 }
 

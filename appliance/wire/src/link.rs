@@ -91,6 +91,7 @@ impl LinkHeader {
 }
 
 /// What a link between addresses like this one adds to a packet.
+#[inline]
 #[must_use]
 pub const fn overhead(address: IpAddr) -> usize {
     match address {
@@ -103,6 +104,7 @@ pub const fn overhead(address: IpAddr) -> usize {
 ///
 /// # Errors
 /// [`WireError::NoRoom`]; [`WireError::Ip`] if the addresses are of two versions or the packet gets too long.
+#[inline]
 pub fn encapsulate<B: Buffer>(
     buf: &mut B,
     local: IpAddr,
@@ -129,6 +131,7 @@ pub fn encapsulate<B: Buffer>(
     written
 }
 
+#[inline]
 fn write_outer(out: &mut [u8], fields: &ip::Fields, header: &LinkHeader) -> Result<(), WireError> {
     let at = ip::write_header(out, fields)?;
     gre::write(&mut out[at..], ethertype::LINK)?;
@@ -140,6 +143,7 @@ fn write_outer(out: &mut [u8], fields: &ip::Fields, header: &LinkHeader) -> Resu
 ///
 /// # Errors
 /// [`WireError::Link`] for a fragment, or if it is not plain GRE with a link packet inside; those of [`LinkHeader::parse`].
+#[inline]
 pub fn decapsulate(ip: &IpHeader, packet: &[u8]) -> Result<(LinkHeader, usize), WireError> {
     let inside = ip.upper_of(packet);
     if ip.upper != protocol::GRE || ip.fragment.is_some() || gre::parse(inside)?.ethertype != ethertype::LINK {

@@ -71,10 +71,16 @@ impl EspTooBig {
 /// # Errors
 /// [`WireError::Short`] if more bytes are needed; [`WireError::Protocol`] if it is no error, or quotes a packet that was
 /// not sent from where the error went.
+#[inline]
 pub fn flow(ip: &IpHeader, packet: &[u8]) -> Result<Flow, WireError> {
     if ip.fragment.is_some() || !matches!(ip.upper, protocol::ICMP | protocol::ICMPV6) {
         return Err(WireError::Protocol);
     }
+    flow_of_error(ip, packet)
+}
+
+#[inline(never)]
+fn flow_of_error(ip: &IpHeader, packet: &[u8]) -> Result<Flow, WireError> {
     let message = ip.upper_of(packet);
     let &kind = message.first().ok_or(WireError::Short)?;
     let error = match ip.upper {

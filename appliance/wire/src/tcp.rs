@@ -104,6 +104,7 @@ impl TcpHeader {
     ///
     /// # Errors
     /// [`WireError::Short`]; [`WireError::Upper`] if the data offset lies inside the fixed header.
+    #[inline]
     pub fn parse(b: &[u8]) -> Result<TcpHeader, WireError> {
         let tcp = Self::parse_prefix(b)?;
         if tcp.data_offset > b.len() { Err(WireError::Short) } else { Ok(tcp) }
@@ -113,6 +114,7 @@ impl TcpHeader {
     ///
     /// # Errors
     /// [`WireError::Short`]; [`WireError::Upper`] if the data offset lies inside the fixed header.
+    #[inline]
     pub fn parse_prefix(b: &[u8]) -> Result<TcpHeader, WireError> {
         let h = b.first_chunk::<MIN_LEN>().ok_or(WireError::Short)?;
         let data_offset = usize::from(h[12] >> 4) * 4;

@@ -33,6 +33,7 @@ impl UdpHeader {
     ///
     /// # Errors
     /// [`WireError::Short`]; [`WireError::Upper`] if the length does not cover the header.
+    #[inline]
     pub fn parse_prefix(b: &[u8]) -> Result<UdpHeader, WireError> {
         let h = b.first_chunk::<LEN>().ok_or(WireError::Short)?;
         let len = u16::from_be_bytes([h[4], h[5]]);

@@ -9,6 +9,7 @@ const CE: u8 = 0b11;
 
 /// The outer traffic class of a packet that enters: DSCP copied or 0, ECN copied (normal mode) or Not-ECT
 /// (compatibility mode). RFC 4301 §5.1.2.1, RFC 6040 §4.1.
+#[inline]
 pub(crate) const fn enter(inner: u8, copy_dscp: bool, copy_ecn: bool) -> u8 {
     let keep = if copy_dscp { !MASK } else { 0 } | if copy_ecn { MASK } else { 0 };
     inner & keep
@@ -16,6 +17,7 @@ pub(crate) const fn enter(inner: u8, copy_dscp: bool, copy_ecn: bool) -> u8 {
 
 /// The inner traffic class of a packet that leaves, `None` for the combination that must be dropped: the DSCP stays,
 /// the ECN field is combined. RFC 6040 §4.2, figure 4.
+#[inline]
 pub(crate) const fn leave(inner: u8, outer: u8) -> Option<u8> {
     let ecn = match (inner & MASK, outer & MASK) {
         (NOT_ECT, CE) => return None,

@@ -78,6 +78,7 @@ impl Shape {
         self.icv as usize
     }
 
+    #[inline]
     const fn is_cbc(self) -> bool {
         self.front as usize == HEADER_LEN + BLOCK
     }
@@ -114,11 +115,13 @@ impl Shape {
 }
 
 /// RFC 4106 §5: SPI and number, of 32 or 64 bits.
+#[inline]
 pub(crate) fn aad(spi: Spi, seq: u64, esn: bool) -> Aad {
     Aad::esp(spi.0, seq, esn)
 }
 
 /// RFC 4106 §4: salt, then the packet's IV.
+#[inline]
 pub(crate) fn nonce(salt: [u8; SALT_LEN], iv: [u8; IV_LEN]) -> [u8; NONCE_LEN] {
     let mut nonce = [0; NONCE_LEN];
     nonce[..SALT_LEN].copy_from_slice(&salt);

@@ -129,6 +129,7 @@ impl InboundSa {
         })
     }
 
+    #[inline]
     pub(super) fn locate(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<Located, DropReason> {
         if ip.fragment.is_some() {
             return Err(DropReason::Fragment);
@@ -173,6 +174,7 @@ impl InboundSa {
     /// `BadPadding`; `BadNextHeader`, also for dummy packets (RFC 4303 §2.6), which are genuine and carry nothing;
     /// `BadInner` for a malformed inner packet and for the ECN combination that must be dropped. The buffer's content
     /// is unspecified then.
+    #[inline]
     pub fn finish<B: Buffer>(&self, buf: &mut B, job: &OpenJob) -> Result<Inner, DropReason> {
         if self.hot.shape.is_ah() {
             return self.finish_ah(buf, job);
@@ -201,6 +203,7 @@ impl InboundSa {
     }
 
     /// Counters and windows that other threads read.
+    #[inline]
     #[must_use]
     pub fn shared(&self) -> &std::sync::Arc<SaShared> {
         &self.shared
@@ -208,6 +211,7 @@ impl InboundSa {
 }
 
 /// RFC 4303 §2.4: padding counts 1, 2, 3, ... and a receiver should look. Gives the payload's length and next header.
+#[inline]
 fn check_trailer(text: &[u8]) -> Result<(usize, u8), DropReason> {
     let (rest, trailer) = text.split_last_chunk::<TRAILER_LEN>().ok_or(DropReason::BadPadding)?;
     let [pad, next_header] = *trailer;
@@ -220,6 +224,7 @@ fn check_trailer(text: &[u8]) -> Result<(usize, u8), DropReason> {
 }
 
 /// Tunnel mode: what is inside of `buf` from the job's start on is an IP packet.
+#[inline]
 pub(crate) fn decapsulate<B: Buffer>(buf: &mut B, job: &OpenJob, next_header: u8) -> Result<Inner, DropReason> {
     let version = match next_header {
         protocol::IPV4 => 4,

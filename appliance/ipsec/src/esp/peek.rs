@@ -65,6 +65,7 @@ impl InboundSa {
     ///
     /// # Errors
     /// Those of [`InboundSa::begin`]; `UnsupportedProtocol` for clear headers that leave no room for a peek.
+    #[inline]
     pub fn peek_job(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<PeekJob, DropReason> {
         let Located { nonce, start, text_len, .. } = self.locate(packet, ip, seq)?;
         let clear = if self.hot.tunnel { 0 } else { ip.upper_offset };
@@ -190,12 +191,14 @@ impl Peeked {
     }
 
     /// The packet's first bytes, from its (inner) IP header on.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
     /// What is in sight of the upper-layer header and data.
+    #[inline]
     #[must_use]
     pub fn upper(&self, header: &IpHeader) -> &[u8] {
         header.upper_of(self.bytes())

@@ -83,14 +83,17 @@ struct Layout {
 }
 
 impl Layout {
+    #[inline]
     fn text_len(&self) -> usize {
         self.payload + self.pad + TRAILER_LEN
     }
 
+    #[inline]
     fn esp_len(&self) -> usize {
         self.shape.front() + self.text_len() + self.shape.icv()
     }
 
+    #[inline]
     fn total_len(&self) -> usize {
         self.outer + self.clear + self.encap + self.esp_len()
     }
@@ -117,12 +120,21 @@ impl OutboundSa {
     /// # Errors
     /// `BadIp`, `TtlExpired`, `TooBig`, `HardLifesize`, `Fragment` (transport mode takes whole packets only),
     /// `WrongTunnel` (transport mode: the packet is not between the SA's addresses).
+    #[inline]
     pub fn admit(&self, packet: &[u8], origin: Origin) -> Result<(), DropReason> {
-        let ip = IpHeader::parse(packet)?;
+        self.admit_behind(&IpHeader::parse(packet)?, packet, origin)
+    }
+
+    /// The same of a packet whose IP header was read already.
+    ///
+    /// # Errors
+    /// Those of [`OutboundSa::admit`].
+    #[inline]
+    pub fn admit_behind(&self, ip: &IpHeader, packet: &[u8], origin: Origin) -> Result<(), DropReason> {
         let text_len = if self.hot.shape.is_ah() {
-            self.layout_ah(packet, &ip, origin)?.payload
+            self.layout_ah(packet, ip, origin)?.payload
         } else {
-            self.layout(packet, &ip, origin)?.text_len()
+            self.layout(packet, ip, origin)?.text_len()
         };
         if text_len as u64 > self.meter.left() { Err(DropReason::HardLifesize) } else { Ok(()) }
     }
@@ -137,6 +149,7 @@ impl OutboundSa {
     ///
     /// # Errors
     /// Those of [`OutboundSa::begin_from`].
+    #[inline]
     pub fn begin<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo) -> Result<SealJob, DropReason> {
         self.begin_from(buf, seq, Origin::Host)
     }
@@ -148,7 +161,24 @@ impl OutboundSa {
     ///
     /// # Errors
     /// Those of [`OutboundSa::admit`], `SequenceExhausted` and `NoRoom`. The packet is as it was, except after `NoRoom`.
+    #[inline]
     pub fn begin_from<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo, origin: Origin) -> Result<SealJob, DropReason> {
+        let ip = IpHeader::parse(buf.bytes())?;
+        self.begin_behind(&ip, buf, seq, origin)
+    }
+
+    /// The same of a packet whose IP header was read already.
+    ///
+    /// # Errors
+    /// Those of [`OutboundSa::begin_from`].
+    #[inline]
+    pub fn begin_behind<B: Buffer>(
+        &mut self,
+        ip: &IpHeader,
+        buf: &mut B,
+        seq: SeqNo,
+        origin: Origin,
+    ) -> Result<SealJob, DropReason> {
         let seq = seq.value();
         // RFC 4303 §3.3.3, RFC 4302 §3.3.2: without 64-bit numbers the SA ends before its counter wraps.
         if !self.hot.esn && seq > u64::from(u32::MAX) {
@@ -157,9 +187,8 @@ impl OutboundSa {
         if self.hot.shape.is_ah() {
             return self.begin_ah(buf, seq, origin);
         }
-        let ip = IpHeader::parse(buf.bytes())?;
         // 1
-        let layout = self.layout(buf.bytes(), &ip, origin)?;
+        let layout = self.layout(buf.bytes(), ip, origin)?;
         // 2
         self.meter.charge(layout.text_len() as u64)?;
         // 3
@@ -184,7 +213,7 @@ impl OutboundSa {
         }
         if layout.outer > 0 {
             let carried = (carrier(&layout), layout.total_len());
-            write_outer(&self.hot, &mut bytes[..layout.outer], &ip, carried, seq)?;
+            write_outer(&self.hot, &mut bytes[..layout.outer], ip, carried, seq)?;
             if origin == Origin::Forwarded {
                 ip::decrement_ttl(&mut bytes[start..])?;
             }
@@ -207,6 +236,7 @@ impl OutboundSa {
         })
     }
 
+    #[inline]
     fn layout(&self, packet: &[u8], ip: &IpHeader, origin: Origin) -> Result<Layout, DropReason> {
         let hot = &self.hot;
         let (shape, encap) = (hot.shape, natt::len(hot.encap));
@@ -236,12 +266,14 @@ impl OutboundSa {
     /// Whether the sealed packet may be longer than the path and be fragmented (RFC 4303 §3.3.4), which is the caller's
     /// work: what a host would send so long whatever it is told (RFC 2473 §7.1: 1280 bytes of IPv6), and what may be
     /// fragmented but goes through transport mode, which takes whole packets only.
+    #[inline]
     pub(crate) fn may_be_cut(&self, ip: &IpHeader) -> bool {
         if ip.version == 6 { ip.total_len <= ipv6::MIN_MTU } else { !self.hot.tunnel && !ip.dont_fragment }
     }
 
     /// RFC 4303 §2, RFC 4106 §3.1. The IV is the whole 64-bit number, also where the header shows half of it: under
     /// one key no IV can come twice as long as no number does (I1). That of AES-CBC is made of it when the packet is sealed.
+    #[inline]
     fn write_esp_header(&self, out: &mut [u8], seq: u64) {
         out[..4].copy_from_slice(&self.hot.spi.0.to_be_bytes());
         out[4..HEADER_LEN].copy_from_slice(&(seq as u32).to_be_bytes());
@@ -252,6 +284,7 @@ impl OutboundSa {
 }
 
 /// Padding 1, 2, 3 .., its length, next header. RFC 4303 §2.4.
+#[inline]
 fn write_trailer(out: &mut [u8], pad: usize, next_header: u8) {
     const PADDING: [u8; MAX_PAD] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     out[..pad].copy_from_slice(&PADDING[..pad]);
@@ -260,6 +293,7 @@ fn write_trailer(out: &mut [u8], pad: usize, next_header: u8) {
 }
 
 /// RFC 4301 §5.1.2. What it carries: its name, and the length of the whole packet.
+#[inline]
 pub(crate) fn write_outer(
     hot: &Constants,
     out: &mut [u8],
@@ -287,6 +321,7 @@ pub(crate) fn write_outer(
 }
 
 /// What the IP header names.
+#[inline]
 fn carrier(layout: &Layout) -> u8 {
     if layout.encap > 0 { protocol::UDP } else { protocol::ESP }
 }
