@@ -23,6 +23,7 @@ use crate::laps::Step;
 use crate::notes::{Fact, Segment};
 use crate::opening::Opening;
 use crate::packet::{BURST, Parcel, Source, prepend};
+use crate::peers::is_protected;
 use crate::purge::Purges;
 use crate::router_own::{Above, Scratch};
 use crate::stats::Stage;
@@ -129,7 +130,7 @@ impl<S: Source> Engine<S> {
         }
         let mut burst = self.look_up(arrived, now);
         self.out.lap(Step::LookUp, asked);
-        let seen = self.peek(&burst);
+        let mut seen = self.peek(&burst);
         let peeked = burst.len();
         self.out.passed(Stage::Peeked, peeked);
         self.out.lap(Step::Peek, peeked);
@@ -140,9 +141,9 @@ impl<S: Source> Engine<S> {
             self.routes_ahead(&sought, peeked);
         }
         let (mut fragments, mut early) = (FragmentBatches::default(), Batch::new());
-        for (at, (one, mut seen)) in burst.drain(..).zip(seen).enumerate() {
-            let piece = self.piece(&one, &mut seen, at);
-            let decision = self.decide(&one, &seen, sought[at].as_ref(), now);
+        for (at, (one, seen)) in burst.drain(..).zip(&mut seen).enumerate() {
+            let piece = self.piece(&one, seen, at);
+            let decision = self.decide(&one, seen, sought[at].as_ref(), now);
             let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
             let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, .. } = one;
             let opening = Opening { packet, ip, vip, sa, seq, filtered: false };
@@ -154,7 +155,7 @@ impl<S: Source> Engine<S> {
                 continue;
             };
             match decision {
-                Decision::Forward { target } => match self.filter_peeked(vip, sa, &seen) {
+                Decision::Forward { target } => match self.filter_peeked(vip, sa, seen) {
                     Ok(filtered) => self.forward(slot, target, Opening { filtered, ..opening }, now, &mut linked),
                     Err(reason) => self.out.drop(opening.packet, reason),
                 },
@@ -178,7 +179,10 @@ impl<S: Source> Engine<S> {
     fn look_up(&mut self, arrived: &mut Batch<Arrived<S::Packet>>, now: Now) -> Batch<Peeking<S::Packet>> {
         let mut burst = Batch::new();
         for arrived in arrived.drain(..) {
-            let Some(arrived) = self.only_protected(arrived, now) else { continue };
+            if !is_protected(&arrived) {
+                self.take_unprotected(arrived, now);
+                continue;
+            }
             match self.acceptable(&arrived) {
                 Ok((sa, seq)) => {
                     self.peek_ahead(sa);
@@ -242,7 +246,7 @@ impl<S: Source> Engine<S> {
         let mut ops: ArrayVec<PeekOp<'_>, { 2 * BURST }> = ArrayVec::new();
         for ((one, job), into) in burst.iter().zip(jobs).zip(&mut self.router.peeked) {
             if let (Some(job), Some(sa)) = (job, self.tables.cache.inbound(one.sa)) {
-                ops.extend(job.ops(sa.key(), one.arrived.packet.bytes(), into).into_iter().flatten());
+                job.ops(sa.key(), one.arrived.packet.bytes(), into, |op| ops.push(op));
             }
         }
         peek_burst(&mut ops);

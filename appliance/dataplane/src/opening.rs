@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use phalanx_aead::{OpenOp, open_burst};
-use phalanx_ipsec::{InboundIndex, InboundSa, Inner, OpenJob, Role, Subject};
+use phalanx_ipsec::{InboundIndex, OpenJob, Role, Subject};
 use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen, Sought};
 use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
 
@@ -40,7 +40,9 @@ struct Facts {
 
 /// What came out of ESP or AH.
 struct Within {
-    inner: Inner,
+    opened: Opened,
+    /// Bytes behind IP header and extension headers.
+    upper_len: usize,
     subject: Subject,
     /// Its connection, at a target.
     sought: Option<Sought>,
@@ -55,15 +57,10 @@ impl<S: Source> Engine<S> {
         }
         let (mut packets, mut facts) = (Batch::new(), Batch::new());
         for one in burst.drain(..) {
-            let sa = self.tables.cache.inbound(one.sa);
-            let begin = |sa: &InboundSa| {
-                let packet = one.packet.bytes();
-                Ok((sa.begin(packet, &one.ip, one.seq)?, sa.elsewhere(packet, &one.ip)?))
-            };
-            match sa.ok_or(DropReason::UnknownSpi).and_then(begin) {
-                Ok((job, from)) => {
+            match self.begin_opening(&one) {
+                Ok(begun) => {
                     packets.push(one.packet);
-                    facts.push(Facts { job, vip: one.vip, sa: one.sa, filtered: one.filtered, from });
+                    facts.push(begun);
                 }
                 Err(reason) => self.out.drop(one.packet, reason),
             }
@@ -78,7 +75,7 @@ impl<S: Source> Engine<S> {
         }
         let mut opened = 0;
         for ((mut packet, facts), one) in packets.drain(..).zip(&facts).zip(&within) {
-            match one.as_ref().map_err(|why| *why).and_then(|one| self.take(&mut packet, facts, one, role, now)) {
+            match one.as_ref().map_err(|why| *why).and_then(|one| self.take(&mut packet, facts, one, now)) {
                 Ok(()) => {
                     opened += 1;
                     self.deliver(packet);
@@ -88,6 +85,16 @@ impl<S: Source> Engine<S> {
         }
         self.out.passed(Stage::Opened, opened);
         self.out.lap(Step::Deliver, ciphered);
+    }
+
+    /// Stage 1.
+    #[inline(always)]
+    fn begin_opening(&self, one: &Opening<S::Packet>) -> Result<Facts, DropReason> {
+        let sa = self.tables.cache.inbound(one.sa).ok_or(DropReason::UnknownSpi)?;
+        let packet = one.packet.bytes();
+        let from = sa.elsewhere(packet, &one.ip)?;
+        let job = sa.begin(packet, &one.ip, one.seq)?;
+        Ok(Facts { job, vip: one.vip, sa: one.sa, filtered: one.filtered, from })
     }
 
     /// Stage 2; of AH nothing is left to do.
@@ -109,6 +116,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Stages 3 and 4.
+    #[inline(always)]
     fn accept(
         &mut self,
         packet: &mut S::Packet,
@@ -134,9 +142,10 @@ impl<S: Source> Engine<S> {
         let inner = sa.finish(packet, &facts.job)?;
         let subject = self.inner.opened(role, sa.peer(), facts.job.seq, (&inner.header, packet.bytes()), now)?;
         self.out.note(packet, || Fact::Opened(subject));
-        let flow = subject.flow().filter(|_| role == Role::Target && inner.header.fragment.is_none());
+        let opened = Opened::behind(&inner.header, packet.bytes());
+        let flow = opened.seen().flow().filter(|_| role == Role::Target);
         let sought = flow.map(|flow| self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow }));
-        Ok(Within { inner, subject, sought })
+        Ok(Within { opened, upper_len: inner.header.upper_len(), subject, sought })
     }
 
     /// Stages 5 to 7.
@@ -144,32 +153,29 @@ impl<S: Source> Engine<S> {
         &mut self,
         packet: &mut S::Packet,
         facts: &Facts,
-        Within { inner, subject, sought }: &Within,
-        role: Role,
+        Within { opened, upper_len, subject, sought }: &Within,
         now: Now,
     ) -> Result<(), DropReason> {
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         let (peer, clamps) = (sa.peer(), sa.clamps());
         // Decided for the connection, not for each packet (R16).
         let ruling = self.tables.ruling(sa);
-        let opened = (role == Role::Target).then(|| Opened::behind(&inner.header, packet.bytes()));
-        let seen = opened.as_ref().map(Opened::seen);
-        let key = seen.and_then(Seen::flow).map(|flow| ConnKey { peer, flow });
         let tracker = &self.target.tracker;
-        let found = key.map(|key| sought.as_ref().map_or_else(|| tracker.find(&key), |one| tracker.find_sought(one)));
+        let found = sought.as_ref().map(|sought| tracker.find_sought(sought));
         let known = found.is_some_and(|found| tracker.ruling(found) == ruling);
         let ruled = if known { None } else { self.rule(facts, subject, now)? };
         if clamps {
             self.clamp_mss(facts, packet.bytes_mut());
         }
-        let (Some(key), Some(found)) = (key, found) else {
+        let (Some(flow), Some(found)) = (opened.seen().flow(), found) else {
             self.log(ruled.and_then(|ruled| ruled.at_first_sight()), now);
             return Ok(());
         };
+        let key = ConnKey { peer, flow };
         let (tracker, now_ms) = (&mut self.target.tracker, now.ms());
-        let (event, log, at_first_sight) = match seen {
-            Some(Seen::Tcp { tcp, .. }) => {
-                let payload = inner.header.upper_len().saturating_sub(tcp.data_offset);
+        let (event, log, at_first_sight) = match opened.seen() {
+            Seen::Tcp { tcp, .. } => {
+                let payload = upper_len.saturating_sub(tcp.data_offset);
                 let log = ruled.as_ref().and_then(|ruled| ruled.log);
                 (tracker.inbound_found(found, &key, tcp, payload, now_ms), log, None)
             }

@@ -102,31 +102,29 @@ impl<S: Source> Engine<S> {
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let mut frames: Batch<S::Packet> = frames.collect();
         let count = frames.len();
-        let mut leaving: Batch<(S::Packet, Result<Leaving, DropReason>)> = Batch::new();
-        for mut packet in frames.drain(..) {
-            let one = application_ip(&mut packet).and_then(|ip| {
-                trim(&mut packet, ip.total_len);
+        let mut leaving: Batch<Result<Leaving, DropReason>> = Batch::new();
+        for packet in &mut frames {
+            leaving.push(application_ip(packet).and_then(|ip| {
+                trim(packet, ip.total_len);
                 self.leaving(&ip, packet.bytes(), now)
-            });
-            leaving.push((packet, one));
-            self.flows_ahead(leaving.len(), count, |at| leaving[at].1.as_ref().ok()?.sought.as_ref());
+            }));
+            self.flows_ahead(leaving.len(), count, |at| leaving[at].as_ref().ok()?.sought.as_ref());
         }
         let (mut filtered, mut sas) = (Batch::new(), OutboundAhead::default());
-        for (at, (_, one)) in leaving.iter().enumerate() {
+        for (at, one) in leaving.iter().enumerate() {
             let way = one.as_ref().map_err(|why| *why).and_then(|one| self.filter_out(one, now));
             sas.tunnels.push(way.as_ref().ok().and_then(Filtered::tunnel));
             self.tunnels_ahead(&mut sas, at);
             filtered.push(way);
         }
         let mut burst = Batch::new();
-        for (at, ((packet, one), way)) in leaving.drain(..).zip(filtered.drain(..)).enumerate() {
+        for (at, ((packet, one), way)) in frames.drain(..).zip(&leaving).zip(filtered.drain(..)).enumerate() {
             self.tunnels_ahead(&mut sas, count + at);
-            let one = one.ok();
-            let leaving = one.as_ref().ok_or(DropReason::NoFilter);
-            let way = way.and_then(|way| self.through(way, leaving?, packet.bytes(), packet.mark()));
+            let one = one.as_ref().map_err(|why| *why);
+            let way = way.and_then(|way| self.through(way, one?, packet.bytes(), packet.mark()));
             match way {
                 Ok(Way::Sa(sa, log)) => {
-                    let sought = one.and_then(|one| self.seek_sent(sa, &one.subject));
+                    let sought = one.ok().and_then(|one| self.seek_sent(sa, &one.subject));
                     self.out_or_aside(&mut burst, Outgoing { packet, sa, log, sought }, now);
                 }
                 Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing { packet, sa, log, sought: None }, &mut burst, now),
@@ -243,13 +241,11 @@ impl<S: Source> Engine<S> {
     fn seal(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
         let mut sealing = Sealing::default();
         let mut touched: Batch<OutboundIndex> = Batch::new();
-        let mut sought: Batch<Option<Sought>> = Batch::new();
         let count = burst.len();
-        for one in burst.iter_mut() {
-            sought.push(one.sought.take());
-            self.tracked_ahead(sought.len(), count, |at| sought[at].as_ref());
+        for known in 1..=count {
+            self.tracked_ahead(known, count, |at| burst[at].sought.as_ref());
         }
-        for (i, Outgoing { packet, sa: at, log, .. }) in burst.drain(..).enumerate() {
+        for Outgoing { packet, sa: at, log, sought } in burst.drain(..) {
             self.seal_ahead(at, packet.bytes().len());
             if touched.last() != Some(&at) {
                 touched.push(at);
@@ -258,7 +254,7 @@ impl<S: Source> Engine<S> {
             let nobody_waits = self.outbound.held.held() == 0 || self.outbound.sas[at.0 as usize].held.is_empty();
             let sa = self.tables.cache.outbound_mut(at).filter(|_| nobody_waits);
             match sa.and_then(|sa| sa.lease.take(now.us())) {
-                Some(seq) => self.begin(&mut sealing, (at, sought[i].as_ref()), packet, seq, log, now),
+                Some(seq) => self.begin(&mut sealing, (at, sought.as_ref()), packet, seq, log, now),
                 None => self.hold(at, packet, now),
             }
         }

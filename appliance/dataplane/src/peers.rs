@@ -44,23 +44,28 @@ impl Movers {
     }
 }
 
+/// ESP, bare or in UDP, or AH (R8); no fragment.
+#[inline]
+pub(crate) fn is_protected<P: Buffer>(arrived: &Arrived<P>) -> bool {
+    let Arrived { packet, ip, .. } = arrived;
+    let named = || ip.upper == protocol::AH || matches!(Content::of(ip, packet.bytes()), Ok(Content::Esp(_)));
+    ip.fragment.is_none() && named()
+}
+
 impl<S: Source> Engine<S> {
-    /// Lets ESP through, bare or in UDP, and AH (R8); the rest of what comes to a VIP ends here.
-    pub(crate) fn only_protected(&mut self, arrived: Arrived<S::Packet>, now: Now) -> Option<Arrived<S::Packet>> {
+    /// The rest of what comes to a VIP.
+    #[inline(never)]
+    pub(crate) fn take_unprotected(&mut self, arrived: Arrived<S::Packet>, now: Now) {
         if arrived.ip.fragment.is_some() {
-            self.take_clear(arrived, now);
-            return None;
+            return self.take_clear(arrived, now);
         }
         match Content::of(&arrived.ip, arrived.packet.bytes()) {
-            Ok(Content::Esp(_)) => return Some(arrived),
             // RFC 3948 §2.3: it is ignored.
             Ok(Content::Keepalive) => self.out.passed(Stage::NatKeepaliveEaten, 1),
             Ok(Content::Ike(_)) => self.hear_ike(arrived, now),
-            Ok(Content::Other) if arrived.ip.upper == protocol::AH => return Some(arrived),
-            Ok(Content::Other) => self.take_clear(arrived, now),
+            Ok(Content::Esp(_) | Content::Other) => self.take_clear(arrived, now),
             Err(error) => self.out.drop(arrived.packet, error.into()),
         }
-        None
     }
 
     /// A packet that is genuine and newer than all before came from elsewhere than its peer was.

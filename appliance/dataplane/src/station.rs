@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::laps::Span;
 use crate::neighbour::{Due, Neighbours, Resolved};
 use crate::notes::{Fact, For};
-use crate::packet::{Marked, Parcel, Source, filled, prepend};
+use crate::packet::{Marked, Parcel, Source, filled};
 use crate::stats::Stage;
 
 /// A new VIP is announced so often...
@@ -111,9 +111,9 @@ impl<S: Source> Engine<S> {
             Some(6) => ethertype::IPV6,
             _ => ethertype::IPV4,
         };
-        let mut header = [0; ethernet::HEADER_LEN];
-        let written = ethernet::write(&mut header, to, self.world.ports[port].mac, ethertype);
-        match written.map_err(DropReason::from).and_then(|()| prepend(&mut packet, &header)) {
+        let from = self.world.ports[port].mac;
+        let room = packet.grow_front(ethernet::HEADER_LEN).map_err(DropReason::from);
+        match room.and_then(|()| Ok(ethernet::write(packet.bytes_mut(), to, from, ethertype)?)) {
             Ok(()) => self.out.frame(port, packet),
             Err(reason) => self.out.drop(packet, reason),
         }

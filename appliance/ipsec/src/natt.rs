@@ -108,6 +108,11 @@ impl InboundSa {
             // RFC 7296 §2.23: both forms are taken at any time; one without a port of its own moves nobody.
             return if ip.src == self.hot.remote { Ok(None) } else { Err(DropReason::WrongPeer) };
         }
+        self.elsewhere_in_udp(packet, ip)
+    }
+
+    #[inline(never)]
+    fn elsewhere_in_udp(&self, packet: &[u8], ip: &IpHeader) -> Result<Option<SocketAddr>, DropReason> {
         let port = natt::esp_of(ip, packet)?.port.unwrap_or_default();
         let from = SocketAddr::new(ip.src, port);
         if from == self.remote_end() {

@@ -207,9 +207,7 @@ proptest! {
             let mut peeked = Peeked::empty();
             let _ = sa.peek(&bytes, &ip, case.seq, &mut peeked);
             if let Ok(job) = sa.peek_job(&bytes, &ip, case.seq) {
-                for op in job.ops(sa.key(), &bytes, &mut peeked).into_iter().flatten() {
-                    phalanx_aead::peek_burst(&mut [op]);
-                }
+                job.ops(sa.key(), &bytes, &mut peeked, |op| phalanx_aead::peek_burst(&mut [op]));
                 prop_assert!(!matches!(job.read(&mut peeked), Ok(Peek::More(_))) || bytes.len() > 128);
             }
         }

@@ -150,7 +150,7 @@ fn look_at_packet(prefix: &[u8], whole: usize) -> Look {
 }
 
 /// 1. what an ICMP error quotes; 2. fragments and other protocols; 3. the TCP or UDP header.
-#[inline]
+#[inline(always)]
 fn look_behind(ip: &IpHeader, prefix: &[u8], whole: usize) -> Look {
     let fragment = ip.fragment.is_some();
     match quoted::flow(ip, prefix) {
@@ -189,7 +189,7 @@ fn look_at_payload(outer: &IpHeader, mut next_header: u8, prefix: &[u8], whole: 
     }
 }
 
-#[inline]
+#[inline(always)]
 fn look_at_tcp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
     let Some(header) = prefix.get(at..).filter(|rest| rest.len() >= tcp::MIN_LEN) else {
         return more(at + tcp::MIN_LEN, prefix, whole);
@@ -205,7 +205,7 @@ fn look_at_tcp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
     Look::Seen(Seen::Tcp { flow, tcp })
 }
 
-#[inline]
+#[inline(always)]
 fn look_at_udp(ip: &IpHeader, prefix: &[u8], at: usize, whole: usize) -> Look {
     let Some(header) = prefix.get(at..).filter(|rest| rest.len() >= udp::LEN) else {
         return more(at + udp::LEN, prefix, whole);

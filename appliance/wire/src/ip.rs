@@ -111,7 +111,7 @@ impl IpHeader {
     /// # Errors
     /// [`WireError::Short`] if the packet is cut short, [`WireError::Ip`] if malformed, [`WireError::Checksum`] if the
     /// IPv4 header's is wrong.
-    #[inline]
+    #[inline(always)]
     pub fn parse(b: &[u8]) -> Result<IpHeader, WireError> {
         parse(b, Trust::Whole)
     }
@@ -120,7 +120,7 @@ impl IpHeader {
     ///
     /// # Errors
     /// [`WireError::Short`] if more bytes are needed to reach the upper-layer header; else as [`IpHeader::parse`].
-    #[inline]
+    #[inline(always)]
     pub fn parse_prefix(b: &[u8]) -> Result<IpHeader, WireError> {
         parse(b, Trust::Prefix)
     }

@@ -129,7 +129,7 @@ impl InboundSa {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn locate(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<Located, DropReason> {
         if ip.fragment.is_some() {
             return Err(DropReason::Fragment);

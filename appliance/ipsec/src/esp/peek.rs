@@ -36,15 +36,15 @@ pub struct Peeked {
 pub struct PeekJob {
     nonce: [u8; NONCE_LEN],
     /// Offset of the ciphertext in the packet.
-    start: usize,
-    text_len: usize,
+    start: u16,
+    text_len: u16,
     /// Bytes before a block that are needed to decrypt it: AES-CBC's.
-    lead: usize,
+    lead: u16,
     /// Bytes of clear header in front of the plaintext; transport mode.
-    clear: usize,
-    field: usize,
+    clear: u16,
+    field: u16,
     /// How many bytes of the plaintext to have.
-    wanted: usize,
+    wanted: u16,
     /// Transport mode in UDP: the source address that is shown inside.
     shown: Option<IpAddr>,
 }
@@ -75,7 +75,10 @@ impl InboundSa {
         let lead = self.hot.shape.lead();
         let shown = (self.hot.encap && !self.hot.tunnel).then(|| self.params.shown());
         let wanted = text_len.min(FIRST_PEEK);
-        Ok(PeekJob { nonce, start, text_len, lead, clear, field: ip.upper_field, wanted, shown })
+        // `locate` saw to it that no offset is longer.
+        let [start, text_len, lead, clear, field, wanted] =
+            [start, text_len, lead, clear, ip.upper_field, wanted].map(|offset| offset as u16);
+        Ok(PeekJob { nonce, start, text_len, lead, clear, field, wanted, shown })
     }
 
     /// All rounds for one packet.
@@ -88,9 +91,7 @@ impl InboundSa {
         }
         let mut job = self.peek_job(packet, ip, seq)?;
         loop {
-            for op in job.ops(self.key(), packet, into).into_iter().flatten() {
-                peek_burst(&mut [op]);
-            }
+            job.ops(self.key(), packet, into, |op| peek_burst(&mut [op]));
             match job.read(into)? {
                 Peek::Ready(header) => return Ok(header),
                 Peek::More(next) => job = next,
@@ -102,22 +103,20 @@ impl InboundSa {
 impl PeekJob {
     /// The operations for `peek_burst`: the first bytes, and the last block in transport mode.
     #[inline]
-    #[must_use]
-    pub fn ops<'a>(&self, key: &'a Key, packet: &'a [u8], into: &'a mut Peeked) -> [Option<PeekOp<'a>>; 2] {
+    pub fn ops<'a>(&self, key: &'a Key, packet: &'a [u8], into: &'a mut Peeked, mut each: impl FnMut(PeekOp<'a>)) {
+        let PeekJob { nonce, start, .. } = *self;
+        let [start, text_len, lead, wanted] = [start, self.text_len, self.lead, self.wanted].map(usize::from);
         // Any block stands behind `lead` bytes here.
-        let text = &packet[self.start - self.lead..self.start + self.text_len];
-        let (clear, plain) = into.bytes.split_at_mut(self.clear);
-        clear.copy_from_slice(&packet[..self.clear]);
-        into.len = self.clear + self.wanted;
-        let nonce = self.nonce;
-        let first =
-            PeekOp { key, nonce, block: 0, cipher: &text[..self.lead + self.wanted], out: &mut plain[..self.wanted] };
-        let last = (self.clear > 0).then(|| {
-            let block = (self.text_len - 1) / BLOCK;
+        let text = &packet[start - lead..start + text_len];
+        let (clear, plain) = into.bytes.split_at_mut(usize::from(self.clear));
+        into.len = clear.len() + wanted;
+        each(PeekOp { key, nonce, block: 0, cipher: &text[..lead + wanted], out: &mut plain[..wanted] });
+        if !clear.is_empty() {
+            clear.copy_from_slice(&packet[..clear.len()]);
+            let block = (text_len - 1) / BLOCK;
             let cipher = &text[block * BLOCK..];
-            PeekOp { key, nonce, block: block as u32, cipher, out: &mut into.last[..cipher.len() - self.lead] }
-        });
-        [Some(first), last]
+            each(PeekOp { key, nonce, block: block as u32, cipher, out: &mut into.last[..cipher.len() - lead] });
+        }
     }
 
     /// Reads what the operations decrypted.
@@ -132,7 +131,7 @@ impl PeekJob {
         }
         let whole = self.wanted == self.text_len;
         // Whole blocks: AES-CBC has no others.
-        let more = self.text_len.min((MAX_PEEK - self.clear) / BLOCK * BLOCK);
+        let more = self.text_len.min((MAX_PEEK as u16 - self.clear) / BLOCK as u16 * BLOCK as u16);
         let header = match IpHeader::parse_prefix(peeked.bytes()) {
             Ok(header) => header,
             Err(WireError::Short) if !whole && more > self.wanted => {
@@ -145,7 +144,7 @@ impl PeekJob {
             return Ok(Peek::More(PeekJob { wanted: more, ..*self }));
         }
         // Of the whole packet in sight, the inner part must be what its header says; a prefix cannot tell.
-        if self.clear == 0 && header.total_len > self.text_len - TRAILER_LEN {
+        if self.clear == 0 && header.total_len > usize::from(self.text_len) - TRAILER_LEN {
             return Err(DropReason::BadInner);
         }
         Ok(Peek::Ready(header))
@@ -153,19 +152,20 @@ impl PeekJob {
 
     /// Transport mode: the clear header gets the protocol and length that it would have after opening.
     fn complete_header(&self, peeked: &mut Peeked) -> Result<(), DropReason> {
-        let last_len = (self.text_len - 1) % BLOCK + 1;
+        let (clear, text_len) = (usize::from(self.clear), usize::from(self.text_len));
+        let last_len = (text_len - 1) % BLOCK + 1;
         let [pad, next_header] = *peeked.last[..last_len].last_chunk().ok_or(DropReason::BadPadding)?;
-        let payload = (self.text_len - TRAILER_LEN).checked_sub(usize::from(pad)).ok_or(DropReason::BadPadding)?;
+        let payload = (text_len - TRAILER_LEN).checked_sub(usize::from(pad)).ok_or(DropReason::BadPadding)?;
         if next_header == protocol::NO_NEXT {
             return Err(DropReason::BadNextHeader);
         }
         let bytes = &mut peeked.bytes[..];
-        ip::set_upper(bytes, self.field, next_header).map_err(|_| DropReason::BadInner)?;
-        ip::set_total_len(bytes, self.clear + payload).map_err(|_| DropReason::BadInner)?;
+        ip::set_upper(bytes, usize::from(self.field), next_header).map_err(|_| DropReason::BadInner)?;
+        ip::set_total_len(bytes, clear + payload).map_err(|_| DropReason::BadInner)?;
         if let Some(shown) = self.shown {
             ip::set_source(bytes, shown)?;
         }
-        peeked.len = peeked.len.min(self.clear + payload);
+        peeked.len = peeked.len.min(clear + payload);
         Ok(())
     }
 }
