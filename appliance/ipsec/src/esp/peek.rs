@@ -99,6 +99,11 @@ impl InboundSa {
 }
 
 impl PeekJob {
+    /// For a packet in which AH stands between this IP header and ESP: it is left out of what is shown.
+    pub(crate) fn without_ah(self, ip: &IpHeader) -> PeekJob {
+        if self.clear == 0 { self } else { PeekJob { clear: ip.upper_offset, field: ip.upper_field, ..self } }
+    }
+
     /// The operations for `peek_burst`: the first bytes, and the last block in transport mode.
     #[inline]
     #[must_use]

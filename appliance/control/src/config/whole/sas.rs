@@ -7,6 +7,7 @@ use crate::config::report::Problem;
 use crate::config::section::{Draft, HalfDraft, SaDraft, VipDraft, place, text};
 use crate::config::{Algorithm, PortRole, SaMode, Selectors, build};
 use ipnet::IpNet;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 pub(super) fn check(draft: &Draft, sink: &Sink) {
@@ -193,8 +194,13 @@ fn selectors_of(draft: &Draft, sa: &SaDraft, vip: &VipDraft, sink: &Sink) -> Opt
 
 /// Where selectors overlap, an outbound packet fits two SAs and takes the first.
 fn one_way(usable: &[(&SaDraft, Selectors)], sink: &Sink) {
+    // What is around another is not what packets leave by.
+    let around: HashSet<&str> = usable.iter().filter_map(|(sa, _)| text(&sa.within)).collect();
+    let leaves = |sa: &SaDraft| text(&sa.name).is_none_or(|name| !around.contains(name));
     for (i, (sa, selectors)) in usable.iter().enumerate() {
-        let before = usable[..i].iter().find(|(b, s)| text(&b.vip) == text(&sa.vip) && overlap(s, selectors));
+        let before =
+            usable[..i].iter().find(|(b, s)| leaves(b) && text(&b.vip) == text(&sa.vip) && overlap(s, selectors));
+        let before = before.filter(|_| leaves(sa));
         let Some((before, _)) = before else { continue };
         let (Some(name), Some(first)) = (&sa.name, &before.name) else { continue };
         let message =
