@@ -284,5 +284,6 @@ fn params(child: &ChildSa, direction: Direction) -> SaParams {
         copy_dscp: true,
         ecn: true,
         encap: Some(Encap { remote_port: NATT, original: None }),
+        within: None,
     }
 }

@@ -137,6 +137,7 @@ impl Shape {
             copy_dscp: true,
             ecn: true,
             encap: None,
+            within: None,
         }
     }
 }

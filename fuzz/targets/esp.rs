@@ -84,6 +84,7 @@ impl Bed {
                 remote_port: natt::PORT,
                 original: (!self.tunnel).then_some(Original { local, remote }),
             }),
+            within: None,
         }
     }
 

@@ -12,6 +12,7 @@
 #   PHALANX                  the binary; default: what `cargo build --release` made
 #   OUTER INNER MODE ESN     the tunnel, as for guest-sa; default 4, OUTER, tunnel, 0
 #   ALGORITHM                of the static SAs, as the configuration calls it; default aes128-gcm16
+#   AROUND                   none, or the algorithm of AH around ESP
 #   WINDOW                   the client's replay window; default 64
 #   SA                       further lines of the router's [[sa]]
 #   PEER                     lines of a [[peer]] that negotiates: then there is no [[sa]], and the guest runs strongSwan (guest-swan)
@@ -32,7 +33,7 @@ set -euo pipefail
 ROOT=$(cd "$LIB/../.." && pwd)
 PHALANX=${PHALANX:-${CARGO_TARGET_DIR:-$ROOT/target}/release/phalanx}
 : "${OUTER:=4}" "${MODE:=tunnel}" "${ESN:=0}" "${WINDOW:=64}" "${SELECT:=round-robin}" "${NETWORK_DRIVER:=net_af_packet}"
-: "${ALGORITHM:=aes128-gcm16}" "${ENCAP:=none}" "${KEEPALIVE:=20}" "${LINK:=gre}" "${PEER:=}" "${MORE:=}" "${DISTRIBUTE:=}"
+: "${ALGORITHM:=aes128-gcm16}" "${AROUND:=none}" "${ENCAP:=none}" "${KEEPALIVE:=20}" "${LINK:=gre}" "${PEER:=}" "${MORE:=}" "${DISTRIBUTE:=}"
 [ -n "$DISTRIBUTE" ] || DISTRIBUTE='{ ports = [80, 5201, 8080], targets = ["t1", "t2"] }'
 : "${NEXT_HOPS:=$([ "$GATEWAY" = none ] || echo '"10.77.0.20", "fd77::20"')}"
 : "${INNER:=$OUTER}"
@@ -149,6 +150,23 @@ encapsulation() {
   [ "$MODE" = tunnel ] || printf 'original = { remote = "%s" }\n' "$([ "$OUTER" = 4 ] && echo 10.88.0.10 || echo fd88::10)"
 }
 
+# The SA of AH around that of ESP.
+around() {
+  [ "$AROUND" != none ] || return 0
+  cat <<X
+
+[[sa]]
+name = "around"
+vip = "vip$OUTER"
+peer = "$(client_of "$OUTER")"
+mode = "transport"
+algorithm = "$AROUND"
+esn = $([ "$ESN" = 0 ] && echo false || echo true)
+inbound = { spi = $SPI_TO_VIP, key_file = "around-to-vip.key", window = 1024 }
+outbound = { spi = $SPI_TO_CLIENT, key_file = "around-to-client.key", window = $WINDOW }
+X
+}
+
 router_config() {
   local family width=32
   [ "$INNER" = 4 ] || width=128
@@ -182,8 +200,10 @@ inbound = { spi = $SPI_TO_VIP, key_file = "to-vip.key", window = 1024 }
 outbound = { spi = $SPI_TO_CLIENT, key_file = "to-client.key", window = $WINDOW }
 local = "$(vip_of "$INNER")/$width"
 remote = "$(inner_client)/$width"
+$([ "$AROUND" = none ] || echo 'within = "around"')
 $(encapsulation)
 ${SA:-}
+$(around)
 
 [[filter]]
 action = "protect"
@@ -197,18 +217,21 @@ X
 # random_key [BYTES]: in hexadecimal.
 random_key() { od -An -v -N"${1:-20}" -tx1 /dev/urandom | tr -d ' \n'; }
 
-# key_bytes: of the SAs' keying material: key and salt, or keys of encryption and integrity.
+# key_bytes ALGORITHM: of an SA's keying material: key and salt, or keys of encryption and integrity.
 key_bytes() {
   local cipher=0 rest=4
-  case ${ALGORITHM#ah-} in aes128-*) cipher=16 ;; aes256-* | chacha20-*) cipher=32 ;; esac
-  case $ALGORITHM in *-sha*) rest=$((${ALGORITHM##*-sha} / 8)) ;; esac
+  case ${1#ah-} in aes128-*) cipher=16 ;; aes256-* | chacha20-*) cipher=32 ;; esac
+  case $1 in *-sha*) rest=$((${1##*-sha} / 8)) ;; esac
   echo $((cipher + rest))
 }
 
 # configure_router: the SAs' keys and the router's configuration, also anew while it runs.
 configure_router() {
   local etc=$BED_DIR/etc
-  (umask 077; random_key "$(key_bytes)" >"$etc/to-vip.key"; random_key "$(key_bytes)" >"$etc/to-client.key")
+  (umask 077; for key in to-vip to-client; do
+    random_key "$(key_bytes "$ALGORITHM")" >"$etc/$key.key"
+    [ "$AROUND" = none ] || random_key "$(key_bytes "$AROUND")" >"$etc/around-$key.key"
+  done)
   (umask 077; router_config >"$etc/r.toml")
 }
 
@@ -252,7 +275,9 @@ user_swan() {
 # client_sa: the other end of the tunnel, in the guest.
 client_sa() {
   cp "$LIB/guest-net" "$LIB/guest-sa" "$BED_DIR/guest/" # the guest has a /tmp and a /run of its own over ours, and this checkout may be there
-  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU ENCAP=$ENCAP ALGORITHM=$ALGORITHM \
+  local around=""
+  [ "$AROUND" = none ] || around="AROUND=$AROUND AROUND_OUT=$(cat "$BED_DIR/etc/around-to-vip.key") AROUND_IN=$(cat "$BED_DIR/etc/around-to-client.key")"
+  bed_run "OUTER=$OUTER INNER=$INNER MODE=$MODE ESN=$ESN WINDOW=$WINDOW GATEWAY=$GATEWAY GATEWAY_MTU=$GATEWAY_MTU ENCAP=$ENCAP ALGORITHM=$ALGORITHM $around \
     SPI_OUT=$SPI_TO_VIP KEY_OUT=$(cat "$BED_DIR/etc/to-vip.key") SPI_IN=$SPI_TO_CLIENT KEY_IN=$(cat "$BED_DIR/etc/to-client.key") /mnt/guest-sa"
 }
 

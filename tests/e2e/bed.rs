@@ -39,6 +39,8 @@ pub struct Tunnel {
     pub esn: bool,
     /// Of the static SAs, as the configuration calls it.
     pub algorithm: &'static str,
+    /// Of AH around ESP, or `none`.
+    pub around: &'static str,
     /// The client's replay window.
     pub window: u32,
     /// What the client is behind.
@@ -63,6 +65,7 @@ impl Tunnel {
         mode: "tunnel",
         esn: false,
         algorithm: "aes128-gcm16",
+        around: "none",
         window: 64,
         gateway: Gateway::None,
         driver: "net_af_packet",
@@ -400,6 +403,7 @@ fn script_command(tunnel: Tunnel, script: &str, arguments: &[&str]) -> Command {
     command
         .env("ESN", u8::from(tunnel.esn).to_string())
         .env("ALGORITHM", tunnel.algorithm)
+        .env("AROUND", tunnel.around)
         .env("WINDOW", tunnel.window.to_string())
         .env("NETWORK_DRIVER", tunnel.driver)
         .env("SA", tunnel.sa)

@@ -6,6 +6,7 @@
 mod ah;
 mod algorithms;
 mod attacker;
+mod bundle;
 mod chains;
 mod exits;
 mod eyes;

@@ -4,7 +4,7 @@
 
 use arrayvec::ArrayVec;
 use phalanx_aead::{PeekOp, peek_burst};
-use phalanx_ipsec::{InboundIndex, Peek, PeekJob, Peeked, Subject};
+use phalanx_ipsec::{InboundIndex, InboundSa, Peek, PeekJob, Peeked, Subject};
 use phalanx_steering::look::{Look, Seen, Shape, look};
 use phalanx_steering::{
     Arrival, ConnKey, ConnectionTable, Decision, Ended, Protection, Seed, Sought, SteeringError, TableLimits, steer,
@@ -12,6 +12,7 @@ use phalanx_steering::{
 use phalanx_wire::{Buffer, DropReason, Flow, IpHeader, LinkHeader, Protected, TargetId, link, protocol};
 
 use crate::bucket::Bucket;
+use crate::bundle::{Around, Layers, peek_job};
 use crate::clock::Now;
 use crate::command::LinkEnd;
 use crate::config::Limits;
@@ -87,6 +88,8 @@ pub(crate) struct Peeking<P> {
     arrived: Arrived<P>,
     pub(crate) sa: InboundIndex,
     seq: u64,
+    /// AH around ESP.
+    around: Option<Around>,
 }
 
 impl<P> RouterSide<P> {
@@ -145,8 +148,8 @@ impl<S: Source> Engine<S> {
             let piece = self.piece(&one, seen, at);
             let decision = self.decide(&one, seen, sought[at].as_ref(), now);
             let Some(vip) = self.tables.vips.at(one.arrived.vip).map(|vip| vip.entry.id) else { continue };
-            let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, .. } = one;
-            let opening = Opening { packet, ip, vip, sa, seq, filtered: false };
+            let Peeking { arrived: Arrived { packet, ip, vip: slot }, sa, seq, around, .. } = one;
+            let opening = Opening { packet, ip, vip, sa, seq, around, filtered: false };
             if self.tables.cache.inbound(sa).is_some_and(|sa| sa.notes.early) {
                 early.push((slot, opening));
                 continue;
@@ -184,9 +187,9 @@ impl<S: Source> Engine<S> {
                 continue;
             }
             match self.acceptable(&arrived) {
-                Ok((sa, seq)) => {
+                Ok(Layers { sa, seq, around }) => {
                     self.peek_ahead(sa);
-                    burst.push(Peeking { arrived, sa, seq });
+                    burst.push(Peeking { arrived, sa, seq, around });
                 }
                 Err(DropReason::UnknownSpi) => self.unknown_spi(arrived, now),
                 Err(reason) => self.out.drop(arrived.packet, reason),
@@ -195,12 +198,16 @@ impl<S: Source> Engine<S> {
         burst
     }
 
-    /// The SA of an ESP or AH packet, and its whole number if the verified window could still take it (R13).
-    fn acceptable(&self, arrived: &Arrived<S::Packet>) -> Result<(InboundIndex, u64), DropReason> {
+    /// The SA of an ESP or AH packet, or of both, and its whole number if the verified window could still take it (R13).
+    #[inline]
+    fn acceptable(&self, arrived: &Arrived<S::Packet>) -> Result<Layers, DropReason> {
         let vip = self.tables.vips.at(arrived.vip).ok_or(DropReason::NotForUs)?.entry.id;
-        let named = Protected::of(&arrived.ip, arrived.packet.bytes())?;
-        let at = self.tables.cache.find(vip, &named).ok_or(DropReason::UnknownSpi)?;
-        let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
+        let number = |sa: &_, named: &_, _| self.number(arrived, sa, named);
+        self.layers(vip, (&arrived.ip, arrived.packet.bytes()), number)
+    }
+
+    #[inline]
+    fn number(&self, arrived: &Arrived<S::Packet>, sa: &InboundSa, named: &Protected) -> Result<u64, DropReason> {
         // Who is behind a NAT may be elsewhere by now: the ICV will tell.
         sa.elsewhere(arrived.packet.bytes(), &arrived.ip)?;
         // After a restart the window may know less than the floors do.
@@ -208,7 +215,7 @@ impl<S: Source> Engine<S> {
         let seq = sa.verified.infer_above(named.seq, known).ok_or(DropReason::SequenceWrap)?;
         self.out.note(&arrived.packet, || Fact::Numbered(sa.id(), named.spi, seq));
         sa.verified.check(seq).inspect_err(|_| sa.count_replayed())?;
-        Ok((at, seq))
+        Ok(seq)
     }
 
     /// Stage 2: decrypts just so much of each packet that its connection shows (R9).
@@ -219,7 +226,9 @@ impl<S: Source> Engine<S> {
             let sa = self.tables.cache.inbound(one.sa);
             let ah = sa.filter(|sa| sa.is_ah()).and_then(|sa| sa.show(packet, ip, peeked).ok());
             seen.push(ah.map_or(Seen::Opaque, |ip| see(&ip, peeked)));
-            jobs.push(sa.filter(|sa| !sa.is_ah()).and_then(|sa| sa.peek_job(packet, ip, one.seq).ok()));
+            let esp = sa.filter(|sa| !sa.is_ah());
+            let layers = Layers { sa: one.sa, seq: one.seq, around: one.around };
+            jobs.push(esp.and_then(|esp| peek_job(&self.tables.cache, esp, (packet, ip), layers)));
         }
         // In each round only those that need it; a packet that is not done after the last one is left to ourselves.
         for _ in 0..PEEK_ROUNDS {
@@ -268,7 +277,11 @@ impl<S: Source> Engine<S> {
             peer: sa.peer(),
             spi: sa.spi(),
             number: one.seq,
-            protection: if sa.is_ah() { Protection::Ah } else { Protection::Esp },
+            protection: match one.around {
+                _ if sa.is_ah() => Protection::Ah,
+                Some(_) => Protection::AhEsp,
+                None => Protection::Esp,
+            },
             encrypted: !sa.is_ah(),
             tunnel: sa.is_tunnel(),
             outer_is_vip: true,
@@ -301,7 +314,8 @@ impl<S: Source> Engine<S> {
 
     /// I2: unknown now, but a target may have accepted it as one of a connection that is over.
     fn unless_accepted(&self, one: &Peeking<S::Packet>, key: &ConnKey, now: Now) -> Option<Decision> {
-        if self.tables.cache.inbound(one.sa).is_some_and(|sa| one.seq <= sa.notes.late) {
+        let late = |sa, seq| self.tables.cache.inbound(sa).is_some_and(|sa| seq <= sa.notes.late);
+        if late(one.sa, one.seq) || one.around.is_some_and(|around| late(around.sa, around.seq)) {
             Some(Decision::Drop(DropReason::TooOld))
         } else if self.router.ended.has(key, now.ms()) {
             Some(Decision::Drop(DropReason::UnknownConnection))
@@ -326,8 +340,14 @@ impl<S: Source> Engine<S> {
         let (end, seq_high) = (entry.link, (opening.seq >> 32) as u32);
         let header = |core| {
             let (vip, epoch) = (vip.entry.id, vip.entry.epoch);
-            LinkHeader { vip, epoch, seq_high, core, filtered: opening.filtered, clear: false }
+            let around = Self::around_hint(opening.around);
+            LinkHeader { vip, epoch, seq_high, around, core, filtered: opening.filtered, clear: false }
         };
+        if let Some(around) = opening.around
+            && let Some(sa) = self.tables.cache.inbound_mut(around.sa)
+        {
+            sa.forwarded.note(target, around.seq);
+        }
         if let Some(sa) = self.tables.cache.inbound_mut(opening.sa) {
             sa.forwarded.note(target, opening.seq);
         }
@@ -359,12 +379,11 @@ impl<S: Source> Engine<S> {
         let Some(sa) = self.tables.cache.inbound(opening.sa).filter(|_| self.target.enabled) else {
             return self.out.drop(opening.packet, DropReason::LinkVip);
         };
-        match sa.window.check(opening.seq) {
+        let around = opening.around.and_then(|around| Some((self.tables.cache.inbound(around.sa)?, around.seq)));
+        let fresh = |(sa, seq): (&InboundSa, u64)| sa.window.check(seq).inspect_err(|_| sa.count_replayed());
+        match around.map_or(Ok(()), fresh).and_then(|()| fresh((sa, opening.seq))) {
             Ok(()) => linked.push(opening),
-            Err(reason) => {
-                sa.count_replayed();
-                self.out.drop(opening.packet, reason);
-            }
+            Err(reason) => self.out.drop(opening.packet, reason),
         }
     }
 

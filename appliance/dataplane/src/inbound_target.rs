@@ -1,14 +1,14 @@
 //! Inbound at the target: what a router sent over a link.
 
-use phalanx_ipsec::{InboundIndex, Role};
+use phalanx_ipsec::Role;
 use phalanx_steering::{Seed, SteeringError, Tracker, TrackerLimits};
-use phalanx_wire::{Buffer, DropReason, IpHeader, LinkHeader, Protected, WireError, link};
+use phalanx_wire::{Buffer, DropReason, IpHeader, LinkHeader, link};
 
+use crate::bundle::Layers;
 use crate::clock::Now;
 use crate::command::GreEnd;
 use crate::config::Limits;
 use crate::engine::{Batch, Engine};
-use crate::notes::Fact;
 use crate::opening::Opening;
 use crate::packet::{Marked, Parcel, Source};
 use crate::vips::Vip;
@@ -76,10 +76,10 @@ impl<S: Source> Engine<S> {
     #[inline]
     pub(crate) fn believe(&self, header: &LinkHeader, packet: S::Packet) -> Taken<S::Packet> {
         match self.believed(header, packet.bytes(), packet.mark()) {
-            Ok((ip, sa, seq)) => {
+            Ok((ip, Layers { sa, seq, around })) => {
                 // Not the packet alone says that its filter was looked up: the VIP's definition does too (R14).
                 let filtered = header.filtered && self.tables.filters_at_router(header.vip);
-                Ok(Linked { packet, ip, vip: header.vip, sa, seq, filtered })
+                Ok(Linked { packet, ip, vip: header.vip, sa, seq, around, filtered })
             }
             Err(reason) => Err((packet, reason)),
         }
@@ -87,12 +87,7 @@ impl<S: Source> Engine<S> {
 
     /// 1. role, VIP, epoch; 2. the packet inside is ESP or AH to that VIP; 3. its SA; 4. its number, by this core's window.
     #[inline]
-    fn believed(
-        &self,
-        header: &LinkHeader,
-        packet: &[u8],
-        mark: u32,
-    ) -> Result<(IpHeader, InboundIndex, u64), DropReason> {
+    fn believed(&self, header: &LinkHeader, packet: &[u8], mark: u32) -> Result<(IpHeader, Layers), DropReason> {
         let vip = self.tables.vips.by_id(header.vip).filter(|_| self.target.enabled).ok_or(DropReason::LinkVip)?;
         check_epoch(header, vip)?;
         let ip = IpHeader::parse(packet)?;
@@ -100,16 +95,12 @@ impl<S: Source> Engine<S> {
         if header.clear || ip.dst != vip.entry.address {
             return Err(DropReason::LinkForged);
         }
-        let named = Protected::of(&ip, packet).map_err(|error| match error {
-            WireError::Protocol => DropReason::LinkForged,
-            error => error.into(),
+        let number = |sa: &_, named: &_, layer| self.linked_number((sa, named, layer), header, mark);
+        let layers = self.layers(header.vip, (&ip, packet), number).map_err(|reason| match reason {
+            DropReason::UnsupportedProtocol => DropReason::LinkForged,
+            reason => reason,
         })?;
-        let at = self.tables.cache.find(header.vip, &named).ok_or(DropReason::UnknownSpi)?;
-        let sa = self.tables.cache.inbound(at).ok_or(DropReason::UnknownSpi)?;
-        let seq = sa.window.infer_with_hint(named.seq, header.seq_high);
-        self.out.notes.note(mark, || Fact::Numbered(sa.id(), named.spi, seq));
-        sa.window.check(seq).inspect_err(|_| sa.count_replayed())?;
-        Ok((ip, at, seq))
+        Ok((ip, layers))
     }
 
     /// Opens what a burst of link packets holds.

@@ -169,7 +169,8 @@ impl<S: Source> Engine<S> {
 
     fn admit_first(&mut self, one: &Genuine<S::Packet>, now: Now) -> Result<TargetId, DropReason> {
         let (at, number) = (one.opening.sa, one.job.seq);
-        self.within(at, number)?;
+        self.both_within(&one.opening)?;
+        self.commit_around(&one.opening, now)?;
         let sa = self.tables.cache.inbound_mut(at).ok_or(DropReason::UnknownSpi)?;
         if let Err(reason) = sa.verified.commit(number) {
             sa.count_replayed();

@@ -17,6 +17,7 @@
 mod ahead;
 mod bucket;
 mod buckets;
+mod bundle;
 mod capture;
 mod clock;
 pub mod command;

@@ -84,7 +84,8 @@ impl LoneCore {
     pub fn linked(&mut self, vip: VipId, mut packet: LonePacket) {
         let epoch = self.engine.tables.vips.by_id(vip).map_or_else(Epoch::default, |vip| vip.entry.epoch);
         let seq_high = self.seq_high(vip, packet.bytes()).unwrap_or_default();
-        let header = LinkHeader { vip, epoch, seq_high, core: self.engine.id, filtered: false, clear: false };
+        let header =
+            LinkHeader { vip, epoch, seq_high, around: 0, core: self.engine.id, filtered: false, clear: false };
         let mut bytes = [0; LinkHeader::LEN];
         let written = header.write(&mut bytes).map_err(DropReason::from);
         match written.and_then(|()| prepend(&mut packet, &bytes)).and_then(|()| Parcel::Link.wrap(&mut packet)) {

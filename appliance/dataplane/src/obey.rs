@@ -271,6 +271,7 @@ impl<S: Source> Engine<S> {
         let taken = sa.lease.offer(now.us(), lease, now.us_at(expires));
         self.out.passed(if taken.is_ok() { Stage::Leases } else { Stage::LeasesRefused }, 1);
         self.release(at, now);
+        self.release_within(at, now);
     }
 
     fn drop_leases(&mut self, id: SaId) -> Answer {

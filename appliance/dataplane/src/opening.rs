@@ -7,6 +7,7 @@ use phalanx_ipsec::{InboundIndex, OpenJob, Role, Subject};
 use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen, Sought};
 use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
 
+use crate::bundle::Around;
 use crate::clock::Now;
 use crate::command::Event;
 use crate::engine::{Batch, Engine};
@@ -24,6 +25,8 @@ pub(crate) struct Opening<P> {
     pub(crate) vip: VipId,
     pub(crate) sa: InboundIndex,
     pub(crate) seq: u64,
+    /// AH around it, if it is of ESP.
+    pub(crate) around: Option<Around>,
     /// The router did the inbound filter (R14).
     pub(crate) filtered: bool,
 }
@@ -49,14 +52,20 @@ struct Within {
 }
 
 impl<S: Source> Engine<S> {
-    /// 1. begin: find the parts; 2. the cipher over all; 3. ICV, commit, charge; 4. finish: padding, decapsulation;
+    /// 0. AH around ESP comes off; 1. begin: find the parts; 2. the cipher over all; 3. ICV, commit, charge; 4. finish: padding, decapsulation;
     /// 5. tunnel check; 6. filter; 7. the connection's tracker (targets); 8. deliver.
     pub(crate) fn open(&mut self, burst: &mut Batch<Opening<S::Packet>>, role: Role, now: Now) {
         if burst.is_empty() {
             return;
         }
         let (mut packets, mut facts) = (Batch::new(), Batch::new());
-        for one in burst.drain(..) {
+        for mut one in burst.drain(..) {
+            if one.around.is_some()
+                && let Err(reason) = self.take_ah_off(&mut one, role, now)
+            {
+                self.out.drop(one.packet, reason);
+                continue;
+            }
             match self.begin_opening(&one) {
                 Ok(begun) => {
                     packets.push(one.packet);

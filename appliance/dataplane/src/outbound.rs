@@ -8,6 +8,7 @@ use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, protoco
 
 use crate::ahead::OutboundAhead;
 use crate::bucket::Bucket;
+use crate::bundle::Numbers;
 use crate::clock::Now;
 use crate::command::Event;
 use crate::config::Limits;
@@ -55,11 +56,13 @@ struct Sealing<P> {
     packets: Batch<P>,
     jobs: Batch<SealJob>,
     sas: Batch<OutboundIndex>,
+    /// AH to go around ESP, and its number.
+    around: Batch<Option<(OutboundIndex, SeqNo)>>,
 }
 
 impl<P> Default for Sealing<P> {
     fn default() -> Sealing<P> {
-        Sealing { packets: Batch::new(), jobs: Batch::new(), sas: Batch::new() }
+        Sealing { packets: Batch::new(), jobs: Batch::new(), sas: Batch::new(), around: Batch::new() }
     }
 }
 
@@ -208,6 +211,9 @@ impl<S: Source> Engine<S> {
         let at = self.tables.cache.current(tunnel).ok_or(DropReason::NoSa)?;
         let sa = self.tables.cache.outbound(at).ok_or(DropReason::NoSa)?;
         self.out.notes.note(mark, || Fact::Protect(sa.id(), sa.params().spi, leaving.subject));
+        if sa.is_within() && self.tables.cache.around(at).is_none() {
+            return Err(DropReason::NoSa);
+        }
         // RFC 4301 §5.1: an SA carries only what its selectors name.
         if !self.tables.filters.fits(&way, sa.serial()) {
             if !sa.params().selectors.matches(&leaving.subject) {
@@ -252,9 +258,9 @@ impl<S: Source> Engine<S> {
             }
             // Mostly no SA has any, and then none is looked at.
             let nobody_waits = self.outbound.held.held() == 0 || self.outbound.sas[at.0 as usize].held.is_empty();
-            let sa = self.tables.cache.outbound_mut(at).filter(|_| nobody_waits);
-            match sa.and_then(|sa| sa.lease.take(now.us())) {
-                Some(seq) => self.begin(&mut sealing, (at, sought.as_ref()), packet, seq, log, now),
+            let numbers = if nobody_waits { self.numbers(at, now) } else { None };
+            match numbers {
+                Some(numbers) => self.begin(&mut sealing, (at, sought.as_ref()), packet, numbers, log, now),
                 None => self.hold(at, packet, now),
             }
         }
@@ -266,25 +272,29 @@ impl<S: Source> Engine<S> {
 
     /// Numbers came: what waited goes, as far as they reach.
     pub(crate) fn release(&mut self, at: OutboundIndex, now: Now) {
-        let mut go_on = true;
+        let (mut go_on, waited) = (true, self.outbound.sas[at.0 as usize].held.len());
         while go_on {
             let mut sealing = Sealing::default();
             while go_on && !sealing.packets.is_full() {
+                let waiting = !self.outbound.sas[at.0 as usize].held.is_empty();
+                let numbers = if waiting { self.numbers(at, now) } else { None };
                 let held = &mut self.outbound.sas[at.0 as usize].held;
-                let sa = self.tables.cache.outbound_mut(at).filter(|_| !held.is_empty());
-                let seq = sa.and_then(|sa| sa.lease.take(now.us()));
-                match seq.and_then(|seq| Some((seq, self.outbound.held.pop_since(held)?))) {
+                match numbers.and_then(|numbers| Some((numbers, self.outbound.held.pop_since(held)?))) {
                     // Whether to log is asked again, should this open a connection.
-                    Some((seq, (packet, since))) => {
+                    Some((numbers, (packet, since))) => {
                         self.out.stats.measures.waited(Span::Lease, since, now.us());
-                        self.begin(&mut sealing, (at, None), packet, seq, true, now);
+                        self.begin(&mut sealing, (at, None), packet, numbers, true, now);
                     }
                     None => go_on = false,
                 }
             }
             self.finish(&mut sealing, now);
         }
-        self.outbound.sas[at.0 as usize].since_ms = now.ms();
+        // What waits for numbers of AH as well may have got none.
+        let state = &mut self.outbound.sas[at.0 as usize];
+        if state.held.len() < waited {
+            state.since_ms = now.ms();
+        }
         self.want_lease(at, now);
     }
 
@@ -294,7 +304,7 @@ impl<S: Source> Engine<S> {
         sealing: &mut Sealing<S::Packet>,
         (at, sought): (OutboundIndex, Option<&Sought>),
         mut packet: S::Packet,
-        seq: SeqNo,
+        Numbers { seq, around }: Numbers,
         log: bool,
         now: Now,
     ) {
@@ -305,6 +315,7 @@ impl<S: Source> Engine<S> {
                 sealing.packets.push(packet);
                 sealing.jobs.push(job);
                 sealing.sas.push(at);
+                sealing.around.push(around);
             }
             Err(reason) => self.out.drop(packet, reason),
         }
@@ -329,7 +340,7 @@ impl<S: Source> Engine<S> {
     }
 
     #[inline]
-    fn note_sealed(&self, at: OutboundIndex, mark: u32, number: u64) {
+    pub(crate) fn note_sealed(&self, at: OutboundIndex, mark: u32, number: u64) {
         if let (true, Some(sa)) = (mark != 0, self.tables.cache.outbound(at)) {
             self.out.notes.note(mark, || Fact::Sealed(sa.id(), sa.params().spi, number));
         }
@@ -353,11 +364,13 @@ impl<S: Source> Engine<S> {
         drop(ops);
         self.out.passed(Stage::Sealed, count);
         self.out.lap(Step::Seal, count);
-        for (mut packet, at) in sealing.packets.drain(..).zip(sealing.sas.drain(..)) {
+        let sealed = sealing.packets.drain(..).zip(sealing.sas.drain(..)).zip(sealing.around.drain(..));
+        for ((mut packet, at), around) in sealed {
             let completed = self.tables.cache.outbound(at).map_or(Ok(()), |sa| sa.complete(packet.bytes_mut()));
-            match completed {
-                Ok(()) => self.send_sealed(at, packet, now),
-                Err(reason) => self.out.drop(packet, reason),
+            match (completed, around) {
+                (Ok(()), None) => self.send_sealed(at, packet, now),
+                (Ok(()), Some(around)) => self.send_around(around, packet, now),
+                (Err(reason), _) => self.out.drop(packet, reason),
             }
         }
         self.out.lap(Step::NextHop, count);
@@ -445,9 +458,20 @@ impl<S: Source> Engine<S> {
     }
 
     fn want_lease(&mut self, at: OutboundIndex, now: Now) {
+        let waiting = self.outbound.sas[at.0 as usize].held.len();
+        self.want_numbers(at, waiting, now);
+        if let Some(ah) = self.tables.cache.around(at) {
+            self.want_numbers(ah, waiting, now);
+        }
+    }
+
+    fn want_numbers(&mut self, at: OutboundIndex, waiting: u32, now: Now) {
         let Some(sa) = self.tables.cache.outbound_mut(at) else { return };
+        // Whoever waits for two SAs' numbers may have asked for those of one only.
+        if waiting > 0 && sa.lease.remaining() == 0 {
+            let _ = sa.lease.take(now.us());
+        }
         if let Some(wanted) = sa.lease.wants(now.us()) {
-            let waiting = self.outbound.sas[at.0 as usize].held.len();
             let want = wanted.want.max(waiting);
             let (core, sa) = (self.id, sa.id());
             let (done_below, rate_pps) = (wanted.done_below, wanted.rate);

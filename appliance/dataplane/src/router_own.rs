@@ -89,7 +89,7 @@ impl<S: Source> Engine<S> {
         let (mut inside, mut above) = (Batch::new(), Batch::new());
         for (slot, opening) in own.drain(..) {
             self.out.note(&opening.packet, || Fact::Local);
-            match self.within(opening.sa, opening.seq) {
+            match self.both_within(&opening) {
                 Ok(()) => inside.push(opening),
                 Err(DropReason::CeilingWait) => above.push((slot, opening)),
                 Err(reason) => self.out.drop(opening.packet, reason),
@@ -107,10 +107,8 @@ impl<S: Source> Engine<S> {
         let mut copied: Batch<Genuine<S::Packet>> = Batch::new();
         for (slot, opening) in burst.drain(..) {
             let copy = copied.len();
-            let sa = self.tables.cache.inbound(opening.sa).ok_or(DropReason::UnknownSpi);
-            let job = sa.and_then(|sa| sa.begin(opening.packet.bytes(), &opening.ip, opening.seq));
-            match job.and_then(|job| Ok((job, self.router.scratch[copy].fill(opening.packet.bytes())?))) {
-                Ok((job, ())) => copied.push(Genuine { slot, opening, job, copy }),
+            match self.begin_copy(&opening, copy) {
+                Ok(job) => copied.push(Genuine { slot, opening, job, copy }),
                 Err(reason) => self.out.drop(opening.packet, reason),
             }
         }
@@ -136,7 +134,8 @@ impl<S: Source> Engine<S> {
 
     fn admit(&mut self, one: &Genuine<S::Packet>, now: Now) -> Result<TargetId, DropReason> {
         let at = one.opening.sa;
-        self.within(at, one.job.seq)?;
+        self.both_within(&one.opening)?;
+        self.commit_around(&one.opening, now)?;
         let sa = self.tables.cache.inbound_mut(at).ok_or(DropReason::UnknownSpi)?;
         let from = sa.elsewhere(one.opening.packet.bytes(), &one.opening.ip)?;
         let news = from.filter(|_| one.job.seq > sa.edge(Role::Router));
@@ -196,18 +195,17 @@ impl<S: Source> Engine<S> {
             return;
         }
         for genuine in self.open_copies(early) {
-            self.keep(genuine.opening, Stage::HeldForSa, DropReason::SaWait, now);
+            self.keep(genuine.opening.sa, genuine.opening, Stage::HeldForSa, DropReason::SaWait, now);
         }
     }
 
     pub(crate) fn wait_for_ceiling(&mut self, opening: Opening<S::Packet>, now: Now) {
-        let (at, seq) = (opening.sa, opening.seq);
-        self.keep(opening, Stage::HeldForCeiling, DropReason::CeilingWait, now);
+        let (at, seq) = self.above(&opening);
+        self.keep(at, opening, Stage::HeldForCeiling, DropReason::CeilingWait, now);
         self.want_ceiling(at, seq, now);
     }
 
-    fn keep(&mut self, opening: Opening<S::Packet>, stage: Stage, full: DropReason, now: Now) {
-        let at = opening.sa;
+    fn keep(&mut self, at: InboundIndex, opening: Opening<S::Packet>, stage: Stage, full: DropReason, now: Now) {
         let RouterSideParts { sa, held, above } = parts(&mut self.router, at);
         let known = above.waiting.iter().any(|(other, _)| *other == at);
         let listed = known || above.waiting.try_push((at, now.ms())).is_ok();
@@ -314,7 +312,7 @@ impl Scratch {
         Scratch { memory: vec![0; size].into(), start: 0, end: 0 }
     }
 
-    fn fill(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+    pub(crate) fn fill(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
         self.memory.get_mut(..bytes.len()).ok_or(NoRoom)?.copy_from_slice(bytes);
         (self.start, self.end) = (0, bytes.len());
         Ok(())

@@ -156,6 +156,10 @@ impl ShadowCache {
         if let Err(full) = self.intern(sa.params().vip, sa.params().tunnel) {
             return Err((full, sa));
         }
+        sa.around = match sa.params().within.map(|within| self.intern(sa.params().vip, within)).transpose() {
+            Ok(around) => around,
+            Err(full) => return Err((full, sa)),
+        };
         let full = IpsecError::TableFull { what: "outbound SAs", limit: self.limits.outbound };
         self.serial = self.serial.wrapping_add(1);
         sa.hot.serial = self.serial;
@@ -206,6 +210,13 @@ impl ShadowCache {
     #[must_use]
     pub fn current(&self, tunnel: TunnelIndex) -> Option<OutboundIndex> {
         *self.current.get(tunnel.0 as usize)?
+    }
+
+    /// The AH SA that goes around the packets of this SA of ESP; none where there should be none, or none is there.
+    #[must_use]
+    pub fn around(&self, at: OutboundIndex) -> Option<OutboundIndex> {
+        let ah = self.current(self.outbound(at)?.around?)?;
+        self.outbound(ah).is_some_and(OutboundSa::is_transport_ah).then_some(ah)
     }
 
     /// The SA that the packets of this VIP's tunnel take.

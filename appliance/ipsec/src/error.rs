@@ -55,6 +55,12 @@ pub enum IpsecError {
     /// RFC 3948 §1: AH covers the addresses that a NAT changes.
     #[error("AH cannot travel in UDP: it covers the very addresses that a NAT changes")]
     AhInUdp,
+    /// No recursion: one AH around one ESP.
+    #[error("AH is around ESP, not around AH")]
+    AhInAh,
+    /// AH around UDP would cover what a NAT changes.
+    #[error("ESP in UDP cannot be within AH")]
+    UdpInAh,
     /// ESP in UDP towards nowhere.
     #[error("the peer's UDP port is 0")]
     PeerPort,

@@ -13,6 +13,9 @@
 //!
 //! A router peeks in between: [`InboundSa::peek_job`] → [`PeekJob::ops`] → `peek_burst` → [`PeekJob::read`].
 //!
+//! ESP within AH ([`SaParams::within`]) is two SAs, one after the other: [`InboundSa::bundled`] finds the ESP behind AH, and each SA has its own
+//! window, lease and counters.
+//!
 //! AH goes the same way without operations ([`OpenJob::verdict`], [`SealJob::is_done`]); a router looks at it by [`InboundSa::show`].
 //!
 //! Invariants kept here: I1 (no nonce twice) by [`Grant`], [`Lease`], [`SeqNo`], none of which can be copied, and
@@ -42,6 +45,8 @@ mod slot;
 mod sync;
 mod window;
 
+pub use ah::around::Bundled;
+pub use ah::header_len as ah_header_len;
 pub use cache::{InboundIndex, Limits, OutboundIndex, Removed, ShadowCache, TunnelIndex};
 pub use error::IpsecError;
 pub use esp::open::{Inner, OpenJob};

@@ -7,10 +7,11 @@ use crate::{InboundSa, MssClamp, OutboundSa, SaParams};
 
 impl SaParams {
     /// The least path MTU there may be: RFC 791, every IPv4 host receives 576 bytes in one piece; RFC 8200 §5, every IPv6
-    /// link carries 1280.
+    /// link carries 1280. Within AH there is that much less.
     #[must_use]
     pub const fn least_path_mtu(&self) -> u16 {
-        if self.local.is_ipv4() { 576 } else { 1280 }
+        let least = if self.local.is_ipv4() { 576 } else { 1280 };
+        if self.within.is_some() { least - crate::ah::MAX_LEN as u16 } else { least }
     }
 
     /// [`OutboundSa::inner_mtu`] of such an SA over a path of that MTU.
@@ -57,7 +58,7 @@ impl OutboundSa {
     #[inline]
     #[must_use]
     pub fn clamps(&self) -> bool {
-        self.hot.clamps
+        self.hot.rare.clamps()
     }
 }
 
@@ -66,6 +67,6 @@ impl InboundSa {
     #[inline]
     #[must_use]
     pub fn clamps(&self) -> bool {
-        self.hot.clamps
+        self.hot.rare.clamps()
     }
 }

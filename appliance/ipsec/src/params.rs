@@ -177,6 +177,9 @@ pub struct SaParams {
     pub ecn: bool,
     /// ESP in UDP.
     pub encap: Option<crate::Encap>,
+    /// Of ESP: the tunnel whose AH is around its packets (RFC 4301 §4.4.2.1, §5.2), one of transport mode between the same ends. The
+    /// path MTU is then what its ESP packets may measure, without AH.
+    pub within: Option<TunnelName>,
 }
 
 impl SaParams {
@@ -201,7 +204,8 @@ impl SaParams {
             return Err(IpsecError::PathMtu { mtu: self.path_mtu, least });
         }
         self.check_addresses()?;
-        self.check_encap()
+        self.check_encap()?;
+        self.check_within()
     }
 
     fn check_addresses(&self) -> Result<(), IpsecError> {
@@ -287,6 +291,7 @@ mod tests {
             copy_dscp: true,
             ecn: true,
             encap: None,
+            within: None,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::esp::open::{Inner, OpenJob};
 use crate::esp::seal::is_tunnel;
 use crate::{
     Direction, Forwarded, IpsecError, LeaseSlot, LifesizeMeter, MssClamp, ReplayWindow, RouterNotes, SaParams,
-    SaShared, SeqNo, WindowSnapshot,
+    SaShared, SeqNo, TunnelIndex, WindowSnapshot,
 };
 
 /// What every packet of an SA needs to know of it, in one cache line.
@@ -28,8 +28,7 @@ pub(crate) struct Constants {
     pub(crate) esn: bool,
     pub(crate) copy_dscp: bool,
     pub(crate) copy_ecn: bool,
-    /// SYNs that pass are looked at.
-    pub(crate) clamps: bool,
+    pub(crate) rare: Rare,
     /// ESP in UDP, to this port.
     pub(crate) encap: bool,
     pub(crate) remote_port: u16,
@@ -55,13 +54,39 @@ impl Constants {
             esn: params.esn,
             copy_dscp: params.copy_dscp,
             copy_ecn: params.ecn,
-            clamps: params.mss_clamp != MssClamp::None,
+            rare: Rare::of(params),
             encap: params.encap.is_some(),
             remote_port: params.remote_end().port(),
             repair: params.repair(),
             peer: params.peer,
             serial: 0,
         }
+    }
+}
+
+/// What few SAs have, in one byte of that line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rare(u8);
+
+impl Rare {
+    const CLAMPS: u8 = 1;
+    const WITHIN: u8 = 2;
+
+    fn of(params: &SaParams) -> Rare {
+        let bit = |is: bool, bit| if is { bit } else { 0 };
+        Rare(bit(params.mss_clamp != MssClamp::None, Rare::CLAMPS) | bit(params.within.is_some(), Rare::WITHIN))
+    }
+
+    /// SYNs that pass are looked at.
+    #[inline]
+    pub(crate) fn clamps(self) -> bool {
+        self.0 & Rare::CLAMPS != 0
+    }
+
+    /// AH is around its packets.
+    #[inline]
+    pub(crate) fn within(self) -> bool {
+        self.0 & Rare::WITHIN != 0
     }
 }
 
@@ -262,6 +287,8 @@ pub struct OutboundSa {
     /// The numbers this core holds.
     pub lease: LeaseSlot,
     params: SaParams,
+    /// [`SaParams::within`], once the SA is in a cache.
+    pub(crate) around: Option<TunnelIndex>,
 }
 
 impl OutboundSa {
@@ -276,7 +303,7 @@ impl OutboundSa {
         }
         let key = params.key.expand(params.algorithm)?;
         let (hot, meter) = (Constants::new(&params), LifesizeMeter::new(params.lifesize));
-        Ok(OutboundSa { hot, lease: LeaseSlot::new(), meter, shared: Arc::default(), key, params })
+        Ok(OutboundSa { hot, lease: LeaseSlot::new(), meter, shared: Arc::default(), key, params, around: None })
     }
 
     /// Its identity.

@@ -194,6 +194,15 @@ impl ReplayWindow {
         u64::from(high) << 32 | u64::from(low)
     }
 
+    /// As [`ReplayWindow::infer_with_hint`], where of the high half only its low half came along: the least such number that is not
+    /// 2^48 behind the window.
+    #[must_use]
+    pub fn infer_with_half(&self, low: u32, half: u16) -> u64 {
+        let known = (self.edge >> 32).saturating_sub(1);
+        let ahead = u64::from(half).wrapping_sub(known) & 0xffff;
+        self.infer_with_hint(low, u32::try_from(known + ahead).unwrap_or(u32::MAX))
+    }
+
     /// Whether a packet of this number could still be accepted. Changes nothing (I5).
     ///
     /// # Errors

@@ -29,6 +29,7 @@ fn params(id: u64, vip: u16, spi: u32, tunnel: &str, direction: Direction) -> Sa
         copy_dscp: true,
         ecn: true,
         encap: None,
+        within: None,
     }
 }
 

@@ -297,3 +297,18 @@ fn a_reader_never_sees_a_number_that_was_not_accepted_while_the_writer_runs() {
     }
     assert!(reader.join().unwrap() > 0);
 }
+
+#[test]
+fn half_of_the_high_half_is_enough_unless_a_window_is_2_to_48_behind() {
+    let mut window = ReplayWindow::new(64, true);
+    for edge in [0, 1, 1 << 32, 7 << 32, (1 << 48) - 1, 1 << 48, (1 << 50) + 5] {
+        window.raise_floor(edge);
+        for ahead in [1, 1 << 31, 1 << 32, 1 << 40, (1 << 48) - (1 << 33)] {
+            let seq = edge + ahead;
+            assert_eq!(window.infer_with_half(seq as u32, (seq >> 32) as u16), seq, "{edge} {ahead}");
+        }
+        let behind = edge.saturating_sub(100);
+        assert_eq!(window.infer_with_half(behind as u32, (behind >> 32) as u16), behind);
+    }
+    assert_eq!(ReplayWindow::new(64, false).infer_with_half(9, 3), 9);
+}

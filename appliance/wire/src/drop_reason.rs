@@ -62,6 +62,8 @@ reasons! {
     SequenceWrap "sequence-wrap" "The sequence number cannot belong to this SA: it is zero, or past the end of the number space.";
     BadIcv "bad-icv" "The integrity check failed: forged, damaged, or another key.";
     BadAh "bad-ah" "The authentication header is not of the length that its SA's algorithm gives it.";
+    MissingAh "missing-ah" "An ESP packet without the AH that its SA's tunnel is within.";
+    WrongBundle "wrong-bundle" "AH around ESP whose SA's tunnel is not within that of the AH.";
     BadPadding "bad-padding" "The ESP padding is not the one RFC 4303 section 2.4 prescribes.";
     BadNextHeader "bad-next-header" "The ESP next header does not fit the SA's mode.";
     BadInner "bad-inner" "The decrypted packet is malformed.";

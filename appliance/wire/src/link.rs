@@ -10,7 +10,7 @@
 //! |                             epoch                             |
 //! |                                                               |
 //! |                high half of the sequence number               |
-//! |        destination core       |              zero             |
+//! |        destination core       |     of the number of AH       |
 //! ```
 
 use crate::ip::{self, IpHeader, protocol};
@@ -40,6 +40,8 @@ pub struct LinkHeader {
     pub epoch: Epoch,
     /// High half of the packet's sequence number: a hint that the integrity check confirms.
     pub seq_high: u32,
+    /// Where AH is around ESP the number above is ESP's, and this is the low half of the same of AH's; else 0.
+    pub around: u16,
     /// The core of the target that serves the connection.
     pub core: CoreId,
     /// The router has done the inbound filter.
@@ -55,11 +57,11 @@ impl LinkHeader {
     /// Reads the header at the start of `b`.
     ///
     /// # Errors
-    /// [`WireError::Short`]; [`WireError::LinkVersion`] if version, flags or the reserved bytes are not those known here.
+    /// [`WireError::Short`]; [`WireError::LinkVersion`] if version or flags are not those known here.
     #[inline]
     pub fn parse(b: &[u8]) -> Result<LinkHeader, WireError> {
         let h = b.first_chunk::<LEN>().ok_or(WireError::Short)?;
-        if h[0] != VERSION || h[1] & !(FILTERED | CLEAR) != 0 || h[18..] != [0, 0] {
+        if h[0] != VERSION || h[1] & !(FILTERED | CLEAR) != 0 {
             return Err(WireError::LinkVersion);
         }
         Ok(LinkHeader {
@@ -67,6 +69,7 @@ impl LinkHeader {
             epoch: Epoch(u64::from_be_bytes([h[4], h[5], h[6], h[7], h[8], h[9], h[10], h[11]])),
             seq_high: u32::from_be_bytes([h[12], h[13], h[14], h[15]]),
             core: CoreId(u16::from_be_bytes([h[16], h[17]])),
+            around: u16::from_be_bytes([h[18], h[19]]),
             filtered: h[1] & FILTERED != 0,
             clear: h[1] & CLEAR != 0,
         })
@@ -85,7 +88,7 @@ impl LinkHeader {
         h[4..12].copy_from_slice(&self.epoch.0.to_be_bytes());
         h[12..16].copy_from_slice(&self.seq_high.to_be_bytes());
         h[16..18].copy_from_slice(&self.core.0.to_be_bytes());
-        h[18..].fill(0);
+        h[18..].copy_from_slice(&self.around.to_be_bytes());
         Ok(())
     }
 }

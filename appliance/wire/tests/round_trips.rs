@@ -49,13 +49,8 @@ fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn link_header() -> impl Strategy<Value = LinkHeader> {
-    any::<(u16, u64, u32, u16, bool, bool)>().prop_map(|(vip, epoch, seq_high, core, filtered, clear)| LinkHeader {
-        vip: VipId(vip),
-        epoch: Epoch(epoch),
-        seq_high,
-        core: CoreId(core),
-        filtered,
-        clear,
+    any::<(u16, u64, u32, u16, u16, bool, bool)>().prop_map(|(vip, epoch, seq_high, around, core, filtered, clear)| {
+        LinkHeader { vip: VipId(vip), epoch: Epoch(epoch), seq_high, around, core: CoreId(core), filtered, clear }
     })
 }
 

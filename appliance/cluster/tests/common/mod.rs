@@ -44,6 +44,7 @@ pub fn sa(id: u64, vip: VipId, direction: Direction) -> Arc<SaParams> {
         copy_dscp: true,
         ecn: true,
         encap: None,
+        within: None,
     };
     Arc::new(params)
 }

@@ -180,7 +180,7 @@ fn sas(rows: &[SaRow]) -> Table {
             Cell::new(r.udp.map_or_else(|| r.peer.clone(), |port| format!("{} udp {port}", r.peer))),
             Cell::new(way),
             Cell::new(&r.spi),
-            Cell::new(&r.mode),
+            Cell::new(r.within.as_ref().map_or_else(|| r.mode.clone(), |ah| format!("{} in {ah}", r.mode))),
             Cell::new(&r.algorithm),
             Cell::new(if r.esn { "yes" } else { "no" }),
             number(r.packets),

@@ -60,7 +60,8 @@ fn assemble(path: &Path, draft: Draft) -> Option<Config> {
     };
     let ports = draft.ports.into_iter().map(port).collect::<Option<Vec<_>>>()?;
     let vips = draft.vips.into_iter().map(vip).collect::<Option<Vec<_>>>()?;
-    let sas = draft.sas.into_iter().map(|s| sa(s, &vips)).collect::<Option<Vec<_>>>()?;
+    let names: Vec<Option<String>> = draft.sas.iter().map(|s| text(&s.name).map(ToOwned::to_owned)).collect();
+    let sas = draft.sas.into_iter().map(|s| sa(s, &vips, &names)).collect::<Option<Vec<_>>>()?;
     let peers = draft.peers.into_iter().map(|p| peer::peer(p, &vips)).collect::<Option<Vec<_>>>()?;
     let largest = |key: Option<At<u32>>, default| key.map_or(default, |k: At<u32>| k.value);
     let sas_most = largest(draft.limits.sas, 1_024);
@@ -159,7 +160,7 @@ fn distribute(d: DistributeDraft) -> Option<Distribute> {
     Some(Distribute { protocol, ports, targets })
 }
 
-fn sa(s: SaDraft, vips: &[Vip]) -> Option<Sa> {
+fn sa(s: SaDraft, vips: &[Vip], names: &[Option<String>]) -> Option<Sa> {
     let vip = vips.iter().position(|v| Some(&v.name) == s.vip.as_ref().map(|v| &v.value))?;
     let peer = s.peer?.value;
     let hard_bytes = s.hard_bytes.map_or(u64::MAX, |b| b.value);
@@ -181,6 +182,7 @@ fn sa(s: SaDraft, vips: &[Vip]) -> Option<Sa> {
         copy_dscp: s.copy_dscp.is_none_or(|c| c.value),
         ecn: s.ecn.is_none_or(|e| e.value),
         encap: udp(&s.natt, vips[vip].address.addr()),
+        within: s.within.and_then(|within| names.iter().position(|name| name.as_ref() == Some(&within.value))),
     })
 }
 

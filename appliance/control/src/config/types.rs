@@ -349,6 +349,8 @@ pub struct Sa {
     pub ecn: bool,
     /// `encapsulation = "udp"`.
     pub encap: Option<Udp>,
+    /// Index into [`Config::sas`]: the SA of AH that is around this one of ESP.
+    pub within: Option<usize>,
 }
 
 /// ESP in UDP (RFC 3948).

@@ -290,7 +290,7 @@ impl LoneNode {
         let (_, dst) = addresses(packet).filter(|_| self.role == Role::Target && port == NETWORK)?;
         let ip = IpHeader::parse(packet).ok()?;
         let vip = self.vips.get(&dst).copied()?;
-        esp_of(&ip, packet).map(|_| vip)
+        (ip.upper == protocol::AH || esp_of(&ip, packet).is_some()).then_some(vip)
     }
 
     /// Neighbours answer until there is no question left; the rest came of some packet: of `cause`, if nobody says more.

@@ -15,6 +15,11 @@ const VIP: &str = "10.77.0.100";
 const CLIENT: &str = "10.99.0.9";
 
 fn configuration() -> Config {
+    configured(|text| text.to_owned())
+}
+
+/// The same, its text changed.
+fn configured(change: impl FnOnce(&str) -> String) -> Config {
     let text = r#"
         node = { name = "r" }
         [cluster]
@@ -57,7 +62,7 @@ fn configuration() -> Config {
         inbound = { spi = 0x1001, key = "000102030405060708090a0b0c0d0e0f10111213", window = 64 }
         outbound = { spi = 0x2001, key = "202122232425262728292a2b2c2d2e2f30313233", window = 64 }
     "#;
-    config::check(Path::new("px.toml"), text, None).expect("in order").config
+    config::check(Path::new("px.toml"), &change(text), None).expect("in order").config
 }
 
 /// A TCP segment in an IP packet.
@@ -86,10 +91,17 @@ fn segment(from: (&str, u16), to: (&str, u16), flags: u8) -> Vec<u8> {
 
 /// What the client sends with the numbers 1, 2, 3...
 fn sealed(config: &Config, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let ours = plan::pairs(config).unwrap().remove(0).inbound;
+    sealed_by(config, 0, packets)
+}
+
+/// The same by the SA at this place of the configuration.
+fn sealed_by(config: &Config, sa: usize, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let ours = plan::pairs(config).unwrap().remove(sa).inbound;
     let mut theirs = SaParams { direction: Direction::Outbound, ..(*ours).clone() };
     (theirs.local, theirs.remote) = (ours.remote, ours.local);
-    theirs.mode = Mode::Tunnel { local: theirs.local, remote: theirs.remote };
+    if ours.mode != Mode::Transport {
+        theirs.mode = Mode::Tunnel { local: theirs.local, remote: theirs.remote };
+    }
     (theirs.selectors.local, theirs.selectors.remote) = (ours.selectors.remote, ours.selectors.local);
     let (mut sa, mut numbers) = (OutboundSa::new(theirs).unwrap(), Lease::from_wire(1, 99));
     let mut seal = |packet: &Vec<u8>| {
@@ -144,6 +156,36 @@ fn a_router_forwards_what_a_target_opens_and_an_endpoint_does_both() {
         assert_eq!(came_out, inner, "{role:?}");
         assert_eq!(lines[3]["out"], serde_json::json!([4]));
     }
+}
+
+#[test]
+fn ah_around_esp_is_told_of_as_the_esp_in_it() {
+    let config = configured(|text| {
+        let around = "[[sa]]\nname = \"around\"\nvip = \"web\"\npeer = \"203.0.113.9\"\nmode = \"transport\"\n\
+                      algorithm = \"ah-hmac-sha256\"\n";
+        let halves = [("inbound", "0x3001", "aa"), ("outbound", "0x4001", "bb")]
+            .map(|(way, spi, key)| format!("{way} = {{ spi = {spi}, key = \"{}\" }}\n", key.repeat(32)));
+        format!("{text}\nwithin = \"around\"\n{around}{}", halves.concat())
+    });
+    let pairs = plan::pairs(&config).unwrap();
+    assert_eq!((pairs[0].outbound.path_mtu, pairs[1].outbound.path_mtu), (1500 - 28, 1500));
+    assert_eq!((pairs[0].filters.len(), pairs[1].filters.len()), (1, 0), "nothing goes through AH alone");
+    let inner: Vec<_> = [(4000, 80, SYN), (4000, 80, ACK), (4002, 22, SYN)]
+        .map(|(from, to, flags)| segment((CLIENT, from), (VIP, to), flags))
+        .into();
+    let esp = sealed(&config, &inner);
+    let mut packets = sealed_by(&config, 1, &esp);
+    packets.extend([packets[0].clone(), esp[1].clone()]);
+    let (lines, _) = told(&config, Role::Router, &packets);
+    assert_eq!(verdicts(&lines), ["forward t1", "forward t1", "local", "drop replay", "drop missing-ah"]);
+    assert_eq!((&lines[1]["seq"], &lines[1]["spi"]), (&Value::from(2), &Value::from("0x00001001")));
+    for role in [Role::Target, Role::Endpoint] {
+        let (lines, came_out) = told(&config, role, &packets);
+        assert_eq!(verdicts(&lines), ["open", "open", "open", "drop replay", "drop missing-ah"], "{role:?}");
+        assert_eq!(came_out, inner, "{role:?}");
+    }
+    let (lines, came_out) = told(&config, Role::Endpoint, &[segment((VIP, 80), (CLIENT, 4000), SYN | ACK)]);
+    assert_eq!((verdicts(&lines), came_out[0][9]), (vec!["seal".to_owned()], protocol::AH));
 }
 
 #[test]

@@ -212,6 +212,7 @@ impl Brain {
                 Mode::Transport => "transport",
             }
             .to_owned(),
+            within: params.within.map(|tunnel| tunnel.to_string()),
             algorithm: params.algorithm.name().to_owned(),
             esn: params.esn,
             packets: all.map_or(here.packets, |used| used.packets),

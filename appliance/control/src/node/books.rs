@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use phalanx_cluster::ledger::Use;
 use phalanx_cluster::messages::RankedFilter;
-use phalanx_ipsec::{Direction, Filter, FilterTable, SaParams, SaShared, WindowSnapshot};
+use phalanx_ipsec::{Direction, Filter, FilterTable, SaParams, SaShared, WindowSnapshot, ah_header_len};
 use phalanx_wire::{CoreId, SaId, VipId};
 
 /// One SA on this node.
@@ -209,6 +209,26 @@ impl SaBook {
         Some(entry)
     }
 
+    /// The path MTU of an outbound SA of ESP that AH is around: what the path of that one leaves of it now.
+    pub fn path_within(&self, params: &SaParams) -> Option<u16> {
+        let around =
+            (Direction::Outbound, params.vip, params.within.filter(|_| params.direction == Direction::Outbound)?);
+        let is_it = |ah: &SaParams| (ah.direction, ah.vip, ah.tunnel) == around;
+        let ah = self.sas.values().find(|entry| is_it(&entry.params))?;
+        let len = ah_header_len(ah.params.algorithm, ah.params.local.is_ipv6()) as u16;
+        Some(ah.path_mtu.saturating_sub(len).min(params.path_mtu))
+    }
+
+    /// Outbound SAs of ESP that this one of AH is around.
+    pub fn inside(&self, ah: &SaParams) -> Vec<SaId> {
+        if !ah.algorithm.is_ah() {
+            return Vec::new();
+        }
+        let is_inside =
+            |esp: &SaParams| (esp.vip, esp.within) == (ah.vip, Some(ah.tunnel)) && esp.direction == ah.direction;
+        self.sas.iter().filter(|(_, entry)| is_inside(&entry.params)).map(|(sa, _)| *sa).collect()
+    }
+
     /// The largest packet that fits every outbound SA.
     pub fn fits_all(&self) -> Option<usize> {
         self.fits.first_key_value().map(|(fits, _)| *fits)
@@ -345,6 +365,7 @@ mod tests {
             copy_dscp: true,
             ecn: true,
             encap: None,
+            within: None,
         })
         .unwrap()
     }

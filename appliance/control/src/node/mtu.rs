@@ -20,10 +20,15 @@ impl Brain {
     /// Every core of this node that seals with the SA, in whatever role.
     pub(super) fn set_path_mtu(&mut self, sa: SaId, mtu: u16) {
         let Some(entry) = self.sas.path_mtu(sa, mtu) else { return };
+        let params = entry.params.clone();
         let cores: Vec<_> = entry.shared.iter().map(|(core, _)| *core).collect();
         tracing::info!(%sa, tunnel = %entry.params.tunnel, mtu, "the path MTU changed");
         for core in cores {
             self.cores.tell(core, Command::PathMtu(sa, mtu));
+        }
+        for inside in self.sas.inside(&params) {
+            let mtu = self.sas.find(inside).and_then(|entry| self.sas.path_within(&entry.params));
+            mtu.into_iter().for_each(|mtu| self.set_path_mtu(inside, mtu));
         }
     }
 

@@ -11,7 +11,7 @@ use phalanx_dataplane::config as dp;
 use phalanx_ike::{ChildMode, ChildSa, Keyed};
 use phalanx_ipsec::{
     Action, Algorithm, Direction, Encap, Filter, IpsecError, Lifesize, Mode, MssClamp, Original, PortRange, Prefix,
-    SaParams, SecretKey, Selectors, TunnelName,
+    SaParams, SecretKey, Selectors, TunnelName, ah_header_len,
 };
 use phalanx_steering::Policy;
 use phalanx_wire::{CoreId, Epoch, PeerId, ReassemblyLimits, Spi, TargetId, VipId};
@@ -107,6 +107,8 @@ pub fn application_mtu(config: &Config) -> u16 {
         config.peers.iter().flat_map(|peer| &peer.ike.children).flat_map(|child| &child.proposal.algorithms);
     let algorithms = config.sas.iter().map(|sa| sa.algorithm).chain(negotiated.copied());
     let worst = algorithms.map(overhead).max().unwrap_or(overhead(Algorithm::Aes128Gcm16));
+    let around = config.sas.iter().filter_map(|sa| sa.within).map(|at| ah_header_len(config.sas[at].algorithm, true));
+    let worst = worst + around.max().unwrap_or(0) as u16;
     network.chain(paths).min().unwrap_or(1500) - worst
 }
 
@@ -264,6 +266,7 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
     let vip = &config.vips[sa.vip];
     let selectors = selectors(&sa.selectors)?;
     let tunnel = TunnelName::new(&sa.name)?;
+    let around = sa.within.map(|at| &config.sas[at]);
     let half = |direction, half: &config::HalfSa| -> Result<Arc<SaParams>, IpsecError> {
         let algorithm = sa.algorithm;
         let (local, remote) = (vip.address.addr(), sa.peer);
@@ -287,7 +290,7 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
             window: half.window,
             selectors,
             lifesize: Lifesize { soft: sa.soft_bytes, hard: sa.hard_bytes },
-            path_mtu: sa.path_mtu,
+            path_mtu: path_mtu(sa, around, local.is_ipv6()),
             mss_clamp: mss_clamp(sa.mss_clamp),
             copy_dscp: sa.copy_dscp,
             ecn: sa.ecn,
@@ -295,22 +298,30 @@ fn pair(config: &Config, sa: &config::Sa, rank: u32) -> Result<SaPair, IpsecErro
                 remote_port: udp.peer_port,
                 original: udp.original.map(|(local, remote)| Original { local, remote }),
             }),
+            within: around.map(|ah| TunnelName::new(&ah.name)).transpose()?,
         };
         params.check()?;
         Ok(Arc::new(params))
     };
     let rule = Filter { vip: VipId(vip.id), selectors, action: Action::Protect(tunnel), log: false };
     let written = config.filters.iter().any(|f| matches!(&f.action, config::Action::Protect(name) if *name == sa.name));
+    // What goes around another SA's packets does not get packets by a rule of its own.
+    let wraps = config.sas.iter().any(|other| other.within.is_some_and(|at| config.sas[at].name == sa.name));
     Ok(SaPair {
         inbound: half(Direction::Inbound, &sa.inbound)?,
         outbound: half(Direction::Outbound, &sa.outbound)?,
-        filters: if written { Vec::new() } else { vec![RankedFilter { rank, filter: rule, name: None }] },
+        filters: if written || wraps { Vec::new() } else { vec![RankedFilter { rank, filter: rule, name: None }] },
         ceiling: 0,
         reached: 0,
         keepalive_us: sa.encap.map_or(0, |udp| u64::from(udp.nat_keepalive) * 1_000_000),
         early: false,
         waits: false,
     })
+}
+
+/// What an SA's packets may measure: within AH the path carries that much less of them.
+fn path_mtu(sa: &config::Sa, around: Option<&config::Sa>, v6: bool) -> u16 {
+    around.map_or(sa.path_mtu, |ah| sa.path_mtu.min(ah.path_mtu) - ah_header_len(ah.algorithm, v6) as u16)
 }
 
 /// The peers whose VIPs are not down, as the state machine is to know them.
@@ -362,6 +373,7 @@ pub(super) fn negotiated(
             copy_dscp: peer.copy_dscp,
             ecn: peer.ecn,
             encap,
+            within: None,
         };
         params.check()?;
         Ok(Arc::new(params))

@@ -206,6 +206,7 @@ impl Brain {
 
     /// An SA for a core, with its counters noted here.
     pub(super) fn sa_command(&mut self, core: CoreId, sa: &Arc<SaParams>, how: Placing) -> Result<Command, String> {
+        let within = self.sas.path_within(sa);
         let (command, shared) = match sa.direction {
             Direction::Inbound => {
                 let mut inbound = InboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
@@ -222,6 +223,7 @@ impl Brain {
                 let mut outbound = OutboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
                 // Other cores of this node may know already that its path fell.
                 self.sas.find(sa.id).inspect(|entry| outbound.set_path_mtu(entry.path_mtu));
+                within.into_iter().for_each(|mtu| outbound.set_path_mtu(mtu));
                 let shared = outbound.shared().clone();
                 let outbound = Box::new(outbound);
                 (if how.waits { Command::AddSuccessor(outbound) } else { Command::AddOutbound(outbound) }, shared)
@@ -232,6 +234,7 @@ impl Brain {
         if !entry.shared.iter().any(|(on, _)| *on == core) {
             entry.shared.push((core, shared));
         }
+        within.into_iter().for_each(|mtu| _ = self.sas.path_mtu(sa.id, mtu));
         Ok(command)
     }
 

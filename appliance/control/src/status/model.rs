@@ -181,6 +181,8 @@ pub struct SaRow {
     pub udp: Option<u16>,
     /// `tunnel`, `transport`.
     pub mode: String,
+    /// The tunnel whose AH is around its ESP.
+    pub within: Option<String>,
     /// Cipher.
     pub algorithm: String,
     /// 64-bit numbers.

@@ -1,6 +1,7 @@
 //! One core or several without a driver: frames in, frames out, events out; and a client with SAs of its own.
 
 mod ah;
+mod bundle;
 mod capturing;
 mod filtering;
 mod fragments;
@@ -355,6 +356,7 @@ impl Shape {
             copy_dscp: true,
             ecn: true,
             encap: None,
+            within: None,
         }
     }
 }

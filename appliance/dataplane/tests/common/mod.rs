@@ -61,6 +61,7 @@ pub fn params(direction: Direction, end: &End) -> SaParams {
         copy_dscp: true,
         ecn: true,
         encap: None,
+        within: None,
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) fn security_association(value: proto::SecurityAssociation) -> Part<Sa
         copy_dscp: value.copy_dscp,
         ecn: value.ecn,
         encap: encap(value.encap, value.original)?,
+        within: if value.within.is_empty() { None } else { Some(tunnel_name(&value.within)?) },
     };
     params.check().map_err(|e| Bad::new("sa", e.to_string()))?;
     Ok(params)
@@ -71,6 +72,7 @@ pub(super) fn from_security_association(value: &SaParams) -> Part<proto::Securit
         ecn: value.ecn,
         encap: value.encap.map(|encap| proto::Encap { remote_port: encap.remote_port.into() }),
         original: value.encap.and_then(|encap| encap.original).map(from_original),
+        within: value.within.map(|name| name.as_str().to_owned()).unwrap_or_default(),
     })
 }
 

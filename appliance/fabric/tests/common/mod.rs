@@ -277,6 +277,7 @@ pub fn sa() -> impl Strategy<Value = SaParams> {
             copy_dscp,
             ecn,
             encap,
+            within: None,
         }
     })
 }

@@ -10,6 +10,7 @@
 //! at once, in [`InboundSa::begin`](crate::InboundSa::begin) and [`OutboundSa::begin`](crate::OutboundSa::begin), and there is no
 //! operation for a burst.
 
+pub(crate) mod around;
 pub(crate) mod open;
 pub(crate) mod seal;
 
@@ -21,6 +22,12 @@ use crate::sa::Constants;
 
 /// The longest AH: HMAC-SHA2-512-256 over IPv6.
 pub(crate) const MAX_LEN: usize = ah::header_len(Icv::MAX, true);
+
+/// Bytes of an authentication header of that algorithm, of an SA over IPv6 or not; 0 for one of ESP.
+#[must_use]
+pub const fn header_len(algorithm: Algorithm, v6: bool) -> usize {
+    if algorithm.is_ah() { ah::header_len(field_len(algorithm), v6) } else { 0 }
+}
 
 /// Of an SA's packets.
 pub(crate) const fn shape(algorithm: Algorithm, v6: bool) -> Shape {

@@ -24,7 +24,7 @@ impl InboundSa {
         Ok(OpenJob::checked(authentic, seq, start..ip.total_len, (ip, self.hot.shape)))
     }
 
-    fn locate_ah(&self, packet: &[u8], ip: &IpHeader) -> Result<AhHeader, DropReason> {
+    pub(super) fn locate_ah(&self, packet: &[u8], ip: &IpHeader) -> Result<AhHeader, DropReason> {
         if ip.fragment.is_some() {
             return Err(DropReason::Fragment);
         }

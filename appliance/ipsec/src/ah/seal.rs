@@ -46,7 +46,11 @@ impl OutboundSa {
             Layout { clear, outer: 0, payload: ip.total_len - clear, next_header, field }
         };
         let total_len = layout.outer + layout.clear + hot.shape.front() + layout.payload;
-        let most = if self.may_be_cut(ip) { usize::from(u16::MAX) } else { usize::from(hot.path_mtu) };
+        let most = if origin == Origin::Sealed || self.may_be_cut(ip) {
+            usize::from(u16::MAX)
+        } else {
+            usize::from(hot.path_mtu)
+        };
         if total_len > most { Err(DropReason::TooBig) } else { Ok(layout) }
     }
 

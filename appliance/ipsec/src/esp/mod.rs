@@ -27,8 +27,8 @@ const MAX_PAD: usize = BLOCK - 1;
 /// The longest ICV: HMAC-SHA-512-256 (RFC 4868 §2.6).
 const MAX_ICV: usize = 32;
 
-/// The most that sealing adds in front of a packet: an IPv6 header, and AH, which is longer than UDP header, ESP header and IV.
-pub const MAX_FRONT: usize = 40 + crate::ah::MAX_LEN;
+/// The most that sealing adds in front of a packet: an IPv6 header, AH, ESP header and IV.
+pub const MAX_FRONT: usize = 40 + crate::ah::MAX_LEN + HEADER_LEN + BLOCK;
 const _: () = assert!(crate::ah::MAX_LEN >= phalanx_wire::natt::LEN + HEADER_LEN + BLOCK);
 /// The most that sealing adds behind a packet: padding, trailer, ICV.
 pub const MAX_BACK: usize = MAX_PAD + TRAILER_LEN + MAX_ICV;

@@ -101,6 +101,16 @@ impl InboundSa {
 }
 
 impl PeekJob {
+    /// For a packet in which AH stands between this IP header and ESP: it is left out of what is shown.
+    pub(crate) fn without_ah(self, ip: &IpHeader) -> PeekJob {
+        if self.clear == 0 {
+            return self;
+        }
+        // Shorter than the one it has.
+        let [clear, field] = [ip.upper_offset, ip.upper_field].map(|offset| offset as u16);
+        PeekJob { clear, field, ..self }
+    }
+
     /// The operations for `peek_burst`: the first bytes, and the last block in transport mode.
     #[inline]
     pub fn ops<'a>(&self, key: &'a Key, packet: &'a [u8], into: &'a mut Peeked, mut each: impl FnMut(PeekOp<'a>)) {

@@ -18,6 +18,8 @@ pub enum Origin {
     Host,
     /// Another one, whose packet passes through: its TTL is one less afterwards (RFC 4301 §5.1.2, note 5).
     Forwarded,
+    /// An SA of ESP, around whose packet AH goes: how long it may be was decided there.
+    Sealed,
 }
 
 /// A packet laid out and waiting for its cipher. It stands for one use of one nonce, so it is used up by it.

@@ -27,6 +27,7 @@ pub fn params(direction: Direction, tunnel: bool, local: IpAddr, remote: IpAddr)
         copy_dscp: true,
         ecn: true,
         encap: None,
+        within: None,
     }
 }
 

@@ -76,6 +76,7 @@ pub fn params(case: &Case, direction: Direction) -> SaParams {
         copy_dscp: case.copy_dscp,
         ecn: case.ecn,
         encap: None,
+        within: None,
     }
 }
 

@@ -35,6 +35,8 @@ pub(in crate::config) struct SaDraft {
     pub copy_dscp: Option<At<bool>>,
     pub ecn: Option<At<bool>>,
     pub natt: NattDraft,
+    /// The name of an SA of AH.
+    pub within: Option<At<String>>,
 }
 
 pub(in crate::config) struct HalfDraft {
@@ -77,6 +79,7 @@ impl SaDraft {
             copy_dscp: f.optional("copy_dscp"),
             ecn: f.optional("ecn"),
             natt: NattDraft::read(&mut f),
+            within: f.parsed::<Name>("within").map(|n| n.map(|n| n.0)),
         };
         if let Some(mtu) = &draft.path_mtu
             && !(576..=9600).contains(&mtu.value)

@@ -1,5 +1,6 @@
 //! Every check, with the exact lines a user sees.
 
+mod bundles;
 mod ike;
 mod memif;
 mod natt;

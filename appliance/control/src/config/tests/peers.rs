@@ -125,3 +125,15 @@ fn a_secret_file_ends_where_its_line_does_and_is_not_everybodys() {
     std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(wrong_with(&peer)[0].contains("everybody on this machine can get at /"));
 }
+
+#[test]
+fn a_proposal_that_may_end_without_encryption_is_warned_of() {
+    let child = |proposal: &str| {
+        let text = format!("{PEER}[[peer.child]]\nname = \"pages\"\nproposal = \"{proposal}\"\n");
+        run(&with(&text)).unwrap().config.warnings
+    };
+    let warnings = child("aes128gcm16-aes128gmac");
+    assert!(matches!(&warnings[..], [one] if one.contains("aes128-gmac encrypts nothing")), "{warnings:?}");
+    assert!(matches!(&child("aes128-null-sha256")[..], [one] if one.contains("null-sha256 encrypts nothing")));
+    assert_eq!((child("aes128gcm16"), child("ah-sha256-aes128gmac")), (vec![], vec![]));
+}

@@ -97,8 +97,27 @@ fn a_key_of_another_length_is_refused_with_its_line_and_what_it_is_made_of() {
     for (written, len, wants) in cases {
         let name = written.replace("aes-128", "aes128");
         let line = |at: usize| format!("{at}: the key has {len} bytes; {name} wants {wants}");
-        expect(&with_keys(written, len), &[], &[&line(55), &line(56)]);
+        let mut lines = vec![line(55), line(56)];
+        if written.ends_with("gmac") || written.starts_with("null") {
+            lines.push(format!("57: {}", encrypts_nothing(&name)));
+        }
+        expect(&with_keys(written, len), &[], &lines.iter().map(String::as_str).collect::<Vec<_>>());
     }
+}
+
+fn encrypts_nothing(name: &str) -> String {
+    format!("{name} encrypts nothing: whoever is on the way can read what goes through")
+}
+
+#[test]
+fn an_sa_of_esp_that_hides_nothing_is_warned_of_and_one_of_ah_is_not() {
+    for algorithm in Algorithm::ESP {
+        let checked = run(&with_keys(algorithm.name(), algorithm.material_len())).expect("a warning is no error");
+        let line = format!("px.toml:57: {}", encrypts_nothing(algorithm.name()));
+        let clear = algorithm.name().ends_with("gmac") || algorithm.name().starts_with("null");
+        assert_eq!(checked.config.warnings, if clear { vec![line] } else { vec![] });
+    }
+    assert!(run(&with_keys("ah-hmac-sha256", 32)).unwrap().config.warnings.is_empty());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What sections say about each other. Every check looks at drafts: a field that is absent or wrong was reported before, so a
 //! check that lacks it stays silent.
 
+mod bundles;
 mod filters;
 mod ike;
 mod machine;
@@ -27,6 +28,7 @@ pub(super) fn check(draft: &Draft, mode: Option<u32>, sink: &Sink) {
     peers::check(draft, sink);
     ike::check(draft, sink);
     sas::check(draft, sink);
+    bundles::check(draft, sink);
     filters::check(draft, sink);
     secrecy(draft, mode, sink);
 }

@@ -25,9 +25,16 @@ pub(super) fn check(draft: &Draft, sink: &Sink) {
             life(&child.life, sink);
             lengths(peer, child, sink);
             ah(peer, child, sink);
+            hides_nothing(child, sink);
             selectors(draft, peer, child, vip, sink);
         }
     }
+}
+
+/// What a peer may choose, it may choose: each algorithm is named.
+fn hides_nothing(child: &ChildDraft, sink: &Sink) {
+    let Some(proposal) = &child.proposal else { return };
+    proposal.value.algorithms.iter().for_each(|one| super::sas::hides_nothing(*one, &proposal.span, sink));
 }
 
 /// RFC 3948 §1.

@@ -2,11 +2,12 @@
 
 use super::selectors::{overlap, sound};
 use super::{known, unique, unique_names};
-use crate::config::read::{At, Sink};
+use crate::config::read::{At, Sink, Span};
 use crate::config::report::Problem;
 use crate::config::section::{Draft, HalfDraft, SaDraft, VipDraft, place, text};
 use crate::config::{Algorithm, PortRole, SaMode, Selectors, build};
 use ipnet::IpNet;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 pub(super) fn check(draft: &Draft, sink: &Sink) {
@@ -16,6 +17,9 @@ pub(super) fn check(draft: &Draft, sink: &Sink) {
     let mut usable: Vec<(&SaDraft, Selectors)> = Vec::new();
     for sa in &draft.sas {
         lifesize(sa, sink);
+        if let Some(algorithm) = &sa.algorithm {
+            hides_nothing(algorithm.value, &algorithm.span, sink);
+        }
         let Some(vip) = vip_of(draft, sa, sink) else { continue };
         peer(draft, sa, vip, sink);
         super::natt::check(sa, vip, sink);
@@ -75,6 +79,15 @@ fn parts(algorithm: Algorithm) -> String {
         0 if encryption == 0 => format!("{integrity} of integrity key"),
         0 => format!("{encryption} of encryption key and {integrity} of integrity key"),
         salt => format!("{encryption} of key and {salt} of salt"),
+    }
+}
+
+/// Without a word of warning only AH: nobody takes that for encryption.
+pub(super) fn hides_nothing(algorithm: Algorithm, span: &Span, sink: &Sink) {
+    if algorithm.is_clear() && !algorithm.is_ah() {
+        let message =
+            format!("{} encrypts nothing: whoever is on the way can read what goes through", algorithm.name());
+        sink.push(Problem::warning(message).at(span.clone(), "authenticated only"));
     }
 }
 
@@ -181,8 +194,13 @@ fn selectors_of(draft: &Draft, sa: &SaDraft, vip: &VipDraft, sink: &Sink) -> Opt
 
 /// Where selectors overlap, an outbound packet fits two SAs and takes the first.
 fn one_way(usable: &[(&SaDraft, Selectors)], sink: &Sink) {
+    // What is around another is not what packets leave by.
+    let around: HashSet<&str> = usable.iter().filter_map(|(sa, _)| text(&sa.within)).collect();
+    let leaves = |sa: &SaDraft| text(&sa.name).is_none_or(|name| !around.contains(name));
     for (i, (sa, selectors)) in usable.iter().enumerate() {
-        let before = usable[..i].iter().find(|(b, s)| text(&b.vip) == text(&sa.vip) && overlap(s, selectors));
+        let before =
+            usable[..i].iter().find(|(b, s)| leaves(b) && text(&b.vip) == text(&sa.vip) && overlap(s, selectors));
+        let before = before.filter(|_| leaves(sa));
         let Some((before, _)) = before else { continue };
         let (Some(name), Some(first)) = (&sa.name, &before.name) else { continue };
         let message =
