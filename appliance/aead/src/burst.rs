@@ -28,13 +28,19 @@ pub(crate) const SINGLE: Class = 0;
 /// Blocks of text up to which the class is looked up: a multiple of what a wide step has, twice.
 const LISTED: usize = 1024;
 
-/// The class of a text by its blocks, for vectors of `b` blocks.
+/// The class of a text by its blocks, for vectors of `b` blocks; of one that ends with a block, if that matters.
 const fn classes(b: usize, most: usize) -> [Class; LISTED] {
     let mut classes = [0; LISTED];
     let mut blocks = 0;
     while blocks < LISTED {
         let vectors = blocks / b + 1;
-        classes[blocks] = if vectors <= most { vectors as u8 } else { long_class(b, (vectors - 2) % WIDE + 2) };
+        classes[blocks] = if vectors > most {
+            long_class(b, (vectors - 2) % WIDE + 2)
+        } else if blocks > 0 && blocks.is_multiple_of(b) {
+            vectors as u8 | EXACT
+        } else {
+            vectors as u8
+        };
         blocks += 1;
     }
     classes
@@ -53,17 +59,16 @@ impl<V: Lanes> Classes<V> {
 
 /// The class is the same where it is long and a wide step more or less.
 #[inline(always)]
-fn listed<V: Lanes>(blocks: usize) -> usize {
+fn listed(blocks: usize) -> usize {
     if blocks < LISTED { blocks } else { LISTED / 2 + blocks % (LISTED / 2) }
 }
 
 #[inline(always)]
 fn class<V: Lanes, P: Packet>(packet: &P) -> Class {
     let len = packet.len();
-    let class = Classes::<V>::BY_BLOCKS[listed::<V>(blocks(len))];
-    let exact = if len.is_multiple_of(V::BYTES) && class != SINGLE && class & LONG == 0 && len > 0 { EXACT } else { 0 };
-    let aes_256 = if packet.key().aes_256() { AES_256 } else { 0 };
-    class | exact | aes_256
+    let class = Classes::<V>::BY_BLOCKS[listed(blocks(len))];
+    let exact = if len.is_multiple_of(16) { class } else { class & !EXACT };
+    exact | u8::from(packet.key().aes_256()) * AES_256
 }
 
 /// Bit n: byte n is this one.
@@ -83,57 +88,64 @@ fn equal(bytes: &[u8; SORTED], byte: u8) -> u64 {
 }
 
 /// Shows lists of packets of one class: `work` gets their class, where the list is, and how many it has. Behind them up to a
-/// multiple of [`GROUP`] are packets that are nobody's, of the same class.
+/// multiple of [`GROUP`] are packets that are nobody's, of the same class. Of the packets it takes those that come first, at most
+/// [`SORTED`], as long as their keys are for one kernel; answers how many.
 #[inline(always)]
-pub(crate) fn sorted<V: Lanes, P: Packet>(packets: &mut [P], mut work: impl FnMut(Class, *const *mut P, usize)) {
-    for packets in packets.chunks_mut(SORTED) {
-        let mut classes = [0; SORTED];
-        let (count, first) = (packets.len(), class::<V, P>(&packets[0]));
-        let (mut differ, mut seen) = (0, 0u64);
-        for (class_of, packet) in classes.iter_mut().zip(packets.iter()) {
-            *class_of = class::<V, P>(packet);
-            differ |= *class_of ^ first;
-            seen |= 1 << (*class_of % 64);
+pub(crate) fn sorted<V: Lanes, P: Packet>(
+    packets: &mut [P],
+    mut work: impl FnMut(Class, *const *mut P, usize),
+) -> usize {
+    let mut classes = [0; SORTED];
+    let mut list = [const { MaybeUninit::<*mut P>::uninit() }; SORTED + GROUP];
+    let Some((kernel, first)) = packets.first().map(|packet| (packet.key().kernel(), class::<V, P>(packet))) else {
+        return 0;
+    };
+    let (mut count, mut differ, mut seen) = (0, 0, 0u64);
+    for packet in packets.iter_mut().take(SORTED) {
+        if packet.key().kernel() != kernel {
+            break;
         }
-        let mut list = [const { MaybeUninit::<*mut P>::uninit() }; SORTED + GROUP];
-        if differ == 0 && count > 2 {
-            for (place, packet) in list.iter_mut().zip(packets) {
-                place.write(packet);
-            }
-            filled::<V, P>(&mut list, first, count, &mut work);
+        let class = class::<V, P>(packet);
+        (differ, seen) = (differ | class ^ first, seen | 1 << (class % 64));
+        classes[count % SORTED] = class;
+        list[count % SORTED].write(packet);
+        count = count.wrapping_add(1);
+    }
+    if differ == 0 && count > 2 {
+        filled::<V, P>(&mut list, first, count, &mut work);
+        return count;
+    }
+    let mut left = u64::MAX >> SORTED.wrapping_sub(count);
+    // Of many lengths few have company: groups would cost more than they gain.
+    let mut singles = if 4 * seen.count_ones() as usize > count { left } else { 0 };
+    left &= !singles;
+    let packets = packets.as_mut_ptr();
+    while left != 0 {
+        let class = classes[left.trailing_zeros() as usize % SORTED];
+        let mut these = equal(&classes, class);
+        these &= left;
+        left &= !these;
+        let but_one = these & these.wrapping_sub(1);
+        if but_one & but_one.wrapping_sub(1) == 0 {
+            // One or two do not make up for what a group costs.
+            singles |= these;
             continue;
         }
-        let mut left = u64::MAX >> SORTED.wrapping_sub(count);
-        // Of many lengths few have company: groups would cost more than they gain.
-        let mut singles = if 4 * seen.count_ones() as usize > count { left } else { 0 };
-        left &= !singles;
-        let packets = packets.as_mut_ptr();
-        while left != 0 {
-            let class = classes[left.trailing_zeros() as usize % SORTED];
-            let mut these = equal(&classes, class);
-            these &= left;
-            left &= !these;
-            let but_one = these & these.wrapping_sub(1);
-            if but_one & but_one.wrapping_sub(1) == 0 {
-                // One or two do not make up for what a group costs.
-                singles |= these;
-                continue;
-            }
-            let mut count = 0;
-            while these != 0 {
-                list[count % SORTED].write(packets.wrapping_add(these.trailing_zeros() as usize));
-                count = count.wrapping_add(1);
-                these &= these.wrapping_sub(1);
-            }
-            filled::<V, P>(&mut list, class, count, &mut work);
+        let mut count = 0;
+        while these != 0 {
+            list[count % SORTED].write(packets.wrapping_add(these.trailing_zeros() as usize));
+            count = count.wrapping_add(1);
+            these &= these.wrapping_sub(1);
         }
-        while singles != 0 {
-            let at = singles.trailing_zeros() as usize;
-            list[0].write(packets.wrapping_add(at));
-            work(SINGLE | classes[at % SORTED] & AES_256, list.as_ptr().cast(), 1);
-            singles &= singles.wrapping_sub(1);
-        }
+        filled::<V, P>(&mut list, class, count, &mut work);
     }
+    while singles != 0 {
+        let at = singles.trailing_zeros() as usize;
+        list[0].write(packets.wrapping_add(at));
+        work(SINGLE | classes[at % SORTED] & AES_256, list.as_ptr().cast(), 1);
+        singles &= singles.wrapping_sub(1);
+    }
+    count
 }
 
 /// Works on a list whose last group is filled up.

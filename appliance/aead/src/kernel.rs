@@ -158,13 +158,13 @@ macro_rules! kernel {
     ($seal:ident, $open:ident, $peek:ident, $all:ident, $short:ident, $long:ident, $single:ident, $lanes:ty, $features:literal,
      short { $($vectors:literal: $packets:literal),* }, long { $($step:literal),* }) => {
         #[target_feature(enable = $features)]
-        fn $seal(ops: &mut [SealOp<'_>]) {
-            $all(ops);
+        fn $seal(ops: &mut [SealOp<'_>]) -> usize {
+            $all(ops)
         }
 
         #[target_feature(enable = $features)]
-        fn $open(ops: &mut [OpenOp<'_>]) {
-            $all(ops);
+        fn $open(ops: &mut [OpenOp<'_>]) -> usize {
+            $all(ops)
         }
 
         #[target_feature(enable = $features)]
@@ -175,7 +175,7 @@ macro_rules! kernel {
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn $all<P: Packet>(ops: &mut [P]) {
+        fn $all<P: Packet>(ops: &mut [P]) -> usize {
             sorted::<$lanes, P>(ops, |class, packets, count| {
                 let (aes_256, class) = (class & AES_256 != 0, class & !AES_256);
                 if class == SINGLE {
@@ -197,7 +197,7 @@ macro_rules! kernel {
                         return $long::<P, $step>(packets, count, aes_256);
                     }
                 })*
-            });
+            })
         }
 
         #[inline(never)]
@@ -269,13 +269,14 @@ kernel!(
     short { 1: 4, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1 }, long { 2, 3, 4, 5, 6, 7, 8, 9 }
 );
 
-/// Seals packets whose keys are all for `kernel`, which is not the portable one.
+/// Seals the packets that come first, as long as their keys are for `kernel`, or some of them. Answers how many: none for the portable
+/// one only.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn seal_run(kernel: Kernel, ops: &mut [SealOp<'_>]) {
+pub(crate) fn seal_run(kernel: Kernel, ops: &mut [SealOp<'_>]) -> usize {
     // SAFETY: a key for a kernel is made only where its features were detected.
     unsafe {
         match kernel {
-            Kernel::Portable => {}
+            Kernel::Portable => 0,
             Kernel::AesNi => seal_128(ops),
             Kernel::Avx2 => seal_256(ops),
             Kernel::Avx512 => seal_512(ops),
@@ -285,11 +286,11 @@ pub(crate) fn seal_run(kernel: Kernel, ops: &mut [SealOp<'_>]) {
 
 /// As [`seal_run`].
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn open_run(kernel: Kernel, ops: &mut [OpenOp<'_>]) {
+pub(crate) fn open_run(kernel: Kernel, ops: &mut [OpenOp<'_>]) -> usize {
     // SAFETY: as for sealing.
     unsafe {
         match kernel {
-            Kernel::Portable => {}
+            Kernel::Portable => 0,
             Kernel::AesNi => open_128(ops),
             Kernel::Avx2 => open_256(ops),
             Kernel::Avx512 => open_512(ops),
