@@ -95,25 +95,33 @@ pub(crate) fn sorted<V: Lanes, P: Packet>(
     packets: &mut [P],
     mut work: impl FnMut(Class, *const *mut P, usize),
 ) -> usize {
-    let mut classes = [0; SORTED];
     let mut list = [const { MaybeUninit::<*mut P>::uninit() }; SORTED + GROUP];
-    let Some((kernel, first)) = packets.first().map(|packet| (packet.key().kernel(), class::<V, P>(packet))) else {
+    let Some((kernel, aes_256, len)) = packets.first().map(|packet| (packet.key().kernel(), packet.key().aes_256(), packet.len()))
+    else {
         return 0;
     };
-    let (mut count, mut differ, mut seen) = (0, 0, 0u64);
-    for packet in packets.iter_mut().take(SORTED) {
+    // Most bursts have packets of one length.
+    let mut alike = 0usize;
+    for (place, packet) in list.iter_mut().zip(packets.iter_mut()).take(SORTED) {
+        if packet.len() != len || packet.key().kernel() != kernel || packet.key().aes_256() != aes_256 {
+            break;
+        }
+        place.write(packet);
+        alike = alike.wrapping_add(1);
+    }
+    if alike == packets.len().min(SORTED) && alike > 2 {
+        filled::<V, P>(&mut list, class::<V, P>(&packets[0]), alike, &mut work);
+        return alike;
+    }
+    let mut classes = [0; SORTED];
+    let (mut count, mut seen) = (0usize, 0u64);
+    for (class_of, packet) in classes.iter_mut().zip(packets.iter()) {
         if packet.key().kernel() != kernel {
             break;
         }
-        let class = class::<V, P>(packet);
-        (differ, seen) = (differ | class ^ first, seen | 1 << (class % 64));
-        classes[count % SORTED] = class;
-        list[count % SORTED].write(packet);
+        *class_of = class::<V, P>(packet);
+        seen |= 1 << (*class_of % 64);
         count = count.wrapping_add(1);
-    }
-    if differ == 0 && count > 2 {
-        filled::<V, P>(&mut list, first, count, &mut work);
-        return count;
     }
     let mut left = u64::MAX >> SORTED.wrapping_sub(count);
     // Of many lengths few have company: groups would cost more than they gain.
