@@ -22,6 +22,8 @@ pub(crate) const LONG: Class = 32;
 pub(crate) const AES_256: Class = 64;
 /// Beside that of a short packet whose text fills all vectors but the last.
 pub(crate) const EXACT: Class = 128;
+/// Beside that: all are of one key and one length.
+pub(crate) const SAME: Class = 16;
 /// Of any length.
 pub(crate) const SINGLE: Class = 0;
 
@@ -96,7 +98,8 @@ pub(crate) fn sorted<V: Lanes, P: Packet>(
     mut work: impl FnMut(Class, *const *mut P, usize),
 ) -> usize {
     let mut list = [const { MaybeUninit::<*mut P>::uninit() }; SORTED + GROUP];
-    let Some((kernel, aes_256, len)) = packets.first().map(|packet| (packet.key().kernel(), packet.key().aes_256(), packet.len()))
+    let Some((kernel, aes_256, len)) =
+        packets.first().map(|packet| (packet.key().kernel(), packet.key().aes_256(), packet.len()))
     else {
         return 0;
     };
@@ -165,11 +168,29 @@ fn filled<V: Lanes, P: Packet>(
     work: &mut impl FnMut(Class, *const *mut P, usize),
 ) {
     let mut nobody = Nobody::new();
+    let (mut list, mut count) = (list.as_mut_slice(), count);
+    if V::SAME && class & EXACT != 0 && count >= GROUP && of_one_key(&list[..count]) {
+        let whole = count / GROUP * GROUP;
+        work(class | SAME, list.as_ptr().cast(), whole);
+        (list, count) = (&mut list[whole..], count.wrapping_sub(whole));
+        if count == 0 {
+            return;
+        }
+    }
     if !count.is_multiple_of(GROUP) {
         let packet = nobody.packet::<V>(class);
         list[count..][..GROUP].fill(MaybeUninit::new(packet));
     }
     work(class, list.as_ptr().cast(), count);
+}
+
+/// All these packets have one key.
+#[inline(always)]
+fn of_one_key<P: Packet>(list: &[MaybeUninit<*mut P>]) -> bool {
+    // SAFETY: the list was written, with pointers to operations that nobody else has now.
+    let mut keys = list.iter().map(|packet| unsafe { std::ptr::from_ref((*packet.assume_init().cast_const()).key()) });
+    let first = keys.next();
+    keys.all(|key| Some(key) == first)
 }
 
 /// A packet for the places that are left in a group: of no key, so that what comes out is no secret.

@@ -7,7 +7,7 @@
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use crate::burst::{AES_256, EXACT, LONG, SINGLE, sorted};
+use crate::burst::{AES_256, EXACT, LONG, SAME, SINGLE, sorted};
 #[cfg(target_arch = "x86_64")]
 use crate::key::Head;
 #[cfg(target_arch = "x86_64")]
@@ -156,7 +156,7 @@ fn here() -> String {
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
     ($seal:ident, $open:ident, $peek:ident, $all:ident, $short:ident, $long:ident, $single:ident, $lanes:ty, $features:literal,
-     short { $($vectors:literal: $packets:literal),* }, long { $($step:literal),* }) => {
+     short { $($vectors:literal: $packets:literal),* }, same { $($texts:literal: $alike:literal),* }, long { $($step:literal),* }) => {
         #[target_feature(enable = $features)]
         fn $seal(ops: &mut [SealOp<'_>]) -> usize {
             $all(ops)
@@ -185,10 +185,16 @@ macro_rules! kernel {
                 // SAFETY: the packets are of that class, and the function that this is part of has the features.
                 $(unsafe {
                     if class == $vectors {
-                        return $short::<P, $packets, $vectors, false>(packets, count, aes_256);
+                        return $short::<P, $packets, $vectors, false, false>(packets, count, aes_256);
                     }
                     if class == $vectors | EXACT {
-                        return $short::<P, $packets, $vectors, true>(packets, count, aes_256);
+                        return $short::<P, $packets, $vectors, true, false>(packets, count, aes_256);
+                    }
+                })*
+                // SAFETY: as above.
+                $(unsafe {
+                    if class == $texts + 1 | EXACT | SAME {
+                        return $short::<P, $alike, $texts, true, true>(packets, count, aes_256);
                     }
                 })*
                 // SAFETY: as above.
@@ -202,13 +208,13 @@ macro_rules! kernel {
 
         #[inline(never)]
         #[target_feature(enable = $features)]
-        unsafe fn $short<P: Packet, const S: usize, const W: usize, const EXACT: bool>(
+        unsafe fn $short<P: Packet, const S: usize, const W: usize, const EXACT: bool, const SAME: bool>(
             packets: *const *mut P,
             count: usize,
             aes_256: bool,
         ) {
             // SAFETY: as whoever calls says; this function has the features.
-            unsafe { short::short::<$lanes, P, S, W, EXACT>(packets, count, aes_256) }
+            unsafe { short::short::<$lanes, P, S, W, EXACT, SAME>(packets, count, aes_256) }
         }
 
         #[inline(never)]
@@ -248,12 +254,13 @@ kernel!(
     One,
     "aes,pclmulqdq,sse4.1,ssse3,avx",
     short { 1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1 },
+    same {},
     long {}
 );
 #[cfg(target_arch = "x86_64")]
 kernel!(
     seal_256, open_256, peek_256, all_256, short_256, long_256, single_256, Two, "aes,pclmulqdq,sse4.1,ssse3,vaes,vpclmulqdq,avx2",
-    short { 1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1 }, long { 2, 3, 4, 5, 6, 7 }
+    short { 1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1 }, same {}, long { 2, 3, 4, 5, 6, 7 }
 );
 #[cfg(target_arch = "x86_64")]
 kernel!(
@@ -266,7 +273,9 @@ kernel!(
     single_512,
     Four,
     "aes,pclmulqdq,sse4.1,ssse3,vaes,vpclmulqdq,avx2,avx512f,avx512bw,avx512dq,avx512vl,bmi2",
-    short { 1: 4, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1 }, long { 2, 3, 4, 5, 6, 7, 8, 9 }
+    short { 1: 4, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1 },
+    same { 1: 4, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1 },
+    long { 2, 3, 4, 5, 6, 7, 8, 9 }
 );
 
 /// Seals the packets that come first, as long as their keys are for `kernel`, or some of them. Answers how many: none for the portable

@@ -297,7 +297,7 @@ impl<V: Lanes, P: Packet> Group<V, P> {
                 for (n, packet) in packets.iter_mut().enumerate().take(V::BLOCKS) {
                     *packet = *group.add(n);
                 }
-                finish::<V, P>(packets, self.sums, self.lasts, whole::<V>());
+                finish::<V, P, false>(packets, self.sums, V::lasts(self.lasts), whole::<V>());
             }
         }
     }

@@ -140,12 +140,17 @@ unsafe fn undo<V: Lanes>(packet: *mut OpenOp<'_>) {
     }
 }
 
-/// Finishes as many packets as a vector has lanes: associated data, lengths, one reduction for all, and the block that masks a tag,
-/// in the last lane of each of `lasts`.
+/// Finishes as many packets as a vector has lanes: associated data, lengths, one reduction for all, and the blocks that mask the tags.
+/// `SAME`: they are of one key and one length.
 ///
 /// The associated data of packets with more than `chunk` blocks are in the sum already.
 #[inline(always)]
-pub(crate) unsafe fn finish<V: Lanes, P: Packet>(packets: [*mut P; 4], sums: [Sum<V>; 4], lasts: [V; 4], chunk: usize) {
+pub(crate) unsafe fn finish<V: Lanes, P: Packet, const SAME: bool>(
+    packets: [*mut P; 4],
+    sums: [Sum<V>; 4],
+    masks: V,
+    chunk: usize,
+) {
     // SAFETY: the caller's pointers are to operations; powers are blocks; features as for the kernel this is part of.
     unsafe {
         let zero = _mm_setzero_si128();
@@ -162,9 +167,10 @@ pub(crate) unsafe fn finish<V: Lanes, P: Packet>(packets: [*mut P; 4], sums: [Su
             before[n] = load(power);
         }
         let mut sum = Sum::of_each(sums);
-        sum.add(V::blocks(aad).reverse(), V::blocks(before));
-        sum.add(V::blocks(lengths), V::blocks(first));
-        P::settle::<V>(packets, sum.reduce().reverse().xor(V::lasts(lasts)));
+        let [before, first] = [before, first].map(|powers| if SAME { V::every(powers[0]) } else { V::blocks(powers) });
+        sum.add(V::blocks(aad).reverse(), before);
+        sum.add(V::blocks(lengths), first);
+        P::settle::<V>(packets, sum.reduce().reverse().xor(masks));
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) trait Lanes: Copy {
     const BLOCKS: usize;
     /// The most vectors of a packet that is worked on as a whole: as the registers allow.
     const MOST: usize;
+    /// Packets of one key are worth a kernel of their own.
+    const SAME: bool = false;
     /// Bytes in a vector.
     const BYTES: usize = Self::BLOCKS * 16;
 
