@@ -169,7 +169,7 @@ fn filled<V: Lanes, P: Packet>(
 ) {
     let mut nobody = Nobody::new();
     let (mut list, mut count) = (list.as_mut_slice(), count);
-    if V::SAME && class & EXACT != 0 && count >= GROUP && of_one_key(&list[..count]) {
+    if V::ROOMY && class & EXACT != 0 && count >= GROUP && of_one_key(&list[..count]) {
         let whole = count / GROUP * GROUP;
         work(class | SAME, list.as_ptr().cast(), whole);
         (list, count) = (&mut list[whole..], count.wrapping_sub(whole));

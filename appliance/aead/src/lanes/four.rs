@@ -18,7 +18,7 @@ fn bits(len: usize) -> __mmask64 {
 impl Lanes for Four {
     const BLOCKS: usize = 4;
     const MOST: usize = 12;
-    const SAME: bool = true;
+    const ROOMY: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> Four {

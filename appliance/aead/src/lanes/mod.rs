@@ -32,8 +32,8 @@ pub(crate) trait Lanes: Copy {
     const BLOCKS: usize;
     /// The most vectors of a packet that is worked on as a whole: as the registers allow.
     const MOST: usize;
-    /// Packets of one key are worth a kernel of their own.
-    const SAME: bool = false;
+    /// There are 32 registers, not 16.
+    const ROOMY: bool = false;
     /// Bytes in a vector.
     const BYTES: usize = Self::BLOCKS * 16;
 
