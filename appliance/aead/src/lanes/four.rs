@@ -91,6 +91,14 @@ impl Lanes for Four {
         run!(Four(_mm512_shuffle_epi32(self.0, 0x4e)))
     }
     #[inline(always)]
+    unsafe fn both_low(self, other: Four) -> Four {
+        run!(Four(_mm512_unpacklo_epi64(self.0, other.0)))
+    }
+    #[inline(always)]
+    unsafe fn both_high(self, other: Four) -> Four {
+        run!(Four(_mm512_unpackhi_epi64(self.0, other.0)))
+    }
+    #[inline(always)]
     unsafe fn mul_low(self, other: Four) -> Four {
         run!(Four(_mm512_clmulepi64_epi128(self.0, other.0, 0x00)))
     }

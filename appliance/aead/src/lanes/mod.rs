@@ -62,6 +62,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn reverse(self) -> Self;
     /// The halves of each block change places.
     unsafe fn swap(self) -> Self;
+    /// The low half of each block, and behind it that of the other's.
+    unsafe fn both_low(self, other: Self) -> Self;
+    /// The high halves.
+    unsafe fn both_high(self, other: Self) -> Self;
     /// Carry-less products of the halves of each block: low by low.
     unsafe fn mul_low(self, other: Self) -> Self;
     /// High by high.
