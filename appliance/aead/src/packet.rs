@@ -168,8 +168,7 @@ pub(crate) unsafe fn finish<V: Lanes, P: Packet, const SAME: bool>(
         }
         let mut sum = Sum::of_each(sums);
         let [before, first] = [before, first].map(|powers| if SAME { V::every(powers[0]) } else { V::blocks(powers) });
-        sum.add(V::blocks(aad).reverse(), before);
-        sum.add(V::blocks(lengths), first);
+        sum.add_two([V::blocks(aad).reverse(), V::blocks(lengths)], [before, first]);
         P::settle::<V>(packets, sum.reduce().reverse().xor(masks));
     }
 }

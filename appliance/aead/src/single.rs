@@ -34,15 +34,21 @@ impl<V: Lanes> Work<'_, V> {
         unsafe {
             let states = self.stream.vectors::<N, LAST>(self.key);
             let last = self.key.round::<V>(LAST);
-            let mut carry = V::first(self.carry);
-            for (n, state) in states.into_iter().enumerate() {
+            let mut ciphers = [V::zero(); N];
+            for (n, (state, cipher)) in states.into_iter().zip(&mut ciphers).enumerate() {
                 let place = self.text.wrapping_add(n * V::BYTES);
                 let before = V::load(place);
                 let after = state.aes_last(last.xor(before));
                 after.store(place);
-                let cipher = if OPEN { before } else { after };
-                self.sum.add(cipher.reverse().xor(carry), V::load(self.power.wrapping_add(n * V::BYTES)));
-                carry = V::zero();
+                *cipher = if OPEN { before } else { after }.reverse();
+            }
+            ciphers[0] = ciphers[0].xor(V::first(self.carry));
+            let power = |n: usize| V::load(self.power.wrapping_add(n * V::BYTES));
+            if N == 1 {
+                self.sum.add(ciphers[0], power(0));
+            }
+            for n in (0..N / 2 * 2).step_by(2) {
+                self.sum.add_two([ciphers[n], ciphers[n + 1]], [power(n), power(n + 1)]);
             }
             self.carry = _mm_setzero_si128();
             self.text = self.text.wrapping_add(N * V::BYTES);
