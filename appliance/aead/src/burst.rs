@@ -168,20 +168,12 @@ fn filled<V: Lanes, P: Packet>(
     work: &mut impl FnMut(Class, *const *mut P, usize),
 ) {
     let mut nobody = Nobody::new();
-    let (mut list, mut count) = (list.as_mut_slice(), count);
-    if V::ROOMY && class & EXACT != 0 && count >= GROUP && of_one_key(&list[..count]) {
-        let whole = count / GROUP * GROUP;
-        work(class | SAME, list.as_ptr().cast(), whole);
-        (list, count) = (&mut list[whole..], count.wrapping_sub(whole));
-        if count == 0 {
-            return;
-        }
-    }
     if !count.is_multiple_of(GROUP) {
         let packet = nobody.packet::<V>(class);
         list[count..][..GROUP].fill(MaybeUninit::new(packet));
     }
-    work(class, list.as_ptr().cast(), count);
+    let same = V::ROOMY && class & EXACT != 0 && count > 2 && of_one_key(&list[..count]);
+    work(if same { class | SAME } else { class }, list.as_ptr().cast(), count);
 }
 
 /// All these packets have one key.
@@ -193,7 +185,7 @@ fn of_one_key<P: Packet>(list: &[MaybeUninit<*mut P>]) -> bool {
     keys.all(|key| Some(key) == first)
 }
 
-/// A packet for the places that are left in a group: of no key, so that what comes out is no secret.
+/// A packet for the places that are left in a group: of no key, so that what comes out is no secret, unless all others have one key.
 struct Nobody<P> {
     text: [MaybeUninit<u8>; 16 * 4 * MOST],
     tag: [u8; TAG_LEN],

@@ -65,6 +65,7 @@ macro_rules! parts {
 impl Packet for SealOp<'_> {
     const OPEN: bool = false;
 
+    #[inline(always)]
     unsafe fn nobody(key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) -> Self {
         // SAFETY: as the trait says.
         let (text, tag) = unsafe { (std::slice::from_raw_parts_mut(text, len), &mut *tag) };
@@ -90,6 +91,7 @@ impl Packet for SealOp<'_> {
 impl Packet for OpenOp<'_> {
     const OPEN: bool = true;
 
+    #[inline(always)]
     unsafe fn nobody(key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) -> Self {
         // SAFETY: as the trait says.
         let (text, tag) = unsafe { (std::slice::from_raw_parts_mut(text, len), &*tag) };

@@ -269,7 +269,7 @@ pub(crate) const MOST_PACKETS: usize = 64;
 struct Masks([MaybeUninit<gcm::Block>; MOST_PACKETS]);
 
 impl Masks {
-    /// Of packets in a list of a multiple of 4.
+    /// Of packets in a list that goes on to a multiple of 4.
     #[inline(always)]
     unsafe fn of<V: Lanes, P: Packet>(&mut self, packets: *const *mut P, count: usize, aes_256: bool) {
         // SAFETY: the caller's pointers are to operations; features as for the kernel this is part of.
@@ -323,8 +323,8 @@ impl Masks {
 }
 
 /// Seals or opens `count` packets of `W` vectors each. The list goes on behind them up to a multiple of 4, with packets that may be
-/// worked on too, of as many vectors. `SAME`: all are of one key and one length, which fills `W` vectors; the blocks that mask the tags are
-/// made by themselves. There are at most [`MOST_PACKETS`] of those, a multiple of 4.
+/// worked on too, of as many vectors. `SAME`: they are of one key and one length, which fills `W` vectors, and at most [`MOST_PACKETS`];
+/// the blocks that mask the tags are made by themselves.
 #[inline(always)]
 pub(crate) unsafe fn short<V: Lanes, P: Packet, const S: usize, const W: usize, const EXACT: bool, const SAME: bool>(
     packets: *const *mut P,
