@@ -203,7 +203,9 @@ impl<P: Packet> Nobody<P> {
         let vectors = usize::from(class & (LONG - 1)).wrapping_sub(1).min(MOST - 1);
         let len = vectors * V::BYTES;
         self.text[..len].fill(MaybeUninit::new(0));
+        let packet = self.packet.as_mut_ptr();
         // SAFETY: text and tag are of this, and used until the list is worked through only.
-        self.packet.write(unsafe { P::nobody(&NOBODY, self.text.as_mut_ptr().cast(), len, &raw mut self.tag) })
+        unsafe { P::nobody(packet, &NOBODY, self.text.as_mut_ptr().cast(), len, &raw mut self.tag) };
+        packet
     }
 }

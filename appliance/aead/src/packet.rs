@@ -11,11 +11,11 @@ use crate::{Aad, Key, NONCE_LEN, OpenOp, SealOp, TAG_LEN};
 pub(crate) trait Packet {
     /// Ciphertext comes in.
     const OPEN: bool;
-    /// One whose results are nobody's.
+    /// Writes one whose results are nobody's, field by field: as a whole it would be copied, and wait for its parts.
     ///
     /// # Safety
-    /// Text and tag outlive it and are nobody else's.
-    unsafe fn nobody(key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) -> Self;
+    /// There is room for it; text and tag outlive it and are nobody else's.
+    unsafe fn nobody(place: *mut Self, key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]);
     fn key(&self) -> &Key;
     fn nonce(&self) -> &[u8; NONCE_LEN];
     fn aad(&self) -> &Aad;
@@ -66,10 +66,15 @@ impl Packet for SealOp<'_> {
     const OPEN: bool = false;
 
     #[inline(always)]
-    unsafe fn nobody(key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) -> Self {
+    unsafe fn nobody(place: *mut Self, key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) {
         // SAFETY: as the trait says.
-        let (text, tag) = unsafe { (std::slice::from_raw_parts_mut(text, len), &mut *tag) };
-        SealOp { key, nonce: [0; NONCE_LEN], aad: Aad::esp(0, 0, false), text, tag }
+        unsafe {
+            (&raw mut (*place).key).write(key);
+            (&raw mut (*place).nonce).write([0; NONCE_LEN]);
+            (&raw mut (*place).aad).write(Aad::esp(0, 0, false));
+            (&raw mut (*place).text).write(std::slice::from_raw_parts_mut(text, len));
+            (&raw mut (*place).tag).write(&mut *tag);
+        }
     }
     parts!();
     #[inline(always)]
@@ -92,10 +97,16 @@ impl Packet for OpenOp<'_> {
     const OPEN: bool = true;
 
     #[inline(always)]
-    unsafe fn nobody(key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) -> Self {
+    unsafe fn nobody(place: *mut Self, key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) {
         // SAFETY: as the trait says.
-        let (text, tag) = unsafe { (std::slice::from_raw_parts_mut(text, len), &*tag) };
-        OpenOp { key, nonce: [0; NONCE_LEN], aad: Aad::esp(0, 0, false), text, tag, authentic: false }
+        unsafe {
+            (&raw mut (*place).key).write(key);
+            (&raw mut (*place).nonce).write([0; NONCE_LEN]);
+            (&raw mut (*place).aad).write(Aad::esp(0, 0, false));
+            (&raw mut (*place).text).write(std::slice::from_raw_parts_mut(text, len));
+            (&raw mut (*place).tag).write(&*tag);
+            (&raw mut (*place).authentic).write(false);
+        }
     }
     parts!();
     #[inline(always)]
