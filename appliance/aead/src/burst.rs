@@ -60,15 +60,16 @@ impl<V: Lanes> Classes<V> {
 }
 
 /// The class is the same where it is long and a wide step more or less.
-#[inline(always)]
-fn listed(blocks: usize) -> usize {
-    if blocks < LISTED { blocks } else { LISTED / 2 + blocks % (LISTED / 2) }
+#[cold]
+fn longer<V: Lanes>(blocks: usize) -> Class {
+    Classes::<V>::BY_BLOCKS[LISTED / 2 + blocks % (LISTED / 2)]
 }
 
 #[inline(always)]
 fn class<V: Lanes, P: Packet>(packet: &P) -> Class {
     let len = packet.len();
-    let class = Classes::<V>::BY_BLOCKS[listed(blocks(len))];
+    let blocks = blocks(len);
+    let class = if blocks < LISTED { Classes::<V>::BY_BLOCKS[blocks] } else { longer::<V>(blocks) };
     let exact = if len.is_multiple_of(16) { class } else { class & !EXACT };
     exact | u8::from(packet.key().aes_256()) * AES_256
 }
