@@ -7,7 +7,7 @@
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use crate::burst::{AES_256, EXACT, LONG, SINGLE, sorted};
+use crate::burst::{AES_256, EXACT, LONG, SAME, SINGLE, sorted};
 #[cfg(target_arch = "x86_64")]
 use crate::key::Head;
 #[cfg(target_arch = "x86_64")]
@@ -156,15 +156,15 @@ fn here() -> String {
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
     ($seal:ident, $open:ident, $peek:ident, $all:ident, $short:ident, $long:ident, $single:ident, $lanes:ty, $features:literal,
-     short { $($vectors:literal: $packets:literal),* }, long { $($step:literal),* }) => {
+     short { $($vectors:literal: $packets:literal),* }, same { $($texts:literal: $alike:literal),* }, long { $($step:literal),* }) => {
         #[target_feature(enable = $features)]
-        fn $seal(ops: &mut [SealOp<'_>]) {
-            $all(ops);
+        fn $seal(ops: &mut [SealOp<'_>]) -> usize {
+            $all(ops)
         }
 
         #[target_feature(enable = $features)]
-        fn $open(ops: &mut [OpenOp<'_>]) {
-            $all(ops);
+        fn $open(ops: &mut [OpenOp<'_>]) -> usize {
+            $all(ops)
         }
 
         #[target_feature(enable = $features)]
@@ -175,7 +175,7 @@ macro_rules! kernel {
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn $all<P: Packet>(ops: &mut [P]) {
+        fn $all<P: Packet>(ops: &mut [P]) -> usize {
             sorted::<$lanes, P>(ops, |class, packets, count| {
                 let (aes_256, class) = (class & AES_256 != 0, class & !AES_256);
                 if class == SINGLE {
@@ -185,10 +185,16 @@ macro_rules! kernel {
                 // SAFETY: the packets are of that class, and the function that this is part of has the features.
                 $(unsafe {
                     if class == $vectors {
-                        return $short::<P, $packets, $vectors, false>(packets, count, aes_256);
+                        return $short::<P, $packets, $vectors, false, false>(packets, count, aes_256);
                     }
                     if class == $vectors | EXACT {
-                        return $short::<P, $packets, $vectors, true>(packets, count, aes_256);
+                        return $short::<P, $packets, $vectors, true, false>(packets, count, aes_256);
+                    }
+                })*
+                // SAFETY: as above.
+                $(unsafe {
+                    if class == $texts + 1 | EXACT | SAME {
+                        return $short::<P, $alike, $texts, true, true>(packets, count, aes_256);
                     }
                 })*
                 // SAFETY: as above.
@@ -197,18 +203,18 @@ macro_rules! kernel {
                         return $long::<P, $step>(packets, count, aes_256);
                     }
                 })*
-            });
+            })
         }
 
         #[inline(never)]
         #[target_feature(enable = $features)]
-        unsafe fn $short<P: Packet, const S: usize, const W: usize, const EXACT: bool>(
+        unsafe fn $short<P: Packet, const S: usize, const W: usize, const EXACT: bool, const SAME: bool>(
             packets: *const *mut P,
             count: usize,
             aes_256: bool,
         ) {
             // SAFETY: as whoever calls says; this function has the features.
-            unsafe { short::short::<$lanes, P, S, W, EXACT>(packets, count, aes_256) }
+            unsafe { short::short::<$lanes, P, S, W, EXACT, SAME>(packets, count, aes_256) }
         }
 
         #[inline(never)]
@@ -248,12 +254,13 @@ kernel!(
     One,
     "aes,pclmulqdq,sse4.1,ssse3,avx",
     short { 1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1 },
+    same {},
     long {}
 );
 #[cfg(target_arch = "x86_64")]
 kernel!(
     seal_256, open_256, peek_256, all_256, short_256, long_256, single_256, Two, "aes,pclmulqdq,sse4.1,ssse3,vaes,vpclmulqdq,avx2",
-    short { 1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1 }, long { 2, 3, 4, 5, 6, 7 }
+    short { 1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1 }, same {}, long { 2, 3, 4, 5, 6, 7 }
 );
 #[cfg(target_arch = "x86_64")]
 kernel!(
@@ -266,16 +273,19 @@ kernel!(
     single_512,
     Four,
     "aes,pclmulqdq,sse4.1,ssse3,vaes,vpclmulqdq,avx2,avx512f,avx512bw,avx512dq,avx512vl,bmi2",
-    short { 1: 4, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1 }, long { 2, 3, 4, 5, 6, 7, 8, 9 }
+    short { 1: 4, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1 },
+    same { 1: 4, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1 },
+    long { 2, 3, 4, 5, 6, 7, 8, 9 }
 );
 
-/// Seals packets whose keys are all for `kernel`, which is not the portable one.
+/// Seals the packets that come first, as long as their keys are for `kernel`, or some of them. Answers how many: none for the portable
+/// one only.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn seal_run(kernel: Kernel, ops: &mut [SealOp<'_>]) {
+pub(crate) fn seal_run(kernel: Kernel, ops: &mut [SealOp<'_>]) -> usize {
     // SAFETY: a key for a kernel is made only where its features were detected.
     unsafe {
         match kernel {
-            Kernel::Portable => {}
+            Kernel::Portable => 0,
             Kernel::AesNi => seal_128(ops),
             Kernel::Avx2 => seal_256(ops),
             Kernel::Avx512 => seal_512(ops),
@@ -285,11 +295,11 @@ pub(crate) fn seal_run(kernel: Kernel, ops: &mut [SealOp<'_>]) {
 
 /// As [`seal_run`].
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn open_run(kernel: Kernel, ops: &mut [OpenOp<'_>]) {
+pub(crate) fn open_run(kernel: Kernel, ops: &mut [OpenOp<'_>]) -> usize {
     // SAFETY: as for sealing.
     unsafe {
         match kernel {
-            Kernel::Portable => {}
+            Kernel::Portable => 0,
             Kernel::AesNi => open_128(ops),
             Kernel::Avx2 => open_256(ops),
             Kernel::Avx512 => open_512(ops),

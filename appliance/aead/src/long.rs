@@ -185,13 +185,14 @@ fn part<V: Lanes>(left: usize, w: usize) -> usize {
 }
 
 /// One step: `A` vectors through AES and `H` through GHASH, each either [`WIDE`], or what is left of a packet if `AES_END` or
-/// `HASH_END` say so. What went through AES last.
+/// `HASH_END` say so. What went through AES; when sealing, it is the `done` of the step that hashes it.
 #[inline(always)]
-unsafe fn step<V: Lanes, const A: usize, const AES_END: bool, const H: usize, const HASH_END: bool>(
+unsafe fn step<V: Lanes, P: Packet, const A: usize, const AES_END: bool, const H: usize, const HASH_END: bool>(
     aes: &mut Cipher<'_, V>,
     hash: &mut Hash<'_, V>,
+    done: &[V; H],
     aes_256: bool,
-) -> V {
+) -> [V; A] {
     // SAFETY: both have so much text left; features as for the kernel this is part of.
     unsafe {
         let mut states = [V::zero(); A];
@@ -220,7 +221,12 @@ unsafe fn step<V: Lanes, const A: usize, const AES_END: bool, const H: usize, co
                         powers[n] = V::load(hash.power.wrapping_add(w * V::BYTES));
                         let from = hash.text.wrapping_add(w * V::BYTES);
                         let end = HASH_END && w + 2 >= H;
-                        let text = if end { V::load_part(from, part::<V>(hash.left, w)) } else { V::load(from) };
+                        let text = match (P::OPEN || !V::ROOMY, end) {
+                            (true, true) => V::load_part(from, part::<V>(hash.left, w)),
+                            (true, false) => V::load(from),
+                            (false, true) => done[w].part(part::<V>(hash.left, w)),
+                            (false, false) => done[w],
+                        };
                         texts[n] = text.reverse();
                         if w == 0 {
                             texts[n] = texts[n].xor(V::first(hash.carry));
@@ -249,19 +255,18 @@ unsafe fn step<V: Lanes, const A: usize, const AES_END: bool, const H: usize, co
                 }
             }
         }
-        let mut last = V::zero();
         if A > 0 {
             let key = aes.key.round::<V>(last_round(aes_256));
             let text = opaque(aes.text);
-            for (w, state) in states.into_iter().enumerate() {
+            for (w, state) in states.iter_mut().enumerate() {
                 let place = text.wrapping_add(w * V::BYTES);
                 if AES_END && w + 2 >= A {
                     let len = part::<V>(aes.left, w);
-                    last = state.aes_last(key.xor(V::load_part(place, len)));
-                    last.store_part(place, len);
+                    *state = state.aes_last(key.xor(V::load_part(place, len)));
+                    state.store_part(place, len);
                 } else {
-                    last = state.aes_last(key.xor(V::load(place)));
-                    last.store(place);
+                    *state = state.aes_last(key.xor(V::load(place)));
+                    state.store(place);
                 }
             }
             aes.text = aes.text.wrapping_add(A * V::BYTES);
@@ -270,7 +275,7 @@ unsafe fn step<V: Lanes, const A: usize, const AES_END: bool, const H: usize, co
         if H > 0 && !HASH_END {
             hash.end();
         }
-        last
+        states
     }
 }
 
@@ -297,7 +302,7 @@ impl<V: Lanes, P: Packet> Group<V, P> {
                 for (n, packet) in packets.iter_mut().enumerate().take(V::BLOCKS) {
                     *packet = *group.add(n);
                 }
-                finish::<V, P>(packets, self.sums, self.lasts, whole::<V>());
+                finish::<V, P, false>(packets, self.sums, V::lasts(self.lasts), whole::<V>());
             }
         }
     }
@@ -313,32 +318,33 @@ pub(crate) unsafe fn long<V: Lanes, P: Packet, const E: usize>(packets: *const *
         let mut packet = *packets;
         let mut cipher = Cipher::<V>::new(packet);
         let mut hash = Hash::<V>::new(packet);
+        let (none, nothing) = ([V::zero(); WIDE], [V::zero(); E]);
         if P::OPEN {
             for at in 0..count {
                 packet = *packets.add(at);
                 (cipher, hash) = (Cipher::new(packet), Hash::new(packet));
                 for _ in 0..wide::<V, P>(packet) {
-                    step::<V, WIDE, false, WIDE, false>(&mut cipher, &mut hash, aes_256);
+                    step::<V, P, WIDE, false, WIDE, false>(&mut cipher, &mut hash, &none, aes_256);
                 }
-                let last = step::<V, E, true, E, true>(&mut cipher, &mut hash, aes_256);
-                group.settle(at, last, hash.sum);
+                let last = step::<V, P, E, true, E, true>(&mut cipher, &mut hash, &nothing, aes_256);
+                group.settle(at, last[E - 1], hash.sum);
             }
             return;
         }
-        step::<V, WIDE, false, 0, false>(&mut cipher, &mut hash, aes_256);
+        let mut done = step::<V, P, WIDE, false, 0, false>(&mut cipher, &mut hash, &[], aes_256);
         for at in 0..count {
             for _ in 1..wide::<V, P>(packet) {
-                step::<V, WIDE, false, WIDE, false>(&mut cipher, &mut hash, aes_256);
+                done = step::<V, P, WIDE, false, WIDE, false>(&mut cipher, &mut hash, &done, aes_256);
             }
-            let last = step::<V, E, true, WIDE, false>(&mut cipher, &mut hash, aes_256);
+            let last = step::<V, P, E, true, WIDE, false>(&mut cipher, &mut hash, &done, aes_256);
             if at.wrapping_add(1) < count {
                 packet = *packets.add(at).add(1);
                 cipher = Cipher::new(packet);
-                step::<V, WIDE, false, E, true>(&mut cipher, &mut hash, aes_256);
+                done = step::<V, P, WIDE, false, E, true>(&mut cipher, &mut hash, &last, aes_256);
             } else {
-                step::<V, 0, false, E, true>(&mut cipher, &mut hash, aes_256);
+                step::<V, P, 0, false, E, true>(&mut cipher, &mut hash, &last, aes_256);
             }
-            group.settle(at, last, hash.sum);
+            group.settle(at, last[E - 1], hash.sum);
             hash = Hash::new(packet);
         }
     }

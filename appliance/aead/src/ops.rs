@@ -109,28 +109,36 @@ pub struct PeekOp<'a> {
 }
 
 /// Seals each packet. Order of work is unspecified.
-pub fn seal_burst(ops: &mut [SealOp<'_>]) {
-    for run in ops.chunk_by_mut(|a, b| a.key.kernel() == b.key.kernel()) {
-        match run.first().map_or(Kernel::Portable, |op| op.key.kernel()) {
-            Kernel::Portable => run.iter_mut().for_each(seal_portable),
+pub fn seal_burst(mut ops: &mut [SealOp<'_>]) {
+    while let Some(first) = ops.first_mut() {
+        let done = match first.key.kernel() {
+            Kernel::Portable => {
+                seal_portable(first);
+                1
+            }
             #[cfg(target_arch = "x86_64")]
-            wide => kernel::seal_run(wide, run),
+            wide => kernel::seal_run(wide, ops),
             #[cfg(not(target_arch = "x86_64"))]
-            _ => {}
-        }
+            _ => 1,
+        };
+        ops = &mut ops[done..];
     }
 }
 
 /// Opens each packet whose tag fits and says so in [`OpenOp::authentic`]; one that does not fit disturbs no other.
-pub fn open_burst(ops: &mut [OpenOp<'_>]) {
-    for run in ops.chunk_by_mut(|a, b| a.key.kernel() == b.key.kernel()) {
-        match run.first().map_or(Kernel::Portable, |op| op.key.kernel()) {
-            Kernel::Portable => run.iter_mut().for_each(open_portable),
+pub fn open_burst(mut ops: &mut [OpenOp<'_>]) {
+    while let Some(first) = ops.first_mut() {
+        let done = match first.key.kernel() {
+            Kernel::Portable => {
+                open_portable(first);
+                1
+            }
             #[cfg(target_arch = "x86_64")]
-            wide => kernel::open_run(wide, run),
+            wide => kernel::open_run(wide, ops),
             #[cfg(not(target_arch = "x86_64"))]
-            _ => {}
-        }
+            _ => 1,
+        };
+        ops = &mut ops[done..];
     }
 }
 

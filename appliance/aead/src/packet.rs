@@ -11,11 +11,11 @@ use crate::{Aad, Key, NONCE_LEN, OpenOp, SealOp, TAG_LEN};
 pub(crate) trait Packet {
     /// Ciphertext comes in.
     const OPEN: bool;
-    /// One whose results are nobody's.
+    /// Writes one whose results are nobody's, field by field: as a whole it would be copied, and wait for its parts.
     ///
     /// # Safety
-    /// Text and tag outlive it and are nobody else's.
-    unsafe fn nobody(key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) -> Self;
+    /// There is room for it; text and tag outlive it and are nobody else's.
+    unsafe fn nobody(place: *mut Self, key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]);
     fn key(&self) -> &Key;
     fn nonce(&self) -> &[u8; NONCE_LEN];
     fn aad(&self) -> &Aad;
@@ -65,10 +65,16 @@ macro_rules! parts {
 impl Packet for SealOp<'_> {
     const OPEN: bool = false;
 
-    unsafe fn nobody(key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) -> Self {
+    #[inline(always)]
+    unsafe fn nobody(place: *mut Self, key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) {
         // SAFETY: as the trait says.
-        let (text, tag) = unsafe { (std::slice::from_raw_parts_mut(text, len), &mut *tag) };
-        SealOp { key, nonce: [0; NONCE_LEN], aad: Aad::esp(0, 0, false), text, tag }
+        unsafe {
+            (&raw mut (*place).key).write(key);
+            (&raw mut (*place).nonce).write([0; NONCE_LEN]);
+            (&raw mut (*place).aad).write(Aad::esp(0, 0, false));
+            (&raw mut (*place).text).write(std::slice::from_raw_parts_mut(text, len));
+            (&raw mut (*place).tag).write(&mut *tag);
+        }
     }
     parts!();
     #[inline(always)]
@@ -90,10 +96,17 @@ impl Packet for SealOp<'_> {
 impl Packet for OpenOp<'_> {
     const OPEN: bool = true;
 
-    unsafe fn nobody(key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) -> Self {
+    #[inline(always)]
+    unsafe fn nobody(place: *mut Self, key: &'static Key, text: *mut u8, len: usize, tag: *mut [u8; TAG_LEN]) {
         // SAFETY: as the trait says.
-        let (text, tag) = unsafe { (std::slice::from_raw_parts_mut(text, len), &*tag) };
-        OpenOp { key, nonce: [0; NONCE_LEN], aad: Aad::esp(0, 0, false), text, tag, authentic: false }
+        unsafe {
+            (&raw mut (*place).key).write(key);
+            (&raw mut (*place).nonce).write([0; NONCE_LEN]);
+            (&raw mut (*place).aad).write(Aad::esp(0, 0, false));
+            (&raw mut (*place).text).write(std::slice::from_raw_parts_mut(text, len));
+            (&raw mut (*place).tag).write(&*tag);
+            (&raw mut (*place).authentic).write(false);
+        }
     }
     parts!();
     #[inline(always)]
@@ -140,12 +153,17 @@ unsafe fn undo<V: Lanes>(packet: *mut OpenOp<'_>) {
     }
 }
 
-/// Finishes as many packets as a vector has lanes: associated data, lengths, one reduction for all, and the block that masks a tag,
-/// in the last lane of each of `lasts`.
+/// Finishes as many packets as a vector has lanes: associated data, lengths, one reduction for all, and the blocks that mask the tags.
+/// `SAME`: they are of one key and one length.
 ///
 /// The associated data of packets with more than `chunk` blocks are in the sum already.
 #[inline(always)]
-pub(crate) unsafe fn finish<V: Lanes, P: Packet>(packets: [*mut P; 4], sums: [Sum<V>; 4], lasts: [V; 4], chunk: usize) {
+pub(crate) unsafe fn finish<V: Lanes, P: Packet, const SAME: bool>(
+    packets: [*mut P; 4],
+    sums: [Sum<V>; 4],
+    masks: V,
+    chunk: usize,
+) {
     // SAFETY: the caller's pointers are to operations; powers are blocks; features as for the kernel this is part of.
     unsafe {
         let zero = _mm_setzero_si128();
@@ -162,9 +180,9 @@ pub(crate) unsafe fn finish<V: Lanes, P: Packet>(packets: [*mut P; 4], sums: [Su
             before[n] = load(power);
         }
         let mut sum = Sum::of_each(sums);
-        sum.add(V::blocks(aad).reverse(), V::blocks(before));
-        sum.add(V::blocks(lengths), V::blocks(first));
-        P::settle::<V>(packets, sum.reduce().reverse().xor(V::lasts(lasts)));
+        let [before, first] = [before, first].map(|powers| if SAME { V::every(powers[0]) } else { V::blocks(powers) });
+        sum.add_two([V::blocks(aad).reverse(), V::blocks(lengths)], [before, first]);
+        P::settle::<V>(packets, sum.reduce().reverse().xor(masks));
     }
 }
 

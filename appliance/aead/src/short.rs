@@ -6,6 +6,9 @@
 
 #![allow(clippy::needless_range_loop)] // of several arrays at once
 
+use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+
 use crate::gcm::{self, Sum};
 use crate::lanes::Lanes;
 use crate::packet::{Packet, blocks, finish, opaque};
@@ -36,9 +39,9 @@ const fn counters(mask: usize) -> Counters {
 }
 
 /// Of packets of `W` vectors.
-struct Table<V, const W: usize>(std::marker::PhantomData<V>);
-impl<V: Lanes, const W: usize> Table<V, W> {
-    const COUNTERS: &'static Counters = &counters(V::BLOCKS * W - 1);
+struct Table<V, const W: usize, const SAME: bool>(std::marker::PhantomData<V>);
+impl<V: Lanes, const W: usize, const SAME: bool> Table<V, W, SAME> {
+    const COUNTERS: &'static Counters = &counters(if SAME { usize::MAX } else { V::BLOCKS * W - 1 });
 }
 
 /// Where a step finds a packet.
@@ -65,11 +68,11 @@ impl<'k> Slot<'k> {
     }
 
     #[inline(always)]
-    unsafe fn load<V: Lanes, const W: usize, const EXACT: bool>(&self, at: usize) -> V {
+    unsafe fn load<V: Lanes, const W: usize, const EXACT: bool, const SAME: bool>(&self, at: usize) -> V {
         // SAFETY: the text has so many bytes; features as for the kernel this is part of.
         unsafe {
             let from = self.text.wrapping_add(at * V::BYTES);
-            if EXACT && at + 1 == W {
+            if EXACT && !SAME && at + 1 == W {
                 V::zero()
             } else if at + 2 < W || EXACT {
                 V::load(from)
@@ -80,11 +83,11 @@ impl<'k> Slot<'k> {
     }
 
     #[inline(always)]
-    unsafe fn store<V: Lanes, const W: usize, const EXACT: bool>(&self, at: usize, text: V) {
+    unsafe fn store<V: Lanes, const W: usize, const EXACT: bool, const SAME: bool>(&self, at: usize, text: V) {
         // SAFETY: as for loading.
         unsafe {
             let to = self.text.wrapping_add(at * V::BYTES);
-            if EXACT && at + 1 == W {
+            if EXACT && !SAME && at + 1 == W {
                 // Nothing but the block that masks the tag.
             } else if at + 2 < W || EXACT {
                 text.store(to)
@@ -103,6 +106,7 @@ unsafe fn step<
     const S: usize,
     const W: usize,
     const EXACT: bool,
+    const SAME: bool,
     const AES: bool,
     const HASH: bool,
 >(
@@ -115,10 +119,16 @@ unsafe fn step<
     unsafe {
         let mut states = [[V::zero(); W]; S];
         let mut sums = [Sum::new(); S];
-        let from = aes.map(|packet| Slot::of::<V, P, W>(packet));
-        let hashed = hash.map(|packet| Slot::of::<V, P, W>(packet));
+        let mut from = aes.map(|packet| Slot::of::<V, P, W>(packet));
+        let mut hashed = hash.map(|packet| Slot::of::<V, P, W>(packet));
+        if SAME {
+            // The compiler does not know.
+            for s in 1..S {
+                (from[s].key, hashed[s].power) = (from[0].key, hashed[0].power);
+            }
+        }
         if AES {
-            let counters = Table::<V, W>::COUNTERS.0.as_ptr();
+            let counters = Table::<V, W, SAME>::COUNTERS.0.as_ptr();
             for s in 0..S {
                 let base = V::every(gcm::nonce_block((*aes[s]).nonce())).xor(from[s].key.round(0));
                 for w in 0..W {
@@ -137,7 +147,7 @@ unsafe fn step<
                     }
                 }
                 if HASH {
-                    let vectors = if EXACT { W - 1 } else { W };
+                    let vectors = if EXACT && !SAME { W - 1 } else { W };
                     let pairs = vectors.div_ceil(2);
                     for unit in S * pairs * ($round - 1) / 9..S * pairs * $round / 9 {
                         let (s, w) = (unit / pairs, unit % pairs * 2);
@@ -145,7 +155,7 @@ unsafe fn step<
                         let mut powers = [V::zero(); 2];
                         for n in 0..2.min(vectors - w) {
                             powers[n] = V::load(hashed[s].power.wrapping_add((w + n) * V::BYTES));
-                            let text = if P::OPEN { hashed[s].load::<V, W, EXACT>(w + n) } else { done[s][w + n] };
+                            let text = if P::OPEN { hashed[s].load::<V, W, EXACT, SAME>(w + n) } else { done[s][w + n] };
                             texts[n] = text.reverse();
                         }
                         if vectors - w > 1 {
@@ -181,12 +191,12 @@ unsafe fn step<
                 let key = from[s].key.round::<V>(last_round(aes_256));
                 let slot = Slot { text: opaque(from[s].text), ..from[s] };
                 for w in 0..W {
-                    states[s][w] = states[s][w].aes_last(key.xor(slot.load::<V, W, EXACT>(w)));
+                    states[s][w] = states[s][w].aes_last(key.xor(slot.load::<V, W, EXACT, SAME>(w)));
                 }
             }
             for s in 0..S {
                 for w in 0..W {
-                    from[s].store::<V, W, EXACT>(w, states[s][w]);
+                    from[s].store::<V, W, EXACT, SAME>(w, states[s][w]);
                 }
             }
         }
@@ -195,16 +205,18 @@ unsafe fn step<
 }
 
 /// Packets whose sums wait for others: as many as a vector has lanes are finished together.
-struct Group<V, P> {
+struct Group<'m, V, P> {
     packets: *const *mut P,
     sums: [Sum<V>; 4],
     lasts: [V; 4],
+    /// What masks the tags of packets of one key.
+    masks: &'m Masks,
 }
 
-impl<V: Lanes, P: Packet> Group<V, P> {
+impl<V: Lanes, P: Packet> Group<'_, V, P> {
     /// A step is hashed.
     #[inline(always)]
-    unsafe fn settle<const S: usize, const W: usize>(
+    unsafe fn settle<const S: usize, const W: usize, const SAME: bool>(
         &mut self,
         step: usize,
         is_last: bool,
@@ -230,7 +242,12 @@ impl<V: Lanes, P: Packet> Group<V, P> {
                         sums[n] = self.sums[at + n];
                         lasts[n] = self.lasts[at + n];
                     }
-                    finish::<V, P>(packets, sums, lasts, usize::MAX);
+                    let masks = if SAME {
+                        V::load(self.masks.0.as_ptr().add((first / GROUP * GROUP + at) % MOST_PACKETS).cast())
+                    } else {
+                        V::lasts(lasts)
+                    };
+                    finish::<V, P, SAME>(packets, sums, masks, usize::MAX);
                 }
             }
         }
@@ -244,10 +261,72 @@ unsafe fn slots<P, const S: usize>(packets: *const *mut P, step: usize) -> [*mut
     unsafe { *packets.add(step.wrapping_mul(S)).cast() }
 }
 
+/// The most packets of one key that [`short`] takes.
+pub(crate) const MOST_PACKETS: usize = 64;
+
+/// The blocks that mask the tags of packets of one key.
+#[repr(align(64))]
+struct Masks([MaybeUninit<gcm::Block>; MOST_PACKETS]);
+
+impl Masks {
+    /// Of packets in a list that goes on to a multiple of 4.
+    #[inline(always)]
+    unsafe fn of<V: Lanes, P: Packet>(&mut self, packets: *const *mut P, count: usize, aes_256: bool) {
+        // SAFETY: the caller's pointers are to operations; features as for the kernel this is part of.
+        unsafe {
+            let mut at = 0usize;
+            while at < count {
+                if count.wrapping_sub(at) >= 4 * V::BLOCKS {
+                    self.some::<V, P, 4>(packets, at, aes_256);
+                    at = at.wrapping_add(4 * V::BLOCKS);
+                } else {
+                    self.some::<V, P, 1>(packets, at, aes_256);
+                    at = at.wrapping_add(V::BLOCKS);
+                }
+            }
+        }
+    }
+
+    /// `N` vectors of them.
+    #[inline(always)]
+    unsafe fn some<V: Lanes, P: Packet, const N: usize>(
+        &mut self,
+        packets: *const *mut P,
+        first: usize,
+        aes_256: bool,
+    ) {
+        // SAFETY: as for all of them.
+        unsafe {
+            let key = (*(*packets).cast_const()).key().wide();
+            let one = V::every(_mm_set_epi32(1 << 24, 0, 0, 0)).xor(key.round(0));
+            let mut states = [V::zero(); N];
+            for (n, state) in states.iter_mut().enumerate() {
+                let mut nonces = [_mm_setzero_si128(); 4];
+                for (lane, nonce) in nonces.iter_mut().enumerate().take(V::BLOCKS) {
+                    let packet = *packets.add(first.wrapping_add(n * V::BLOCKS + lane));
+                    *nonce = gcm::nonce_block((*packet.cast_const()).nonce());
+                }
+                *state = one.xor(V::blocks(nonces));
+            }
+            for round in 1..last_round(aes_256) {
+                let key = key.round::<V>(round);
+                for state in &mut states {
+                    *state = state.aes(key);
+                }
+            }
+            let key = key.round::<V>(last_round(aes_256));
+            for (n, state) in states.into_iter().enumerate() {
+                state.aes_last(key).store(self.0.as_mut_ptr().add((first + n * V::BLOCKS) % MOST_PACKETS).cast());
+            }
+        }
+    }
+}
+
 /// Seals or opens `count` packets of `W` vectors each. The list goes on behind them up to a multiple of 4, with packets that may be
-/// worked on too, of as many vectors.
+/// worked on too, of as many vectors. `SAME`: they are of one key and one length, which fills `W` vectors, and at most [`MOST_PACKETS`];
+/// the blocks that mask the tags are made by themselves.
 #[inline(always)]
-pub(crate) unsafe fn short<V: Lanes, P: Packet, const S: usize, const W: usize, const EXACT: bool>(
+pub(crate) unsafe fn short<V: Lanes, P: Packet, const S: usize, const W: usize, const EXACT: bool, const SAME: bool>(
     packets: *const *mut P,
     count: usize,
     aes_256: bool,
@@ -256,28 +335,32 @@ pub(crate) unsafe fn short<V: Lanes, P: Packet, const S: usize, const W: usize, 
     unsafe {
         let steps = count.div_ceil(S);
         let end = steps.wrapping_sub(1);
-        let mut group = Group { packets, sums: [Sum::<V>::new(); 4], lasts: [V::zero(); 4] };
+        let mut masks = Masks([MaybeUninit::uninit(); MOST_PACKETS]);
+        if SAME {
+            masks.of::<V, P>(packets, count, aes_256);
+        }
+        let mut group = Group { packets, sums: [Sum::<V>::new(); 4], lasts: [V::zero(); 4], masks: &masks };
         let none = [[V::zero(); W]; S];
         if P::OPEN {
             for at in 0..steps {
                 let these = slots(packets, at);
-                let (texts, sums) = step::<V, P, S, W, EXACT, true, true>(these, these, &none, aes_256);
-                group.settle::<S, W>(at, at == end, &texts, sums);
+                let (texts, sums) = step::<V, P, S, W, EXACT, SAME, true, true>(these, these, &none, aes_256);
+                group.settle::<S, W, SAME>(at, at == end, &texts, sums);
             }
             return;
         }
         let mut before: [*mut P; S] = slots(packets, 0);
-        let (mut texts, _) = step::<V, P, S, W, EXACT, true, false>(before, before, &none, aes_256);
+        let (mut texts, _) = step::<V, P, S, W, EXACT, SAME, true, false>(before, before, &none, aes_256);
         for at in 0..end {
             let done = sealed::<V, P, S, W, EXACT>(&texts, before);
             let these = slots(packets, at.wrapping_add(1));
-            let (new, sums) = step::<V, P, S, W, EXACT, true, true>(these, before, &done, aes_256);
-            group.settle::<S, W>(at, false, &texts, sums);
+            let (new, sums) = step::<V, P, S, W, EXACT, SAME, true, true>(these, before, &done, aes_256);
+            group.settle::<S, W, SAME>(at, false, &texts, sums);
             (texts, before) = (new, these);
         }
         let done = sealed::<V, P, S, W, EXACT>(&texts, before);
-        let (_, sums) = step::<V, P, S, W, EXACT, false, true>(before, before, &done, aes_256);
-        group.settle::<S, W>(end, true, &texts, sums);
+        let (_, sums) = step::<V, P, S, W, EXACT, SAME, false, true>(before, before, &done, aes_256);
+        group.settle::<S, W, SAME>(end, true, &texts, sums);
     }
 }
 

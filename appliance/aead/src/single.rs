@@ -20,6 +20,8 @@ struct Work<'k, V> {
     stream: Stream<V>,
     sum: Sum<V>,
     text: *mut u8,
+    /// What is to be hashed next.
+    cipher: *const u8,
     /// The power of the next block.
     power: *const u8,
     /// What was hashed before, to be added to the next block; reversed.
@@ -27,26 +29,79 @@ struct Work<'k, V> {
 }
 
 impl<V: Lanes> Work<'_, V> {
-    /// `N` whole vectors.
+    /// `N` whole vectors through AES.
     #[inline(always)]
-    unsafe fn whole<const N: usize, const LAST: usize, const OPEN: bool>(&mut self) {
-        // SAFETY: so much text is left, and as many powers; features as for the kernel this is part of.
+    unsafe fn crypt<const N: usize, const LAST: usize>(&mut self) {
+        // SAFETY: so much text is left; features as for the kernel this is part of.
         unsafe {
             let states = self.stream.vectors::<N, LAST>(self.key);
             let last = self.key.round::<V>(LAST);
-            let mut carry = V::first(self.carry);
             for (n, state) in states.into_iter().enumerate() {
                 let place = self.text.wrapping_add(n * V::BYTES);
-                let before = V::load(place);
-                let after = state.aes_last(last.xor(before));
-                after.store(place);
-                let cipher = if OPEN { before } else { after };
-                self.sum.add(cipher.reverse().xor(carry), V::load(self.power.wrapping_add(n * V::BYTES)));
-                carry = V::zero();
+                state.aes_last(last.xor(V::load(place))).store(place);
+            }
+            self.text = self.text.wrapping_add(N * V::BYTES);
+        }
+    }
+
+    /// `N` whole vectors of ciphertext through GHASH.
+    #[inline(always)]
+    unsafe fn hash<const N: usize>(&mut self) {
+        // SAFETY: so much text is not hashed, and as many powers are there; features as for the kernel this is part of.
+        unsafe {
+            let mut ciphers = [V::zero(); N];
+            for (n, cipher) in ciphers.iter_mut().enumerate() {
+                *cipher = V::load(self.cipher.wrapping_add(n * V::BYTES)).reverse();
+            }
+            ciphers[0] = ciphers[0].xor(V::first(self.carry));
+            let power = |n: usize| V::load(self.power.wrapping_add(n * V::BYTES));
+            if N == 1 {
+                self.sum.add(ciphers[0], power(0));
+            }
+            for n in (0..N / 2 * 2).step_by(2) {
+                self.sum.add_two([ciphers[n], ciphers[n + 1]], [power(n), power(n + 1)]);
             }
             self.carry = _mm_setzero_si128();
-            self.text = self.text.wrapping_add(N * V::BYTES);
+            self.cipher = self.cipher.wrapping_add(N * V::BYTES);
             self.power = self.power.wrapping_add(N * V::BYTES);
+        }
+    }
+
+    /// `N` whole vectors.
+    #[inline(always)]
+    unsafe fn whole<const N: usize, const LAST: usize, const OPEN: bool>(&mut self) {
+        // SAFETY: as of both.
+        unsafe {
+            if OPEN {
+                self.hash::<N>();
+                self.crypt::<N, LAST>();
+            } else {
+                self.crypt::<N, LAST>();
+                self.hash::<N>();
+            }
+        }
+    }
+
+    /// As many times eight whole vectors as there are. When sealing, eight are hashed beside AES of the next.
+    #[inline(always)]
+    unsafe fn eights<const LAST: usize, const OPEN: bool>(&mut self, mut len: usize) -> usize {
+        // SAFETY: as of both.
+        unsafe {
+            if !OPEN && len >= 8 * V::BYTES {
+                self.crypt::<8, LAST>();
+                len = len.wrapping_sub(8 * V::BYTES);
+                while len >= 8 * V::BYTES {
+                    self.hash::<8>();
+                    self.crypt::<8, LAST>();
+                    len = len.wrapping_sub(8 * V::BYTES);
+                }
+                self.hash::<8>();
+            }
+            while OPEN && len >= 8 * V::BYTES {
+                self.whole::<8, LAST, OPEN>();
+                len = len.wrapping_sub(8 * V::BYTES);
+            }
+            len
         }
     }
 
@@ -69,10 +124,7 @@ impl<V: Lanes> Work<'_, V> {
     unsafe fn chunk<const LAST: usize, const OPEN: bool>(&mut self, mut len: usize) {
         // SAFETY: `len` bytes of text are left, and as many powers as they have blocks.
         unsafe {
-            while len >= 8 * V::BYTES {
-                self.whole::<8, LAST, OPEN>();
-                len = len.wrapping_sub(8 * V::BYTES);
-            }
+            len = self.eights::<LAST, OPEN>(len);
             if len >= 4 * V::BYTES {
                 self.whole::<4, LAST, OPEN>();
                 len = len.wrapping_sub(4 * V::BYTES);
@@ -108,6 +160,7 @@ pub(crate) unsafe fn single<V: Lanes, P: Packet, const LAST: usize>(packet: *mut
             stream: Stream::new(key, nonce, 2),
             sum: Sum::new(),
             text: P::text(packet),
+            cipher: P::text(packet),
             power: key.power(1),
             carry: _mm_setzero_si128(),
         };

@@ -18,6 +18,7 @@ fn bits(len: usize) -> __mmask64 {
 impl Lanes for Four {
     const BLOCKS: usize = 4;
     const MOST: usize = 12;
+    const ROOMY: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> Four {
@@ -88,6 +89,14 @@ impl Lanes for Four {
     #[inline(always)]
     unsafe fn swap(self) -> Four {
         run!(Four(_mm512_shuffle_epi32(self.0, 0x4e)))
+    }
+    #[inline(always)]
+    unsafe fn both_low(self, other: Four) -> Four {
+        run!(Four(_mm512_unpacklo_epi64(self.0, other.0)))
+    }
+    #[inline(always)]
+    unsafe fn both_high(self, other: Four) -> Four {
+        run!(Four(_mm512_unpackhi_epi64(self.0, other.0)))
     }
     #[inline(always)]
     unsafe fn mul_low(self, other: Four) -> Four {

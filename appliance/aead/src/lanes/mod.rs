@@ -32,6 +32,8 @@ pub(crate) trait Lanes: Copy {
     const BLOCKS: usize;
     /// The most vectors of a packet that is worked on as a whole: as the registers allow.
     const MOST: usize;
+    /// There are 32 registers, not 16.
+    const ROOMY: bool = false;
     /// Bytes in a vector.
     const BYTES: usize = Self::BLOCKS * 16;
 
@@ -60,6 +62,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn reverse(self) -> Self;
     /// The halves of each block change places.
     unsafe fn swap(self) -> Self;
+    /// The low half of each block, and behind it that of the other's.
+    unsafe fn both_low(self, other: Self) -> Self;
+    /// The high halves.
+    unsafe fn both_high(self, other: Self) -> Self;
     /// Carry-less products of the halves of each block: low by low.
     unsafe fn mul_low(self, other: Self) -> Self;
     /// High by high.

@@ -111,6 +111,14 @@ impl Lanes for One {
         run!(One(_mm_shuffle_epi32(self.0, 0x4e)))
     }
     #[inline(always)]
+    unsafe fn both_low(self, other: One) -> One {
+        run!(One(_mm_unpacklo_epi64(self.0, other.0)))
+    }
+    #[inline(always)]
+    unsafe fn both_high(self, other: One) -> One {
+        run!(One(_mm_unpackhi_epi64(self.0, other.0)))
+    }
+    #[inline(always)]
     unsafe fn mul_low(self, other: One) -> One {
         run!(One(_mm_clmulepi64_si128(self.0, other.0, 0x00)))
     }

@@ -90,6 +90,14 @@ impl Lanes for Two {
         run!(Two(_mm256_shuffle_epi32(self.0, 0x4e)))
     }
     #[inline(always)]
+    unsafe fn both_low(self, other: Two) -> Two {
+        run!(Two(_mm256_unpacklo_epi64(self.0, other.0)))
+    }
+    #[inline(always)]
+    unsafe fn both_high(self, other: Two) -> Two {
+        run!(Two(_mm256_unpackhi_epi64(self.0, other.0)))
+    }
+    #[inline(always)]
     unsafe fn mul_low(self, other: Two) -> Two {
         run!(Two(_mm256_clmulepi64_epi128(self.0, other.0, 0x00)))
     }
