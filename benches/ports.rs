@@ -9,6 +9,8 @@ mod feed;
 mod harness;
 #[path = "ports/lab.rs"]
 mod lab;
+#[path = "ports/secgw.rs"]
+mod secgw;
 #[path = "path/shape.rs"]
 mod shape;
 #[path = "ports/subject.rs"]
@@ -21,6 +23,7 @@ use feed::Feed;
 use harness::{Report, Unit, note};
 use lab::{Lab, Measured};
 use phalanx_dataplane::Stage;
+use secgw::Secgw;
 use shape::{ACK, APPLICATION, LINK, NETWORK, SYN, Shape, Side};
 use subject::{Forwarder, Subject};
 
@@ -57,8 +60,12 @@ fn main() -> ExitCode {
     for way in [ROUTER_IN, TARGET_IN, TARGET_OUT] {
         memif(&report, &mut lab, &mut bed, way);
     }
+    let secgw = Secgw::build(&lab);
+    if secgw.is_none() {
+        note("DPDK's ipsec-secgw is not here and is left out as a peer; to have it: apt-get install dpdk-doc make");
+    }
     for size in SIZES {
-        replay(&report, &mut lab, &mut bed, size);
+        replay(&report, &mut lab, &mut bed, size, secgw.as_ref());
     }
     ExitCode::SUCCESS
 }
@@ -81,7 +88,7 @@ fn memif(report: &Report, lab: &mut Lab, bed: &mut Bed, way: Way) {
 
 /// What an endless replay can show: segments of the application, each of which is sealed with a number of its own. ESP packets that
 /// come again are replays.
-fn replay(report: &Report, lab: &mut Lab, bed: &mut Bed, size: usize) {
+fn replay(report: &Report, lab: &mut Lab, bed: &mut Bed, size: usize, secgw: Option<&Secgw>) {
     let [inbound, _, segment] = bed.frames(size, ACK, ACK);
     // Not replayed here: for programs that do not look at numbers.
     lab.write(&format!("in-{size}"), &vec![inbound; CAPTURED]);
@@ -94,7 +101,12 @@ fn replay(report: &Report, lab: &mut Lab, bed: &mut Bed, size: usize) {
     let mut subject = Subject::on_captures(lab, &capture);
     connect(lab, bed, &mut subject, 1 << 20);
     let whole = subject.measure(lab, TARGET_OUT, &mut Feed::None);
-    show(report, &format!("target-out {size} B, net_pcap to nowhere"), &whole, &empty);
+    let name = format!("target-out {size} B, net_pcap to nowhere");
+    show(report, &name, &whole, &empty);
+    drop(subject);
+    if let Some(secgw) = secgw {
+        report.row(&name, Unit::NsPerPacket, &whole.times, "DPDK's ipsec-secgw", &secgw.measure(lab, &capture));
+    }
 }
 
 /// The handshake of the one connection that there is. Answers the next number.

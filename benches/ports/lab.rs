@@ -24,8 +24,9 @@ const NEIGHBOUR: Mac = Mac([2, 0, 0, 0, 0, 0x77]);
 pub struct Lab {
     pub eal: Eal,
     pub pool: Mempool,
-    /// Of the core that is measured; this thread is on another one.
+    /// Of the core that is measured; this thread is on the other one.
     pub cpu: usize,
+    pub other_cpu: usize,
     /// Of sockets.
     folder: TempDir,
     captures: PathBuf,
@@ -65,7 +66,12 @@ impl Lab {
         let given = std::env::args().skip_while(|argument| argument != "--captures").nth(1);
         let captures = given.map_or_else(|| folder.path().to_owned(), PathBuf::from);
         std::fs::create_dir_all(&captures).map_err(|error| format!("{}: {error}", captures.display()))?;
-        Ok(Lab { eal, pool, cpu, folder, captures, devices: 0, _registration: registration })
+        Ok(Lab { eal, pool, cpu, other_cpu: first, folder, captures, devices: 0, _registration: registration })
+    }
+
+    /// For whatever ends with this.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn number(&mut self) -> u32 {

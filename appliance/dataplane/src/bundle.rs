@@ -59,14 +59,28 @@ impl<S: Source> Engine<S> {
         if sa.is_within() {
             return Err(DropReason::MissingAh);
         }
-        let Some(bundled) = sa.bundled(packet, ip)? else {
+        if !sa.is_ah() {
             return Ok(Layers { sa: at, seq: number(sa, &named, Layer::Own)?, around: None });
+        }
+        self.layers_of_ah(vip, (at, sa, &named), (ip, packet), number)
+    }
+
+    #[inline(never)]
+    fn layers_of_ah(
+        &self,
+        vip: VipId,
+        (at, sa, named): (InboundIndex, &InboundSa, &Protected),
+        (ip, packet): (&IpHeader, &[u8]),
+        number: impl Fn(&InboundSa, &Protected, Layer) -> Result<u64, DropReason>,
+    ) -> Result<Layers, DropReason> {
+        let Some(bundled) = sa.bundled(packet, ip)? else {
+            return Ok(Layers { sa: at, seq: number(sa, named, Layer::Own)?, around: None });
         };
         let (esp_at, esp) = self.named(vip, &bundled.esp)?;
         if esp.params().within != Some(sa.params().tunnel) {
             return Err(DropReason::WrongBundle);
         }
-        let around = Around { sa: at, seq: number(sa, &named, Layer::Around)? };
+        let around = Around { sa: at, seq: number(sa, named, Layer::Around)? };
         Ok(Layers { sa: esp_at, seq: number(esp, &bundled.esp, Layer::Own)?, around: Some(around) })
     }
 

@@ -138,11 +138,7 @@ impl<S: Source> Engine<S> {
                     packet.cut_front(ethernet::HEADER_LEN);
                     self.sort_ip(port, packet, frame.src, now, &mut arrived, &mut linked);
                 }
-                ethertype::LINK if self.world.ports[port].memif => match self.take_memif(port, packet, now) {
-                    Some(Ok(link)) => linked.push(link),
-                    Some(Err((packet, reason))) => self.out.drop(packet, reason),
-                    None => {}
-                },
+                ethertype::LINK if self.world.ports[port].memif => self.take_memif(port, packet, now, &mut linked),
                 _ => self.out.drop(packet, DropReason::NotForUs),
             }
         }
@@ -180,12 +176,7 @@ impl<S: Source> Engine<S> {
             (packet, ip)
         };
         if ip.upper == protocol::GRE && self.world.ports[port].has(ip.dst) {
-            match self.take_gre(port, packet, &ip) {
-                Some(Ok(link)) => linked.push(link),
-                Some(Err((packet, reason))) => self.out.drop(packet, reason),
-                None => {}
-            }
-            return;
+            return self.take_gre(port, packet, &ip, linked);
         }
         if self.world.ports[port].role == PortRole::Network
             && let Some(slot) = self.tables.vips.slot_of(ip.dst)
@@ -231,10 +222,7 @@ impl<S: Source> Engine<S> {
             match Parcel::unwrap(&mut packet) {
                 Ok(Parcel::Send(port)) => self.send(port, packet, now),
                 Ok(Parcel::Deliver(port)) => self.deliver_by(port, packet),
-                Ok(Parcel::Link) => match self.take_link(packet) {
-                    Ok(link) => linked.push(link),
-                    Err((packet, reason)) => self.out.drop(packet, reason),
-                },
+                Ok(Parcel::Link) => self.take_link(packet, &mut linked),
                 Ok(Parcel::Router(port)) => match IpHeader::parse(packet.bytes()) {
                     Ok(ip) => match self.tables.vips.slot_of(ip.dst) {
                         // The other core may know of a change a little earlier: never pass it on once more.

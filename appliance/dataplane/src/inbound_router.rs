@@ -154,12 +154,16 @@ impl<S: Source> Engine<S> {
                 early.push((slot, opening));
                 continue;
             }
-            let Some((slot, opening)) = self.sort_fragment(piece, &decision, (slot, opening), &mut fragments) else {
+            let Some((slot, mut opening)) = self.sort_fragment(piece, &decision, (slot, opening), &mut fragments)
+            else {
                 continue;
             };
             match decision {
                 Decision::Forward { target } => match self.filter_peeked(vip, sa, seen) {
-                    Ok(filtered) => self.forward(slot, target, Opening { filtered, ..opening }, now, &mut linked),
+                    Ok(filtered) => {
+                        opening.filtered = filtered;
+                        self.forward(slot, target, opening, now, &mut linked);
+                    }
                     Err(reason) => self.out.drop(opening.packet, reason),
                 },
                 Decision::OpenThenSelect => syns.push((slot, opening)),

@@ -7,8 +7,8 @@ use phalanx_wire::{Buffer, DropReason, IpHeader, LinkHeader, Mac};
 
 use crate::clock::Now;
 use crate::config::PortRole;
-use crate::engine::Engine;
-use crate::inbound_target::Taken;
+use crate::engine::{Batch, Engine};
+use crate::inbound_target::Linked;
 use crate::packet::{Parcel, Source, prepend, trim};
 
 impl<S: Source> Engine<S> {
@@ -48,40 +48,46 @@ impl<S: Source> Engine<S> {
 
     /// As the target: 1. link header; 2. believed only from the port that leads to its VIP's router (R14); 3. fragments
     /// are put together; 4. for this core, or passed on within the process.
-    pub(crate) fn take_memif(&mut self, port: usize, mut packet: S::Packet, now: Now) -> Option<Taken<S::Packet>> {
+    pub(crate) fn take_memif(
+        &mut self,
+        port: usize,
+        mut packet: S::Packet,
+        now: Now,
+        linked: &mut Batch<Linked<S::Packet>>,
+    ) {
         packet.cut_front(ethernet::HEADER_LEN);
         let header = match LinkHeader::parse(packet.bytes()) {
             Ok(header) => header,
-            Err(error) => return Some(Err((packet, error.into()))),
+            Err(error) => return self.out.drop(packet, error.into()),
         };
         let Some(vip) = self.tables.vips.by_id(header.vip) else {
-            return Some(Err((packet, DropReason::LinkVip)));
+            return self.out.drop(packet, DropReason::LinkVip);
         };
         if vip.router_port != Some(port) {
-            return Some(Err((packet, DropReason::LinkForged)));
+            return self.out.drop(packet, DropReason::LinkForged);
         }
         packet.cut_front(LinkHeader::LEN);
         let ip = match IpHeader::parse(packet.bytes()) {
             Ok(ip) => ip,
-            Err(error) => return Some(Err((packet, error.into()))),
+            Err(error) => return self.out.drop(packet, error.into()),
         };
         trim(&mut packet, ip.total_len);
         if ip.fragment.is_some() {
             // All have the same link header but for what the router learnt meanwhile: the last one's counts.
-            (packet, _) = self.gather(PortRole::Link, packet, &ip, now)?;
+            match self.gather(PortRole::Link, packet, &ip, now) {
+                Some((whole, _)) => packet = whole,
+                None => return,
+            }
         }
         if header.core == self.id {
-            return Some(self.believe(&header, packet));
+            return self.believe(&header, packet, linked);
         }
         let Some(core) = self.world.core(header.core) else {
-            return Some(Err((packet, DropReason::LinkForged)));
+            return self.out.drop(packet, DropReason::LinkForged);
         };
         match put_in_front(&mut packet, &header) {
-            Ok(()) => {
-                self.out.parcel(core, Parcel::Link, packet);
-                None
-            }
-            Err(reason) => Some(Err((packet, reason))),
+            Ok(()) => self.out.parcel(core, Parcel::Link, packet),
+            Err(reason) => self.out.drop(packet, reason),
         }
     }
 }

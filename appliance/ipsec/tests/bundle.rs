@@ -85,9 +85,7 @@ fn a_peek_through_ah_shows_what_is_left_without_both_and_opening_one_after_the_o
 
             let mut peeked = Peeked::empty();
             let job = esp_in.peek_job_within(buf.bytes(), &ip, &bundled, seq).unwrap();
-            for op in job.ops(esp_in.key(), buf.bytes(), &mut peeked).into_iter().flatten() {
-                phalanx_aead::peek_burst(&mut [op]);
-            }
+            job.ops(esp_in.key(), buf.bytes(), &mut peeked, |op| phalanx_aead::peek_burst(&mut [op]));
             let Ok(Peek::Ready(shown)) = job.read(&mut peeked) else { panic!("{algorithm:?} {tunnel} {v6} {len}") };
             assert_eq!(shown, IpHeader::parse(&inner).unwrap(), "{algorithm:?} {tunnel} {v6} {len}");
             // Behind a short packet in tunnel mode its trailer shows.
