@@ -71,7 +71,7 @@ fn class<V: Lanes, P: Packet>(packet: &P) -> Class {
     let blocks = blocks(len);
     let class = if blocks < LISTED { Classes::<V>::BY_BLOCKS[blocks] } else { longer::<V>(blocks) };
     let exact = if len.is_multiple_of(16) { class } else { class & !EXACT };
-    exact | u8::from(packet.key().aes_256()) * AES_256
+    exact | if packet.key().aes_256() { AES_256 } else { 0 }
 }
 
 /// Bit n: byte n is this one.
