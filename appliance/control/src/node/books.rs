@@ -459,6 +459,29 @@ mod tests {
     }
 
     #[test]
+    fn what_esp_within_ah_may_measure_follows_the_path_of_ah() {
+        let (mut book, params) = (SaBook::default(), inbound().params().clone());
+        let within = Some(TunnelName::new("around").unwrap());
+        let esp = SaParams { id: SaId(1), direction: Direction::Outbound, within, path_mtu: 1472, ..params.clone() };
+        assert_eq!(book.path_within(&esp), None, "AH is not there yet");
+        let algorithm = Algorithm::AhHmacSha256;
+        let ah = Arc::new(SaParams {
+            id: SaId(2),
+            direction: Direction::Outbound,
+            tunnel: TunnelName::new("around").unwrap(),
+            algorithm,
+            key: SecretKey::new(algorithm, &[1; 32]).unwrap(),
+            ..params
+        });
+        book.hold(&ah, true);
+        book.hold(&Arc::new(esp.clone()), true);
+        assert_eq!((book.path_within(&esp), book.inside(&ah), book.inside(&esp)), (Some(1472), vec![SaId(1)], vec![]));
+        book.path_mtu(SaId(2), 1400);
+        assert_eq!(book.path_within(&esp), Some(1400 - 28));
+        assert_eq!(book.path_within(&ah), None);
+    }
+
+    #[test]
     fn rules_stand_by_rank_whatever_their_order_of_arrival() {
         let mut book = FilterBook::default();
         book.set(RuleSource::Sa(SaId(7)), vec![rule(9, Action::Permit)]);

@@ -277,7 +277,7 @@ pub fn sa() -> impl Strategy<Value = SaParams> {
             copy_dscp,
             ecn,
             encap,
-            within: None,
+            within: (b % 2 == 0 && encap.is_none() && !algorithm.is_ah()).then_some(tunnel),
         }
     })
 }
