@@ -28,7 +28,7 @@ const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
 fuzz_target!(|data: &[u8]| {
     let Some((kind, rest)) = data.split_first() else { return };
-    if kind & 1 == 0 { read(rest) } else { receive(kind & 2 != 0, rest) }
+    if kind & 1 == 0 { read(rest) } else { receive(Bed::new(kind & 2 != 0, kind & 4 != 0), rest) }
 });
 
 /// Packet by packet to the end or to an error, within what was there.
@@ -42,8 +42,7 @@ fn read(data: &[u8]) {
 }
 
 /// Frames as two bytes of length and what to do with them.
-fn receive(steers: bool, mut data: &[u8]) {
-    let mut bed = Bed::new(steers);
+fn receive(mut bed: Bed, mut data: &[u8]) {
     while let Some(([how, len], rest)) = data.split_first_chunk::<2>() {
         let (frame, rest) = rest.split_at(rest.len().min(usize::from(*len)));
         data = rest;
@@ -54,12 +53,14 @@ fn receive(steers: bool, mut data: &[u8]) {
 struct Bed {
     core: LoneCore,
     client: OutboundSa,
+    /// AH around its packets.
+    around: Option<OutboundSa>,
     numbers: Lease,
     marks: u32,
 }
 
 impl Bed {
-    fn new(steers: bool) -> Bed {
+    fn new(steers: bool, bundle: bool) -> Bed {
         let port = |role| PortConfig {
             name: "port".into(),
             device: "none".into(),
@@ -71,7 +72,7 @@ impl Bed {
         };
         let core =
             CoreConfig { id: CoreId(0), cpu: None, router: true, target: true, ports: vec![0, 1, 2], idle: Idle::Spin };
-        let limits = Limits { inbound: 2, outbound: 2, connections: 16, tracked: 16, held: 16, ..Limits::default() };
+        let limits = Limits { inbound: 4, outbound: 4, connections: 16, tracked: 16, held: 16, ..Limits::default() };
         let eal = EalConfig::default();
         let config = DataplaneConfig { eal, ports: PORTS.map(port).into(), cores: vec![core], limits };
         let mut core = LoneCore::new(&config, &[MAC; 3]).expect("tables");
@@ -92,11 +93,11 @@ impl Bed {
             core.obey(Command::SetTargets(id, Box::new(set)));
         }
         core.obey(Command::Settled(id));
-        core.obey(Command::AddInbound(Box::new(
-            InboundSa::new(params(Direction::Inbound, VIP, CLIENT)).expect("an SA"),
-        )));
+        let within = bundle.then(|| TunnelName::new("around").expect("a name"));
+        let esp = |direction| SaParams { within, ..params(direction, VIP, CLIENT) };
+        core.obey(Command::AddInbound(Box::new(InboundSa::new(esp(Direction::Inbound)).expect("an SA"))));
         core.obey(Command::Ceiling(SaId(1), u64::MAX));
-        let outbound = params(Direction::Outbound, VIP, CLIENT);
+        let outbound = esp(Direction::Outbound);
         let rule =
             Filter { vip: id, selectors: outbound.selectors, action: Action::Protect(outbound.tunnel), log: false };
         core.obey(Command::AddOutbound(Box::new(OutboundSa::new(outbound).expect("an SA"))));
@@ -106,7 +107,15 @@ impl Bed {
         let mut other_end = params(Direction::Outbound, CLIENT, VIP);
         other_end.spi = Spi(0xc0de);
         let client = OutboundSa::new(other_end).expect("an SA");
-        Bed { core, client, numbers: Lease::from_wire(1, 1 << 20), marks: 0 }
+        let around = bundle.then(|| {
+            let [inbound, outbound] = [Direction::Inbound, Direction::Outbound].map(|way| ah(params(way, VIP, CLIENT)));
+            core.obey(Command::AddInbound(Box::new(InboundSa::new(inbound).expect("an SA"))));
+            core.obey(Command::Ceiling(SaId(3), u64::MAX));
+            core.obey(Command::AddOutbound(Box::new(OutboundSa::new(outbound).expect("an SA"))));
+            core.obey(Command::Lease { sa: SaId(4), lease: Lease::from_wire(1, 1 << 20), expires });
+            OutboundSa::new(ah(params(Direction::Outbound, CLIENT, VIP))).expect("an SA")
+        });
+        Bed { core, client, around, numbers: Lease::from_wire(1, 1 << 20), marks: 0 }
     }
 
     /// A frame as it is, an IP packet in a frame, or one that the client seals first.
@@ -117,6 +126,12 @@ impl Bed {
             0 => return self.core.pass(Duration::from_millis(u64::from(how) * 50)),
             1..=6 => false,
             _ => self.client.seal(&mut packet, self.numbers.take().expect("numbers enough")).is_ok(),
+        };
+        let wrapped = match &mut self.around {
+            Some(ah) if sealed && how & 4 == 0 => {
+                ah.seal(&mut packet, self.numbers.take().expect("numbers enough")).is_ok()
+            }
+            around => around.is_none(),
         };
         let mut frame = packet.bytes().to_vec();
         if how & 8 != 0 || sealed {
@@ -139,8 +154,16 @@ impl Bed {
             }
         }
         let opened = facts.iter().any(|fact| matches!(fact, Fact::Opened(_)));
-        assert!(came_out[2] == 0 || (opened && sealed), "delivered without an integrity check: {facts:?}");
+        assert!(came_out[2] == 0 || (opened && sealed && wrapped), "delivered without an integrity check: {facts:?}");
     }
+}
+
+/// AH around the packets of that SA.
+fn ah(esp: SaParams) -> SaParams {
+    let key = SecretKey::new(Algorithm::AhHmacSha256, &[7; 32]).expect("a key");
+    let (id, tunnel, mode) =
+        (SaId(esp.id.0 + 2), TunnelName::new("around").expect("a name"), phalanx_ipsec::Mode::Transport);
+    SaParams { id, tunnel, mode, algorithm: Algorithm::AhHmacSha256, key, ..esp }
 }
 
 /// The tunnel from the VIP's side, or turned around.
@@ -168,5 +191,6 @@ fn params(direction: Direction, local: [u8; 4], remote: [u8; 4]) -> SaParams {
         copy_dscp: true,
         ecn: true,
         encap: None,
+        within: None,
     }
 }

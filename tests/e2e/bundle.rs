@@ -1,6 +1,6 @@
 //! AH around ESP on one packet, against Linux's: two templates in one policy there, `within` here.
 
-use crate::bed::{Bed, TO_VIP, Tunnel, wait_until};
+use crate::bed::{Bed, Gateway, TO_CLIENT, TO_VIP, Tunnel, wait_until};
 use crate::looks::{NODES, Wire, all_drops, assert_invariants, delivered, delivered_on, pages};
 use crate::raw::RawSender;
 use crate::wire::{Frame, What, fix_ipv4, readdress};
@@ -41,6 +41,37 @@ fn pages_come_over_ah_around_esp_and_ipv6() {
     for mode in ["tunnel", "transport"] {
         served(Tunnel { algorithm: "chacha20-poly1305", around: "ah-hmac-sha384", outer: 6, inner: 6, mode, ..BUNDLE });
     }
+}
+
+/// "Too big" quotes AH: what ESP may measure follows.
+#[test]
+fn a_path_that_is_narrower_is_followed_by_both() {
+    let bed = Bed::up(Tunnel { gateway: Gateway::Route { mtu: 1400 }, ..BUNDLE });
+    let downloads = || {
+        let url = format!("http://{}/megabyte", bed.host());
+        for _ in 0..2 {
+            let get = format!("curl -sS --max-time 30 -o /dev/null -w '%{{size_download}}' {url}");
+            assert_eq!(bed.guest_ok(&get), "1000000");
+        }
+    };
+    downloads();
+    let paths = |node: &str| {
+        let sas = bed.try_query(node, "sa");
+        let rows = sas.as_ref().and_then(|sas| sas.as_array()).into_iter().flatten();
+        let mut paths: Vec<u64> = rows.filter_map(|sa| sa["path_mtu"].as_u64().filter(|mtu| *mtu > 0)).collect();
+        paths.sort_unstable();
+        paths
+    };
+    let known = [1400 - AH_LEN as u64, 1400];
+    wait_until("every node knows the path", SOON, || NODES.iter().all(|node| paths(node) == known));
+    bed.capture("sw", "n-t1", "t1", &["-s", "128"]);
+    downloads();
+    bed.capture_end("t1");
+    let ours = |frame: &Vec<u8>| matches!(Frame::parse(frame).what, What::Ah { spi: TO_CLIENT, .. });
+    let longest = bed.frames("t1").filter(ours).map(|frame| u16::from_be_bytes([frame[16], frame[17]])).max();
+    assert!(longest.is_some_and(|longest| (1380..=1400).contains(&longest)), "{longest:?}");
+    assert_invariants(&bed);
+    assert_eq!(bed.xfrm_errors(), [], "the client's kernel has nothing to complain about");
 }
 
 fn algorithms(sas: &serde_json::Value) -> Vec<String> {
