@@ -47,6 +47,12 @@ impl<V: Lanes> Sum<V> {
             let ([a, b], [x, y]) = (blocks, powers);
             self.low = self.low.xor3(a.mul_low(x), b.mul_low(y));
             self.high = self.high.xor3(a.mul_high(x), b.mul_high(y));
+            if V::BLOCKS == 2 {
+                // With few registers it does not pay.
+                let [a, b, x, y] = [a.xor(a.swap()), b.xor(b.swap()), x.xor(x.swap()), y.xor(y.swap())];
+                self.middle = self.middle.xor3(a.mul_low(x), b.mul_low(y));
+                return;
+            }
             // Of both blocks in one: their halves added up.
             let blocks = a.both_low(b).xor(a.both_high(b));
             let powers = x.both_low(y).xor(x.both_high(y));

@@ -55,10 +55,10 @@ impl<V: Lanes> Work<'_, V> {
             }
             ciphers[0] = ciphers[0].xor(V::first(self.carry));
             let power = |n: usize| V::load(self.power.wrapping_add(n * V::BYTES));
-            if N == 1 {
-                self.sum.add(ciphers[0], power(0));
+            for n in if V::ROOMY { N / 2 * 2..N } else { 0..N } {
+                self.sum.add(ciphers[n], power(n));
             }
-            for n in (0..N / 2 * 2).step_by(2) {
+            for n in (0..if V::ROOMY { N / 2 * 2 } else { 0 }).step_by(2) {
                 self.sum.add_two([ciphers[n], ciphers[n + 1]], [power(n), power(n + 1)]);
             }
             self.carry = _mm_setzero_si128();
