@@ -458,7 +458,9 @@ impl<S: Source> Engine<S> {
     }
 
     fn want_lease(&mut self, at: OutboundIndex, now: Now) {
-        let waiting = self.outbound.sas[at.0 as usize].held.len();
+        // Mostly no SA has any, and then none is looked at.
+        let nobody_waits = self.outbound.held.held() == 0;
+        let waiting = if nobody_waits { 0 } else { self.outbound.sas[at.0 as usize].held.len() };
         self.want_numbers(at, waiting, now);
         if let Some(ah) = self.tables.cache.around(at) {
             self.want_numbers(ah, waiting, now);

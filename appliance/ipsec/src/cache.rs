@@ -213,9 +213,12 @@ impl ShadowCache {
     }
 
     /// The AH SA that goes around the packets of this SA of ESP; none where there should be none, or none is there.
+    #[inline]
     #[must_use]
     pub fn around(&self, at: OutboundIndex) -> Option<OutboundIndex> {
-        let ah = self.current(self.outbound(at)?.around?)?;
+        // What says no lies where each packet looks, what says which does not.
+        let esp = self.outbound(at).filter(|sa| sa.is_within())?;
+        let ah = self.current(esp.around?)?;
         self.outbound(ah).is_some_and(OutboundSa::is_transport_ah).then_some(ah)
     }
 
