@@ -20,7 +20,7 @@
 # Sourced for its functions (set BED first), or run:
 #   bed.sh up P | down P            make it, remove it
 #   bed.sh hold P                   make it, print "ready", remove it when stdin closes or on a signal: for tests, whatever way they die
-#   bed.sh boot P                   start the guest
+#   bed.sh boot P | booted P        start the guest, wait until it takes commands
 #   bed.sh run P COMMAND            run a shell command in the guest: its output, its exit code
 #
 # Everything that is started is recorded as a file in $BED_DIR/pids ("pid start-time"), and only what is recorded is ended.
@@ -206,7 +206,7 @@ bed_down() {
 # console makes it run /mnt/ID.cmd; it answers with ID.out and then ID.rc.
 
 bed_boot() {
-  local fifo=$BED_DIR/guest/console i
+  local fifo=$BED_DIR/guest/console
   mkfifo "$fifo"
   # Opened for both ways, so that neither side ever sees an end of file. A process-id namespace of its own: its many threads
   # and traced children end with the one process that is recorded.
@@ -215,6 +215,11 @@ bed_boot() {
     con=null con0=null,fd:1 con1=fd:3,null "vec0:transport=raw,ifname=net0,mac=$GUEST_MAC,depth=64,gro=0" "bed=$BED_DIR" \
     >"$BED_DIR/log/guest.log" 2>&1 </dev/null 3<>"$fifo" &
   bed_record guest $!
+}
+
+# bed_booted: waits until the guest takes commands.
+bed_booted() {
+  local i
   for ((i = 0; i < 300; i++)); do
     [ -e "$BED_DIR/guest/ready" ] && return 0
     bed_pid guest >/dev/null || break
@@ -233,7 +238,7 @@ bed_run() {
   for ((i = 0; i < seconds * 50; i++)); do
     [ -s "$BED_DIR/guest/$id.rc" ] && break
     # The guest's kernel now and then sleeps over what came on its console, until more comes. An empty line is more.
-    if ((i % 16 == 15)) && [ ! -e "$BED_DIR/guest/$id.out" ]; then echo >"$BED_DIR/guest/console"; fi
+    if ((i % 3 == 2)) && [ ! -e "$BED_DIR/guest/$id.out" ]; then echo >"$BED_DIR/guest/console"; fi
     sleep 0.02
   done
   cat "$BED_DIR/guest/$id.out" 2>/dev/null || true
@@ -268,13 +273,14 @@ bed_hold() {
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-  [ $# -ge 2 ] || fail "usage: bed.sh up|down|hold|boot PREFIX, bed.sh run PREFIX COMMAND"
+  [ $# -ge 2 ] || fail "usage: bed.sh up|down|hold|boot|booted PREFIX, bed.sh run PREFIX COMMAND"
   bed_use "$2"
   case $1 in
     up) bed_up ;;
     down) bed_down ;;
     hold) bed_hold ;;
     boot) bed_boot ;;
+    booted) bed_booted ;;
     run) bed_run "$3" "${4:-60}" ;;
     *) fail "unknown command '$1'" ;;
   esac

@@ -108,7 +108,7 @@ impl Bed {
 
     /// The same, with something done to the configurations before they are used.
     pub fn up_with(tunnel: Tunnel, configured: impl FnOnce(&Bed)) -> Bed {
-        let bed = Bed::bare(tunnel);
+        let bed = Bed::wired(tunnel);
         bed.progress(&format!("cluster for {tunnel:?}"));
         crate::swan::authority(&bed);
         bed.script("cluster.sh", &["configure"]);
@@ -120,6 +120,7 @@ impl Bed {
         for node in ["r", "t1", "t2"] {
             bed.start(node);
         }
+        bed.script("bed.sh", &["booted"]);
         bed.script("cluster.sh", &["ready"]);
         if tunnel.peer.is_empty() {
             bed.script("cluster.sh", &["client_sa"]);
@@ -129,6 +130,13 @@ impl Bed {
 
     /// Namespaces, wires and the guest only.
     pub fn bare(tunnel: Tunnel) -> Bed {
+        let bed = Bed::wired(tunnel);
+        bed.script("bed.sh", &["booted"]);
+        bed
+    }
+
+    /// The same, with a guest that boots yet.
+    fn wired(tunnel: Tunnel) -> Bed {
         assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests make network namespaces: run them as root");
         let lock = File::create("/run/phalanx-bed.lock").expect("a lock file in /run");
         let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).expect("the lock");
@@ -283,7 +291,7 @@ impl Bed {
         // Its kernel now and then sleeps over what came on its console, until more comes. An empty line is more.
         let mut told = Instant::now();
         wait_until("the guest takes a command", Duration::from_secs(20), || {
-            if told.elapsed() > Duration::from_millis(300) {
+            if told.elapsed() > Duration::from_millis(60) {
                 console.write_all(b"\n").expect("the guest listens");
                 told = Instant::now();
             }
