@@ -377,6 +377,11 @@ impl Job {
     }
 }
 
+/// How often or how long: the first where `E2E=long` asks for it, the second in every other run.
+pub fn amount(long: u32, short: u32) -> u32 {
+    if std::env::var("E2E").is_ok_and(|how| how == "long") { long } else { short }
+}
+
 /// Waits for something that must happen within `limit`; answers how long it took.
 pub fn wait_until(what: &str, limit: Duration, mut happened: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();

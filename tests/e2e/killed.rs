@@ -1,6 +1,6 @@
-//! Must show 3: kill -9 at random moments under load, twenty times each.
+//! Must show 3: kill -9 at random moments under load, many times each.
 
-use crate::bed::{Bed, TO_CLIENT, TO_VIP, Tunnel, wait_until};
+use crate::bed::{Bed, TO_CLIENT, TO_VIP, Tunnel, amount, wait_until};
 use crate::client::{Client, now};
 use crate::looks::{Wire, assert_invariants, connections_of, delivered, delivered_twice, network_mac};
 use crate::raw::RawSender;
@@ -8,7 +8,9 @@ use crate::wire::{Frame, What, clear_syn, readdress, sequences};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const KILLS: usize = 20;
+fn kills() -> usize {
+    amount(20, 10) as usize
+}
 
 /// 0 to `below` milliseconds, from the clock's lowest digits: a moment that nobody chose.
 fn random_moment(below: u32) -> Duration {
@@ -26,7 +28,8 @@ fn a_killed_target_is_forgotten_and_nothing_leaves_its_host_in_clear() {
     let client = Client::new(&bed);
     let loads = [client.pages(), client.pages()];
     let mut slowest = 0;
-    for round in 1..=KILLS {
+    let kills = kills();
+    for round in 1..=kills {
         let (victim, other) = if round % 2 == 0 { ("t2", "t1") } else { ("t1", "t2") };
         let (dies, lives) = (client.stream_from(victim), client.stream_from(other));
         std::thread::sleep(random_moment(500));
@@ -55,12 +58,12 @@ fn a_killed_target_is_forgotten_and_nothing_leaves_its_host_in_clear() {
         bed.wait_ready();
         let (forgotten, slowest) = (forgotten.as_millis(), slowest / 1000);
         bed.progress(&format!(
-            "kill {round} of {KILLS}: {victim} forgotten after {forgotten} ms; new pages after {slowest} at most"
+            "kill {round} of {kills}: {victim} forgotten after {forgotten} ms; new pages after {slowest} at most"
         ));
     }
     let pages: usize = loads.map(|load| load.stop().len()).iter().sum();
     bed.progress(&format!("{pages} pages in all"));
-    assert!(pages > 50 * KILLS, "that was no load: {pages} pages");
+    assert!(pages > 50 * kills, "that was no load: {pages} pages");
     assert_invariants(&bed);
     judge_targets(&bed);
 }
@@ -92,7 +95,8 @@ fn a_restarted_router_goes_on_and_takes_nothing_twice() {
     let client = Client::new(&bed);
     let streams = ["t1", "t2"].map(|target| client.stream_from(target));
     let load = client.pages();
-    for round in 1..=KILLS {
+    let kills = kills();
+    for round in 1..=kills {
         std::thread::sleep(Duration::from_millis(200) + random_moment(800));
         bed.kill_hard("r");
         let killed = Instant::now();
@@ -115,7 +119,7 @@ fn a_restarted_router_goes_on_and_takes_nothing_twice() {
                 .as_millis();
         attacker.send_at(2000, old.iter().map(|f| f.as_slice()));
         bed.progress(&format!(
-            "kill {round} of {KILLS}: streams went on after {resumed} ms, new pages came {served} ms later"
+            "kill {round} of {kills}: streams went on after {resumed} ms, new pages came {served} ms later"
         ));
     }
     assert!(!streams.iter().any(|stream| stream.ended()), "the first connections lived through all of it");

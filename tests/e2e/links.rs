@@ -1,6 +1,6 @@
 //! Links between processes of one box: memif instead of GRE.
 
-use crate::bed::{Bed, Tunnel, wait_until};
+use crate::bed::{Bed, Tunnel, amount, wait_until};
 use crate::client::{Client, now};
 use crate::looks::{NODES, all_drops, assert_invariants};
 use crate::wire::{Capture, Frame, What};
@@ -8,7 +8,9 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
 /// Of targets, and of the router.
-const KILLS: usize = 20;
+fn kills() -> usize {
+    amount(20, 8) as usize
+}
 
 #[test]
 fn processes_of_one_box_are_linked_by_memif_and_find_each_other_again_after_a_crash() {
@@ -70,8 +72,9 @@ fn linked_processes_survive_each_others_deaths_under_load() {
     let _downloads = [bed.guest_start(&megabyte), bed.guest_start(&megabyte)];
     // A restarted router takes no SYN until the client's numbers are above the durable ceiling.
     let _numbers = bed.guest_start(&format!("ping -q -i 0.001 {}", bed.host()));
-    for round in 1..=2 * KILLS {
-        let victim = if round > KILLS { "r" } else { ["t1", "t2"][round % 2] };
+    let kills = kills();
+    for round in 1..=2 * kills {
+        let victim = if round > kills { "r" } else { ["t1", "t2"][round % 2] };
         random_moment(500);
         bed.kill_hard(victim);
         random_moment(500);
@@ -83,7 +86,7 @@ fn linked_processes_survive_each_others_deaths_under_load() {
         let ready = now();
         let by = |target: &str| pages.iter().any(|load| load.after(ready).iter().any(|page| page.by == target));
         let served = wait_until("both serve again", Duration::from_secs(40), || by("t1") && by("t2")).as_millis();
-        bed.progress(&format!("kill {round} of {}: {victim}; both served {served} ms after it was ready", 2 * KILLS));
+        bed.progress(&format!("kill {round} of {}: {victim}; both served {served} ms after it was ready", 2 * kills));
     }
     bed.progress(&format!("{} pages in all", pages.map(|load| load.stop().len()).iter().sum::<usize>()));
     assert_invariants(&bed);

@@ -1,6 +1,6 @@
 //! New keys all the time, from both ends and at once, under load: no packet is lost and no SA left over (I4).
 
-use crate::bed::{Bed, Job, Tunnel, wait_until};
+use crate::bed::{Bed, Job, Tunnel, amount, wait_until};
 use crate::looks::{NODES, all_drops, assert_invariants};
 use crate::negotiated::{SOON, events, peer, sas, spis, wait_gone, wait_up};
 use crate::pace;
@@ -11,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long there are rekeys.
-const SECONDS: u32 = 120;
+fn seconds() -> u32 {
+    amount(120, 60)
+}
 
 /// New keys for the CHILD_SA every 2 s and for the IKE SA every 10 s; by chance hardly earlier, and with key exchanges that take their
 /// time, so that both ends often begin at once.
@@ -43,23 +45,23 @@ fn new_keys_every_two_seconds_from_both_ends_lose_nothing_at_1000_packets_a_seco
     let storm = Storm::begin(restless!(32));
     let bed = &storm.bed;
     bed.capture("sw", "n-cl", "n-cl", &["-s", "120"]);
-    let (rate, size) = (450, 400);
-    let url = format!("http://{}:{}/{rate}/{}/{size}", bed.host(), pace::PORT, rate * SECONDS);
+    let (rate, size, seconds) = (450, 400, seconds());
+    let url = format!("http://{}:{}/{rate}/{}/{size}", bed.host(), pace::PORT, rate * seconds);
     // Even writes from both targets: one SA, three senders.
-    let limit = SECONDS + 60;
+    let limit = seconds + 60;
     let fetch = format!("curl -sS --max-time {limit} -o /dev/null -w '%{{size_download}}' {url}");
     let streams = [bed.guest_start(&fetch), bed.guest_start(&fetch)];
     storm.blow();
     for stream in streams {
         let (code, bytes) = stream.finish(Duration::from_secs(70));
-        assert_eq!((code, bytes), (0, (rate * SECONDS * size).to_string()), "every byte arrives");
+        assert_eq!((code, bytes), (0, (rate * seconds * size).to_string()), "every byte arrives");
     }
     storm.assert_nothing_lost();
     let sequences = sequences(&bed.capture_end("n-cl"));
     let packets: u64 = sequences.values().map(|sequence| sequence.packets).sum();
     let latest = sequences.values().map(|sequence| sequence.latest).max().expect("some");
     bed.progress(&format!("{packets} packets on {} SAs, the latest {latest} behind", sequences.len()));
-    assert!(packets > u64::from(rate * SECONDS), "that was no load");
+    assert!(packets > u64::from(rate * seconds), "that was no load");
     sequences.values().for_each(|sequence| sequence.assert_unique());
     assert_eq!(bed.xfrm_errors(), [], "the client's replay and integrity counters stay 0");
     storm.end();
@@ -72,14 +74,14 @@ fn new_keys_every_two_seconds_from_both_ends_lose_no_ping_at_full_rate_with_a_wi
     // As much as there is room for in the queue of the client's port: beyond, TCP fills that until pings are lost there.
     bed.guest_ok("echo 4096 49152 49152 >/proc/sys/net/ipv4/tcp_rmem");
     let before = received(bed);
-    let host = bed.host();
+    let (host, seconds) = (bed.host(), seconds());
     let fetch = format!(
-        "end=$((SECONDS + {SECONDS})); while [ $SECONDS -lt $end ]; do curl -sS --max-time 60 -o /dev/null -w '%{{size_download}}\\n' \
+        "end=$((SECONDS + {seconds})); while [ $SECONDS -lt $end ]; do curl -sS --max-time 60 -o /dev/null -w '%{{size_download}}\\n' \
          -H 'Connection: close' 'http://{host}/megabyte?[1-4]' || exit 1; done | sort | uniq -c"
     );
     let _server = Iperf::serve(bed, "t1");
     let downloads = [bed.guest_start(&fetch), bed.guest_start(&fetch)];
-    let iperf = bed.guest_start(&format!("iperf3 -c {host} -R -t {SECONDS} --json"));
+    let iperf = bed.guest_start(&format!("iperf3 -c {host} -R -t {seconds} --json"));
     storm.blow();
     for download in downloads {
         let (code, sizes) = download.finish(Duration::from_secs(70));
@@ -97,7 +99,7 @@ fn new_keys_every_two_seconds_from_both_ends_lose_no_ping_at_full_rate_with_a_wi
     let late: u64 = errors.iter().map(|(_, n)| n).sum();
     bed.progress(&format!("{packets} packets, {late} late: {errors:?}"));
     assert!(errors.iter().all(|(name, _)| name == "XfrmInStateSeqError"), "{errors:?}");
-    assert!(packets > 200_000, "that was no load: {packets} packets");
+    assert!(packets > u64::from(1_500 * seconds), "that was no load: {packets} packets");
     assert!(late * 1000 < packets, "{late} of {packets} were late");
     storm.end();
 }
@@ -121,7 +123,7 @@ impl Storm {
         let connection = Connection { ike, esp, more: IKE, child: &child, ..Connection::PLAIN };
         let swan = Swan::start_with(&bed, &connection, CHARON);
         swan.initiate();
-        let count = SECONDS * 20;
+        let count = seconds() * 20;
         let ping = bed.guest_start(&format!("ping -q -i 0.05 -c {count} -W 5 {}", bed.host()));
         Storm { bed, ping: std::cell::Cell::new(Some(ping)) }
     }
@@ -134,7 +136,7 @@ impl Storm {
     fn blow(&self) {
         let (bed, start) = (&self.bed, Instant::now());
         for round in 1u64.. {
-            if start.elapsed() > Duration::from_secs(SECONDS.into()) {
+            if start.elapsed() > Duration::from_secs(seconds().into()) {
                 break;
             }
             std::thread::sleep(Duration::from_secs(3));
@@ -184,10 +186,10 @@ impl Storm {
         for reason in ["bad-icv", "unknown-spi", "replay", "too-old", "no-sa", "hard-lifesize", "sequence-exhausted"] {
             assert_eq!(drops[reason], 0, "{reason}: {lost:?}");
         }
-        let seconds = u64::from(SECONDS);
+        let seconds = u64::from(seconds());
         assert!(self.counter("children-rekeyed") >= seconds / 3, "{}", self.figures());
         assert!(self.counter("ike-rekeyed") >= seconds / 15, "{}", self.figures());
-        assert!(self.collisions() >= 3, "{}", self.figures());
+        assert!(self.collisions() as u64 >= seconds / 40, "{}", self.figures());
         assert_invariants(bed);
     }
 
