@@ -116,12 +116,22 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// 1. for this port? 2. ARP; 3. IP, whole; 4. sort: ESP for a VIP, link packets, our own business, strays.
     fn receive_wire(&mut self, port: usize, frames: impl Iterator<Item = S::Packet>, now: Now) {
-        let (mut arrived, mut linked) = (Batch::new(), Batch::new());
         let mut frames: Batch<S::Packet> = frames.collect();
+        if self.has_fast_path(port) {
+            self.receive_fast(port, frames, now);
+        } else if self.has_fast_link(port) {
+            self.receive_linked_fast(port, &mut frames, now);
+        } else {
+            self.receive_frames(port, &mut frames, now);
+        }
+    }
+
+    /// 1. for this port? 2. ARP; 3. IP, whole; 4. sort: ESP for a VIP, link packets, our own business, strays.
+    pub(crate) fn receive_frames(&mut self, port: usize, frames: &mut Batch<S::Packet>, now: Now) {
+        let (mut arrived, mut linked) = (Batch::new(), Batch::new());
         let is_link = self.world.ports[port].role == PortRole::Link;
-        let mut ahead = self.spis_ahead(if is_link { Begins::Link } else { Begins::Network }, &frames);
+        let mut ahead = self.spis_ahead(if is_link { Begins::Link } else { Begins::Network }, frames);
         let count = frames.len();
         for (at, mut packet) in frames.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);

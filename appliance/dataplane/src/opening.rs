@@ -31,14 +31,14 @@ pub(crate) struct Opening<P> {
     pub(crate) filtered: bool,
 }
 
-/// What is known of a packet beside its bytes.
-struct Facts {
-    job: OpenJob,
-    vip: VipId,
-    sa: InboundIndex,
-    filtered: bool,
+/// What is known beside its bytes of a packet that waits for the cipher.
+pub(crate) struct Begun {
+    pub(crate) job: OpenJob,
+    pub(crate) vip: VipId,
+    pub(crate) sa: InboundIndex,
+    pub(crate) filtered: bool,
     /// Where it came from, if its peer was elsewhere.
-    from: Option<SocketAddr>,
+    pub(crate) from: Option<SocketAddr>,
 }
 
 /// What came out of ESP or AH.
@@ -74,16 +74,21 @@ impl<S: Source> Engine<S> {
                 Err(reason) => self.out.drop(one.packet, reason),
             }
         }
-        let authentic = self.decrypt(&mut packets, &facts);
+        self.open_begun(&mut packets, &facts, role, now);
+    }
+
+    /// Steps 2 to 8.
+    pub(crate) fn open_begun(&mut self, packets: &mut Batch<S::Packet>, facts: &Batch<Begun>, role: Role, now: Now) {
+        let authentic = self.decrypt(packets, facts);
         let ciphered = packets.len();
         self.out.lap(Step::Open, ciphered);
         let mut within: Batch<Result<Within, DropReason>> = Batch::new();
-        for ((packet, facts), authentic) in packets.iter_mut().zip(&facts).zip(authentic) {
+        for ((packet, facts), authentic) in packets.iter_mut().zip(facts).zip(authentic) {
             within.push(self.accept(packet, facts, authentic, role, now));
             self.tracked_ahead(within.len(), ciphered, |at| within[at].as_ref().ok()?.sought.as_ref());
         }
         let mut opened = 0;
-        for ((mut packet, facts), one) in packets.drain(..).zip(&facts).zip(&within) {
+        for ((mut packet, facts), one) in packets.drain(..).zip(facts).zip(&within) {
             match one.as_ref().map_err(|why| *why).and_then(|one| self.take(&mut packet, facts, one, now)) {
                 Ok(()) => {
                     opened += 1;
@@ -98,16 +103,16 @@ impl<S: Source> Engine<S> {
 
     /// Stage 1.
     #[inline(always)]
-    fn begin_opening(&self, one: &Opening<S::Packet>) -> Result<Facts, DropReason> {
+    fn begin_opening(&self, one: &Opening<S::Packet>) -> Result<Begun, DropReason> {
         let sa = self.tables.cache.inbound(one.sa).ok_or(DropReason::UnknownSpi)?;
         let packet = one.packet.bytes();
         let from = sa.elsewhere(packet, &one.ip)?;
         let job = sa.begin(packet, &one.ip, one.seq)?;
-        Ok(Facts { job, vip: one.vip, sa: one.sa, filtered: one.filtered, from })
+        Ok(Begun { job, vip: one.vip, sa: one.sa, filtered: one.filtered, from })
     }
 
     /// Stage 2; of AH nothing is left to do.
-    fn decrypt(&self, packets: &mut Batch<S::Packet>, facts: &Batch<Facts>) -> Batch<bool> {
+    fn decrypt(&self, packets: &mut Batch<S::Packet>, facts: &Batch<Begun>) -> Batch<bool> {
         let mut ops: Batch<OpenOp<'_>> = Batch::new();
         for (packet, facts) in packets.iter_mut().zip(facts) {
             if facts.job.verdict().is_some() {
@@ -120,7 +125,7 @@ impl<S: Source> Engine<S> {
         }
         open_burst(&mut ops);
         let mut opened = ops.iter().map(|op| op.authentic);
-        let verdict = |facts: &Facts| facts.job.verdict().unwrap_or_else(|| opened.next().unwrap_or(false));
+        let verdict = |facts: &Begun| facts.job.verdict().unwrap_or_else(|| opened.next().unwrap_or(false));
         facts.iter().map(verdict).collect()
     }
 
@@ -129,7 +134,7 @@ impl<S: Source> Engine<S> {
     fn accept(
         &mut self,
         packet: &mut S::Packet,
-        facts: &Facts,
+        facts: &Begun,
         authentic: bool,
         role: Role,
         now: Now,
@@ -161,7 +166,7 @@ impl<S: Source> Engine<S> {
     fn take(
         &mut self,
         packet: &mut S::Packet,
-        facts: &Facts,
+        facts: &Begun,
         Within { opened, upper_len, subject, sought }: &Within,
         now: Now,
     ) -> Result<(), DropReason> {
@@ -203,7 +208,7 @@ impl<S: Source> Engine<S> {
 
     /// Tunnel check and filter. R14: what the router looked up by the same bytes, which the ICV has confirmed now, it also
     /// logged.
-    fn rule(&mut self, facts: &Facts, subject: &Subject, now: Now) -> Result<Option<Ruled>, DropReason> {
+    fn rule(&mut self, facts: &Begun, subject: &Subject, now: Now) -> Result<Option<Ruled>, DropReason> {
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         sa.fits(subject)?;
         if facts.filtered {
@@ -217,7 +222,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// The other half of the tunnel knows how large our answers may be.
-    fn clamp_mss(&self, facts: &Facts, packet: &mut [u8]) {
+    fn clamp_mss(&self, facts: &Begun, packet: &mut [u8]) {
         let Some(sa) = self.tables.cache.inbound(facts.sa) else { return };
         let half = self.tables.cache.current_of(sa.params().vip, sa.params().tunnel);
         if let Some(half) = half.and_then(|half| self.tables.cache.outbound(half)) {

@@ -1,7 +1,7 @@
 //! Inbound: an ESP packet becomes an IP packet again.
 
 use phalanx_aead::{Aad, IV_LEN, Key, NONCE_LEN, OpenOp};
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, natt, protocol};
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, ipv4, natt, protocol};
 
 use super::{HEADER_LEN, Shape, TRAILER_LEN, ecn};
 use crate::sa::InboundSa;
@@ -49,6 +49,20 @@ impl OpenJob {
             shape,
             verdict: Some(authentic),
         }
+    }
+
+    /// Of a packet over IPv4 without options, whose ciphertext begins there.
+    #[inline]
+    pub(super) fn plain(
+        seq: u64,
+        nonce: [u8; NONCE_LEN],
+        aad: Aad,
+        start: usize,
+        (text_len, outer_class, shape): (u16, u8, Shape),
+    ) -> OpenJob {
+        let front = (start - ipv4::MIN_LEN) as u8;
+        let (start, field) = (start as u16, ipv4::PROTOCOL_FIELD as u16);
+        OpenJob { seq, nonce, aad, start, text_len, field, outer_class, front, shape, verdict: None }
     }
 
     /// Whether the packet is authentic, if that is known without an operation: nothing of AH is encrypted.
