@@ -61,6 +61,9 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) gate: Bucket,
     /// The millisecond of the last round of timers.
     pub(crate) tended_ms: u64,
+    /// No packet takes a fast path.
+    #[cfg(test)]
+    pub(crate) ordinary: bool,
 }
 
 /// Packets on their way from one stage to the next. It lies where it was made: stages drain it by reference, for to hand it over is to
@@ -104,8 +107,19 @@ impl<S: Source> Engine<S> {
             movers: Movers::default(),
             gate: Bucket::new(crate::logging::PER_SECOND, crate::logging::AT_ONCE),
             tended_ms: 0,
+            #[cfg(test)]
+            ordinary: false,
             world,
         })
+    }
+
+    /// Whether every packet takes the ordinary way: tests compare it with the fast paths.
+    #[inline(always)]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        #[cfg(test)]
+        return self.ordinary;
+        #[cfg(not(test))]
+        false
     }
 
     /// Frames from a port of this core.

@@ -79,7 +79,11 @@ impl<S: Source> Engine<S> {
     /// Whether packets from the port have a fast path: not while somebody looks at each, nor while connections are being taken out.
     pub(crate) fn has_fast_path(&self, port: usize) -> bool {
         let routes = !self.router.glances.is_empty() && self.world.ports[port].role == PortRole::Network;
-        routes && self.watcher.is_none() && self.out.tap.is_none() && self.router.purges.is_empty()
+        routes
+            && !self.is_ordinary()
+            && self.watcher.is_none()
+            && self.out.tap.is_none()
+            && self.router.purges.is_empty()
     }
 
     /// Frames from a network port: 1. SA and number; 2. peek; 3. connection and target; 4. forwarded, or the ordinary way.

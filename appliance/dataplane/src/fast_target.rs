@@ -36,7 +36,7 @@ impl<S: Source> Engine<S> {
     /// Whether packets from the port have a fast path: not while somebody looks at each.
     pub(crate) fn has_fast_link(&self, port: usize) -> bool {
         let serves = self.target.enabled && self.world.ports[port].role == PortRole::Link;
-        serves && self.watcher.is_none() && self.out.tap.is_none()
+        serves && !self.is_ordinary() && self.watcher.is_none() && self.out.tap.is_none()
     }
 
     /// Frames from a link port: 1. link header, SA and number; 2. opened, or the ordinary way.

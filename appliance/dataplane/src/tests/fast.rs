@@ -177,12 +177,13 @@ proptest! {
     #[test]
     fn both_ways_do_the_same(shape in shapes(), bursts in prop::collection::vec(prop::collection::vec(acts(), 1..=32), 1..12)) {
         let (mut fast, mut ordinary) = (router(shape), router(shape));
+        ordinary.engine.ordinary = true;
         let mut sender = Sender { client: Client::of(shape), shape, sent: Vec::new() };
         for burst in bursts {
             let frames: Vec<_> = burst.iter().filter_map(|act| sender.frame(act)).take(32).collect();
             let packets = || frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
             fast.engine.receive(NETWORK, packets(), fast.now);
-            ordinary.engine.receive_frames(NETWORK, &mut packets().collect(), ordinary.now);
+            ordinary.engine.receive(NETWORK, packets(), ordinary.now);
             for bench in [&mut fast, &mut ordinary] {
                 answer_arp(bench);
                 bench.pass(1);
@@ -209,6 +210,7 @@ proptest! {
             bench
         };
         let (mut fast, mut ordinary) = (target(), target());
+        ordinary.engine.ordinary = true;
         let mut sender = Sender { client: Client::of(shape), shape, sent: Vec::new() };
         for burst in bursts {
             let mut spoils = Vec::new();
@@ -222,7 +224,7 @@ proptest! {
             spoils.truncate(32);
             let packets = || spoils.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
             fast.engine.receive(LINK, packets(), fast.now);
-            ordinary.engine.receive_frames(LINK, &mut packets().collect(), ordinary.now);
+            ordinary.engine.receive(LINK, packets(), ordinary.now);
             for bench in [&mut fast, &mut ordinary] {
                 // The server answers whatever began, so that connections are established.
                 for flow in 0..6 {

@@ -1,6 +1,7 @@
 //! Inbound: an ESP packet becomes an IP packet again.
 
 use phalanx_aead::{Aad, IV_LEN, Key, NONCE_LEN, OpenOp};
+use phalanx_wire::ipv4::Plain;
 use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, ipv4, natt, protocol};
 
 use super::{HEADER_LEN, Shape, TRAILER_LEN, ecn};
@@ -205,6 +206,18 @@ impl InboundSa {
             crate::natt::show(&self.params, &self.hot, buf.bytes_mut(), &mut inner.header)?;
         }
         Ok(inner)
+    }
+
+    /// Where the inner packet is in `packet`, and its header, if what [`InboundSa::finish`] would do is only to cut off what is in front
+    /// and behind: of a plain packet in a plain one.
+    #[inline]
+    #[must_use]
+    pub fn inner(&self, packet: &[u8], job: &OpenJob) -> Option<(usize, Plain)> {
+        let text = self.hot.rare.is_plain().then(|| job.text(packet))?;
+        let (payload_len, protocol::IPV4) = check_trailer(text).ok()? else { return None };
+        let inner = Plain::of(text).filter(|inner| inner.total_len <= payload_len)?;
+        let class = text[1];
+        (ecn::leave(class, job.outer_class) == Some(class)).then_some((usize::from(job.start), inner))
     }
 
     /// The tunnel check (R12): the inner packet is one that this SA may carry.
