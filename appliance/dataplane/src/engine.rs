@@ -61,6 +61,9 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) gate: Bucket,
     /// The millisecond of the last round of timers.
     pub(crate) tended_ms: u64,
+    /// No packet takes a fast path.
+    #[cfg(test)]
+    pub(crate) ordinary: bool,
 }
 
 /// Packets on their way from one stage to the next. It lies where it was made: stages drain it by reference, for to hand it over is to
@@ -104,8 +107,19 @@ impl<S: Source> Engine<S> {
             movers: Movers::default(),
             gate: Bucket::new(crate::logging::PER_SECOND, crate::logging::AT_ONCE),
             tended_ms: 0,
+            #[cfg(test)]
+            ordinary: false,
             world,
         })
+    }
+
+    /// Whether every packet takes the ordinary way: tests compare it with the fast paths.
+    #[inline(always)]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        #[cfg(test)]
+        return self.ordinary;
+        #[cfg(not(test))]
+        false
     }
 
     /// Frames from a port of this core.
@@ -116,12 +130,22 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// 1. for this port? 2. ARP; 3. IP, whole; 4. sort: ESP for a VIP, link packets, our own business, strays.
     fn receive_wire(&mut self, port: usize, frames: impl Iterator<Item = S::Packet>, now: Now) {
-        let (mut arrived, mut linked) = (Batch::new(), Batch::new());
         let mut frames: Batch<S::Packet> = frames.collect();
+        if self.has_fast_path(port) {
+            self.receive_fast(port, frames, now);
+        } else if self.has_fast_link(port) {
+            self.receive_linked_fast(port, &mut frames, now);
+        } else {
+            self.receive_frames(port, &mut frames, now);
+        }
+    }
+
+    /// 1. for this port? 2. ARP; 3. IP, whole; 4. sort: ESP for a VIP, link packets, our own business, strays.
+    pub(crate) fn receive_frames(&mut self, port: usize, frames: &mut Batch<S::Packet>, now: Now) {
+        let (mut arrived, mut linked) = (Batch::new(), Batch::new());
         let is_link = self.world.ports[port].role == PortRole::Link;
-        let mut ahead = self.spis_ahead(if is_link { Begins::Link } else { Begins::Network }, &frames);
+        let mut ahead = self.spis_ahead(if is_link { Begins::Link } else { Begins::Network }, frames);
         let count = frames.len();
         for (at, mut packet) in frames.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);

@@ -4,7 +4,7 @@
 
 use arrayvec::ArrayVec;
 use phalanx_aead::{PeekOp, peek_burst};
-use phalanx_ipsec::{InboundIndex, InboundSa, Peek, PeekJob, Peeked, Subject};
+use phalanx_ipsec::{GLANCE, InboundIndex, InboundSa, Peek, PeekJob, Peeked, Subject};
 use phalanx_steering::look::{Look, Seen, Shape, look};
 use phalanx_steering::{
     Arrival, ConnKey, ConnectionTable, Decision, Ended, Protection, Seed, Sought, SteeringError, TableLimits, steer,
@@ -59,6 +59,8 @@ pub(crate) struct RouterSide<P> {
     pub(crate) mtu_bucket: Bucket,
     pub(crate) refusals: Bucket,
     pub(crate) peeked: Box<[Peeked]>,
+    /// The same of the fast path.
+    pub(crate) glances: Box<[[u8; GLANCE]]>,
 }
 
 /// What a router keeps of an inbound SA beside [`phalanx_ipsec::RouterNotes`], for the few packets that it accepts itself.
@@ -117,6 +119,7 @@ impl<P> RouterSide<P> {
             mtu_bucket: Bucket::new(crate::path_mtu::PER_SECOND, crate::path_mtu::AT_ONCE),
             refusals: Bucket::new(crate::refuse::PER_SECOND, crate::refuse::AT_ONCE),
             peeked: (0..burst).map(|_| Peeked::empty()).collect(),
+            glances: (0..burst).map(|_| [0; GLANCE]).collect(),
         })
     }
 }
@@ -333,7 +336,7 @@ impl<S: Source> Engine<S> {
         &mut self,
         slot: u16,
         target: TargetId,
-        mut opening: Opening<S::Packet>,
+        opening: Opening<S::Packet>,
         now: Now,
         linked: &mut Batch<Opening<S::Packet>>,
     ) {
@@ -341,12 +344,8 @@ impl<S: Source> Engine<S> {
         let Some((_, entry)) = vip.target(target) else {
             return self.out.drop(opening.packet, DropReason::NoTarget);
         };
-        let (end, seq_high) = (entry.link, (opening.seq >> 32) as u32);
-        let header = |core| {
-            let (vip, epoch) = (vip.entry.id, vip.entry.epoch);
-            let around = Self::around_hint(opening.around);
-            LinkHeader { vip, epoch, seq_high, around, core, filtered: opening.filtered, clear: false }
-        };
+        let (end, hint) = (entry.link, Self::around_hint(opening.around));
+        let header = LinkHeader { around: hint, filtered: opening.filtered, ..vip.link_header(end, opening.seq) };
         if let Some(around) = opening.around
             && let Some(sa) = self.tables.cache.inbound_mut(around.sa)
         {
@@ -359,22 +358,28 @@ impl<S: Source> Engine<S> {
         self.out.note(&opening.packet, || Fact::Forwarded(target));
         match end {
             LinkEnd::Ring(core) if core == self.id => self.link_to_self(opening, linked),
+            end => self.send_linked(end, &header, opening.packet, now),
+        }
+    }
+
+    /// To another core than this one.
+    #[inline]
+    pub(crate) fn send_linked(&mut self, end: LinkEnd, header: &LinkHeader, mut packet: S::Packet, now: Now) {
+        match end {
             LinkEnd::Ring(core) => {
                 let mut bytes = [0; LinkHeader::LEN];
-                let written = header(core).write(&mut bytes).map_err(DropReason::from);
+                let written = header.write(&mut bytes).map_err(DropReason::from);
                 let at = self.world.core(core).ok_or(DropReason::LinkDown);
-                match written.and_then(|()| prepend(&mut opening.packet, &bytes)).and(at) {
-                    Ok(at) => self.out.parcel(at, Parcel::Link, opening.packet),
-                    Err(reason) => self.out.drop(opening.packet, reason),
+                match written.and_then(|()| prepend(&mut packet, &bytes)).and(at) {
+                    Ok(at) => self.out.parcel(at, Parcel::Link, packet),
+                    Err(reason) => self.out.drop(packet, reason),
                 }
             }
-            LinkEnd::Gre(gre, core) => {
-                match link::encapsulate(&mut opening.packet, gre.local, gre.remote, &header(core)) {
-                    Ok(()) => self.send(gre.port, opening.packet, now),
-                    Err(error) => self.out.drop(opening.packet, error.into()),
-                }
-            }
-            LinkEnd::Memif(port, core) => self.forward_memif(port, opening.packet, &header(core), now),
+            LinkEnd::Gre(gre, _) => match link::encapsulate(&mut packet, gre.local, gre.remote, header) {
+                Ok(()) => self.send(gre.port, packet, now),
+                Err(error) => self.out.drop(packet, error.into()),
+            },
+            LinkEnd::Memif(port, _) => self.forward_memif(port, packet, header, now),
         }
     }
 

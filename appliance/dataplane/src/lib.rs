@@ -26,6 +26,8 @@ mod core;
 mod dataplane;
 mod engine;
 mod expected;
+mod fast_router;
+mod fast_target;
 mod fixed_map;
 mod fragments;
 mod hold;

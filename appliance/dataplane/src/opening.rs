@@ -1,11 +1,11 @@
 //! Opening a burst of ESP or AH packets: what a target does with what it was sent, and a router with what it keeps.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use phalanx_aead::{OpenOp, open_burst};
 use phalanx_ipsec::{InboundIndex, OpenJob, Role, Subject};
 use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen, Sought};
-use phalanx_wire::{Buffer, DropReason, IpHeader, VipId};
+use phalanx_wire::{Buffer, DropReason, Endpoint, Flow, IpHeader, TcpHeader, VipId, ipv4, protocol, tcp};
 
 use crate::bundle::Around;
 use crate::clock::Now;
@@ -14,7 +14,7 @@ use crate::engine::{Batch, Engine};
 use crate::laps::Step;
 use crate::logging::Logged;
 use crate::notes::Fact;
-use crate::packet::Source;
+use crate::packet::{Marked, Source, trim};
 use crate::stats::Stage;
 use crate::tables::Ruled;
 
@@ -31,17 +31,40 @@ pub(crate) struct Opening<P> {
     pub(crate) filtered: bool,
 }
 
-/// What is known of a packet beside its bytes.
-struct Facts {
-    job: OpenJob,
-    vip: VipId,
-    sa: InboundIndex,
-    filtered: bool,
+/// What is known beside its bytes of a packet that waits for the cipher.
+pub(crate) struct Begun {
+    pub(crate) job: OpenJob,
+    pub(crate) vip: VipId,
+    pub(crate) sa: InboundIndex,
+    pub(crate) filtered: bool,
     /// Where it came from, if its peer was elsewhere.
-    from: Option<SocketAddr>,
+    pub(crate) from: Option<SocketAddr>,
 }
 
 /// What came out of ESP or AH.
+enum Inside {
+    /// It is in there yet.
+    Plain(PlainInside),
+    Any(Within),
+}
+
+impl Inside {
+    fn sought(&self) -> Option<&Sought> {
+        match self {
+            Inside::Plain(one) => Some(&one.sought),
+            Inside::Any(one) => one.sought.as_ref(),
+        }
+    }
+}
+
+/// Where the inner packet is, and its connection.
+struct PlainInside {
+    start: usize,
+    len: usize,
+    sought: Sought,
+}
+
+/// A packet that was taken out.
 struct Within {
     opened: Opened,
     /// Bytes behind IP header and extension headers.
@@ -74,17 +97,27 @@ impl<S: Source> Engine<S> {
                 Err(reason) => self.out.drop(one.packet, reason),
             }
         }
-        let authentic = self.decrypt(&mut packets, &facts);
+        self.open_begun(&mut packets, &facts, role, now);
+    }
+
+    /// Steps 2 to 8.
+    pub(crate) fn open_begun(&mut self, packets: &mut Batch<S::Packet>, facts: &Batch<Begun>, role: Role, now: Now) {
+        let authentic = self.decrypt(packets, facts);
         let ciphered = packets.len();
         self.out.lap(Step::Open, ciphered);
-        let mut within: Batch<Result<Within, DropReason>> = Batch::new();
-        for ((packet, facts), authentic) in packets.iter_mut().zip(&facts).zip(authentic) {
+        let mut within: Batch<Result<Inside, DropReason>> = Batch::new();
+        for ((packet, facts), authentic) in packets.iter_mut().zip(facts).zip(authentic) {
             within.push(self.accept(packet, facts, authentic, role, now));
-            self.tracked_ahead(within.len(), ciphered, |at| within[at].as_ref().ok()?.sought.as_ref());
+            self.tracked_ahead(within.len(), ciphered, |at| within[at].as_ref().ok()?.sought());
         }
         let mut opened = 0;
-        for ((mut packet, facts), one) in packets.drain(..).zip(&facts).zip(&within) {
-            match one.as_ref().map_err(|why| *why).and_then(|one| self.take(&mut packet, facts, one, now)) {
+        for ((mut packet, facts), one) in packets.drain(..).zip(facts).zip(&within) {
+            let taken = match one {
+                Ok(Inside::Plain(one)) => self.take_plain(&mut packet, facts, one, now),
+                Ok(Inside::Any(one)) => self.take(&mut packet, facts, one, now),
+                Err(reason) => Err(*reason),
+            };
+            match taken {
                 Ok(()) => {
                     opened += 1;
                     self.deliver(packet);
@@ -98,16 +131,16 @@ impl<S: Source> Engine<S> {
 
     /// Stage 1.
     #[inline(always)]
-    fn begin_opening(&self, one: &Opening<S::Packet>) -> Result<Facts, DropReason> {
+    fn begin_opening(&self, one: &Opening<S::Packet>) -> Result<Begun, DropReason> {
         let sa = self.tables.cache.inbound(one.sa).ok_or(DropReason::UnknownSpi)?;
         let packet = one.packet.bytes();
         let from = sa.elsewhere(packet, &one.ip)?;
         let job = sa.begin(packet, &one.ip, one.seq)?;
-        Ok(Facts { job, vip: one.vip, sa: one.sa, filtered: one.filtered, from })
+        Ok(Begun { job, vip: one.vip, sa: one.sa, filtered: one.filtered, from })
     }
 
     /// Stage 2; of AH nothing is left to do.
-    fn decrypt(&self, packets: &mut Batch<S::Packet>, facts: &Batch<Facts>) -> Batch<bool> {
+    fn decrypt(&self, packets: &mut Batch<S::Packet>, facts: &Batch<Begun>) -> Batch<bool> {
         let mut ops: Batch<OpenOp<'_>> = Batch::new();
         for (packet, facts) in packets.iter_mut().zip(facts) {
             if facts.job.verdict().is_some() {
@@ -120,20 +153,20 @@ impl<S: Source> Engine<S> {
         }
         open_burst(&mut ops);
         let mut opened = ops.iter().map(|op| op.authentic);
-        let verdict = |facts: &Facts| facts.job.verdict().unwrap_or_else(|| opened.next().unwrap_or(false));
+        let verdict = |facts: &Begun| facts.job.verdict().unwrap_or_else(|| opened.next().unwrap_or(false));
         facts.iter().map(verdict).collect()
     }
 
-    /// Stages 3 and 4.
+    /// Stages 3 and 4; of a plain packet the latter comes when its connection is known.
     #[inline(always)]
     fn accept(
         &mut self,
         packet: &mut S::Packet,
-        facts: &Facts,
+        facts: &Begun,
         authentic: bool,
         role: Role,
         now: Now,
-    ) -> Result<Within, DropReason> {
+    ) -> Result<Inside, DropReason> {
         let sa = self.tables.cache.inbound_mut(facts.sa).ok_or(DropReason::UnknownSpi)?;
         if !authentic {
             sa.count_failed();
@@ -147,6 +180,17 @@ impl<S: Source> Engine<S> {
         if role == Role::Router {
             self.near_ceiling(facts.sa, facts.job.seq, now);
         }
+        if role == Role::Target
+            && !self.is_ordinary()
+            && let Some(plain) = self.plain_inside(packet, facts)
+        {
+            return Ok(Inside::Plain(plain));
+        }
+        self.take_out(packet, facts, role, now).map(Inside::Any)
+    }
+
+    /// Stage 4.
+    fn take_out(&mut self, packet: &mut S::Packet, facts: &Begun, role: Role, now: Now) -> Result<Within, DropReason> {
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         let inner = sa.finish(packet, &facts.job)?;
         let subject = self.inner.opened(role, sa.peer(), facts.job.seq, (&inner.header, packet.bytes()), now)?;
@@ -157,11 +201,54 @@ impl<S: Source> Engine<S> {
         Ok(Within { opened, upper_len: inner.header.upper_len(), subject, sought })
     }
 
+    /// A segment of TCP in a packet that needs nothing but to be cut out, and that nobody watches.
+    #[inline(always)]
+    fn plain_inside(&self, packet: &S::Packet, facts: &Begun) -> Option<PlainInside> {
+        let sa = self.tables.cache.inbound(facts.sa).filter(|sa| packet.mark() == 0 && !sa.clamps())?;
+        let (start, inner) = sa.inner(packet.bytes(), &facts.job)?;
+        let upper_len = inner.total_len - ipv4::MIN_LEN;
+        if inner.protocol != protocol::TCP || upper_len < tcp::MIN_LEN {
+            return None;
+        }
+        let tcp = TcpHeader::parse_prefix(&packet.bytes()[start + ipv4::MIN_LEN..]).ok()?;
+        let local = Endpoint { addr: IpAddr::V4(inner.dst), port: tcp.dst_port };
+        let remote = Endpoint { addr: IpAddr::V4(inner.src), port: tcp.src_port };
+        let flow = Flow { protocol: protocol::TCP, local, remote };
+        let sought = self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow });
+        Some(PlainInside { start, len: inner.total_len, sought })
+    }
+
+    /// Stages 4 to 7 of a packet whose connection is known and was ruled on; of any other all that they are.
+    #[inline(always)]
+    fn take_plain(
+        &mut self,
+        packet: &mut S::Packet,
+        facts: &Begun,
+        PlainInside { start, len, sought }: &PlainInside,
+        now: Now,
+    ) -> Result<(), DropReason> {
+        let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
+        let (ruling, tracker) = (self.tables.ruling(sa), &mut self.target.tracker);
+        let found = tracker.find_sought(sought);
+        if found.is_none() || tracker.ruling(found) != ruling {
+            let within = self.take_out(packet, facts, Role::Target, now)?;
+            return self.take(packet, facts, &within, now);
+        }
+        packet.cut_front(*start);
+        trim(packet, *len);
+        let tcp = TcpHeader::parse_prefix(&packet.bytes()[ipv4::MIN_LEN..])?;
+        let payload = (len - ipv4::MIN_LEN).saturating_sub(tcp.data_offset);
+        match tracker.inbound_sought((found, sought), &tcp, payload, now.ms()) {
+            None => Ok(()),
+            event => self.tell_connection(facts.vip, sought.key(), event, None, now),
+        }
+    }
+
     /// Stages 5 to 7.
     fn take(
         &mut self,
         packet: &mut S::Packet,
-        facts: &Facts,
+        facts: &Begun,
         Within { opened, upper_len, subject, sought }: &Within,
         now: Now,
     ) -> Result<(), DropReason> {
@@ -203,7 +290,7 @@ impl<S: Source> Engine<S> {
 
     /// Tunnel check and filter. R14: what the router looked up by the same bytes, which the ICV has confirmed now, it also
     /// logged.
-    fn rule(&mut self, facts: &Facts, subject: &Subject, now: Now) -> Result<Option<Ruled>, DropReason> {
+    fn rule(&mut self, facts: &Begun, subject: &Subject, now: Now) -> Result<Option<Ruled>, DropReason> {
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         sa.fits(subject)?;
         if facts.filtered {
@@ -217,7 +304,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// The other half of the tunnel knows how large our answers may be.
-    fn clamp_mss(&self, facts: &Facts, packet: &mut [u8]) {
+    fn clamp_mss(&self, facts: &Begun, packet: &mut [u8]) {
         let Some(sa) = self.tables.cache.inbound(facts.sa) else { return };
         let half = self.tables.cache.current_of(sa.params().vip, sa.params().tunnel);
         if let Some(half) = half.and_then(|half| self.tables.cache.outbound(half)) {

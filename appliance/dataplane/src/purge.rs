@@ -51,6 +51,12 @@ impl Whose {
     }
 }
 
+impl Purges {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl<S: Source> Engine<S> {
     /// Starts a purge; it is answered when it is through.
     pub(crate) fn purge(&mut self, token: u64, vip: VipId, address: IpAddr, whose: Whose) -> Result<(), Refused> {

@@ -46,6 +46,8 @@ pub enum Stage {
     Peeked,
     /// Sent on to a target, still encrypted.
     Forwarded,
+    /// Of these, by the router's fast path.
+    RoutedFast,
     /// Connection openings (SYNs) that the router opened before it chose a target.
     SynOpened,
     /// ESP packets opened: authentic and accepted by the window.
@@ -115,6 +117,7 @@ impl Stage {
         Stage::RxRing,
         Stage::Peeked,
         Stage::Forwarded,
+        Stage::RoutedFast,
         Stage::SynOpened,
         Stage::Opened,
         Stage::RouterLocal,
@@ -157,6 +160,7 @@ impl Stage {
             Stage::RxRing => "rx-ring",
             Stage::Peeked => "peeked",
             Stage::Forwarded => "forwarded",
+            Stage::RoutedFast => "routed-fast",
             Stage::SynOpened => "syn-opened",
             Stage::Opened => "opened",
             Stage::RouterLocal => "router-local",

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use phalanx_steering::ConnectionTable;
-use phalanx_wire::{DropReason, Flow, TargetId, VipId};
+use phalanx_wire::{DropReason, Flow, LinkHeader, TargetId, VipId};
 
-use crate::command::{GreEnd, TargetEntry, TargetSet, VipEntry};
+use crate::command::{GreEnd, LinkEnd, TargetEntry, TargetSet, VipEntry};
 use crate::fixed_map::FixedMap;
 
 pub(crate) struct Vips {
@@ -30,6 +30,14 @@ impl Vip {
     #[inline]
     pub(crate) fn target(&self, id: TargetId) -> Option<(usize, &TargetEntry)> {
         self.targets.as_ref()?.targets.iter().enumerate().find(|(_, target)| target.id == id)
+    }
+
+    /// What goes in front of a packet of ESP with that number, on its way to a target.
+    #[inline]
+    pub(crate) fn link_header(&self, to: LinkEnd, seq: u64) -> LinkHeader {
+        let (LinkEnd::Ring(core) | LinkEnd::Gre(_, core) | LinkEnd::Memif(_, core)) = to;
+        let (vip, epoch, seq_high) = (self.entry.id, self.entry.epoch, (seq >> 32) as u32);
+        LinkHeader { vip, epoch, seq_high, around: 0, core, filtered: false, clear: false }
     }
 
     /// Whether new connections or flows like this one go to targets.

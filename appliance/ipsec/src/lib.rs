@@ -49,6 +49,7 @@ pub use ah::around::Bundled;
 pub use ah::header_len as ah_header_len;
 pub use cache::{InboundIndex, Limits, OutboundIndex, Removed, ShadowCache, TunnelIndex};
 pub use error::IpsecError;
+pub use esp::glance::{GLANCE, Glance};
 pub use esp::open::{Inner, OpenJob};
 pub use esp::peek::{FIRST_PEEK, MAX_PEEK, Peek, PeekJob, Peeked};
 pub use esp::seal::{Origin, SealJob, front_room};

@@ -71,10 +71,23 @@ pub(crate) struct Rare(u8);
 impl Rare {
     const CLAMPS: u8 = 1;
     const WITHIN: u8 = 2;
+    const NOT_PLAIN: u8 = 4;
 
     fn of(params: &SaParams) -> Rare {
         let bit = |is: bool, bit| if is { bit } else { 0 };
-        Rare(bit(params.mss_clamp != MssClamp::None, Rare::CLAMPS) | bit(params.within.is_some(), Rare::WITHIN))
+        let shape = Shape::of(params.algorithm, params.local.is_ipv6());
+        let plain = shape.is_plain() && is_tunnel(&params.mode) && params.local.is_ipv4() && params.within.is_none();
+        Rare(
+            bit(params.mss_clamp != MssClamp::None, Rare::CLAMPS)
+                | bit(params.within.is_some(), Rare::WITHIN)
+                | bit(!plain, Rare::NOT_PLAIN),
+        )
+    }
+
+    /// As most are: ESP in tunnel mode over IPv4, each IV in its packet.
+    #[inline]
+    pub(crate) fn is_plain(self) -> bool {
+        self.0 & Rare::NOT_PLAIN == 0
     }
 
     /// SYNs that pass are looked at.

@@ -11,7 +11,7 @@ use phalanx_aead::prefetch;
 
 use crate::SteeringError;
 use crate::hash::Seed;
-use crate::key::PackedKey;
+use crate::key::{ConnKey, PackedKey};
 
 /// Slots of a bucket.
 const WAYS: usize = 16;
@@ -50,6 +50,19 @@ pub struct Sought {
     place: Place,
     /// The first slot with its tag when its tags came; [`NOWHERE`] before that, or if there was none.
     first: Cell<Slot>,
+}
+
+impl Sought {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> ConnKey {
+        ConnKey::from(&self.key)
+    }
+
+    #[inline]
+    pub(crate) fn packed(&self) -> &PackedKey {
+        &self.key
+    }
 }
 
 /// A key's two buckets and its tag.

@@ -7,7 +7,7 @@ use phalanx_wire::{DropReason, PeerId, Spi, TargetId};
 
 use crate::fifo::{Links, Queue};
 use crate::hash::Seed;
-use crate::key::{ConnKey, Stamp};
+use crate::key::{ConnKey, Stamp, split};
 use crate::peers::{PeerCount, Peers};
 use crate::store::{Slot, Sought, Store};
 use crate::{Cursor, Progress, SteeringError};
@@ -45,9 +45,14 @@ impl Conn {
     #[inline]
     #[must_use]
     pub fn is_older(&self, spi: Spi, number: u64) -> bool {
-        let behind = |first: u64| number.wrapping_sub(first) >> (Stamp::BITS - 1) & 1 == 1;
-        self.began.is_some_and(|(of, first)| of == spi && behind(first))
+        self.began.is_some_and(|(of, first)| of == spi && is_behind(number, first))
     }
+}
+
+/// Of numbers of which one has only 48 bits.
+#[inline]
+fn is_behind(number: u64, first: u64) -> bool {
+    number.wrapping_sub(first) >> (Stamp::BITS - 1) & 1 == 1
 }
 
 /// Bounds of a [`ConnectionTable`].
@@ -130,6 +135,15 @@ impl ConnectionTable {
     #[inline]
     pub fn lookup_sought(&self, sought: &Sought) -> Option<Conn> {
         self.store.find_sought(sought).map(|slot| self.show(slot))
+    }
+
+    /// The target of a known connection, for a packet of it with that number through that SA, unless the packet is older than the
+    /// connection: [`Conn::is_older`].
+    #[inline]
+    pub fn target_of(&self, sought: &Sought, spi: Spi, number: u64) -> Option<TargetId> {
+        let value = self.store.value(self.store.find_sought(sought)?);
+        let older = value.spi == split(spi.0) && is_behind(number, value.began.ms());
+        (!older).then_some(TargetId(value.target))
     }
 
     /// Whether a new half-open connection of `peer` would be let in.
@@ -320,7 +334,7 @@ impl ConnectionTable {
     }
 
     /// Hashes a key, and asks memory for what a look-up compares first; then [`Self::entry_ahead`], then [`Self::lookup_sought`].
-    #[inline]
+    #[inline(always)]
     pub fn seek(&self, key: &ConnKey) -> Sought {
         self.store.seek(key.into())
     }

@@ -140,6 +140,15 @@ impl Ruling {
 #[derive(Clone, Copy, Debug)]
 pub struct Found(Option<Slot>);
 
+impl Found {
+    /// It is nowhere.
+    #[inline]
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self.0.is_none()
+    }
+}
+
 /// Tracks the connections of one target core.
 pub struct Tracker {
     limits: TrackerLimits,
@@ -177,7 +186,19 @@ impl Tracker {
         payload_len: usize,
         now: u64,
     ) -> Option<ConnEvent> {
-        self.packet(INBOUND, found, key, tcp, payload_len, now)
+        self.packet(INBOUND, found, || key.into(), tcp, payload_len, now)
+    }
+
+    /// The same of a connection that was found by what [`Self::seek`] gave.
+    #[inline]
+    pub fn inbound_sought(
+        &mut self,
+        (found, sought): (Found, &Sought),
+        tcp: &TcpHeader,
+        payload_len: usize,
+        now: u64,
+    ) -> Option<ConnEvent> {
+        self.packet(INBOUND, found, || *sought.packed(), tcp, payload_len, now)
     }
 
     /// Looks a connection up.
@@ -194,7 +215,7 @@ impl Tracker {
         Found(self.store.find_sought(sought))
     }
 
-    /// The words that are remembered with the connection.
+    /// The words that are remembered with the connection, if there is one.
     #[inline]
     #[must_use]
     pub fn ruling(&self, found: Found) -> Ruling {
@@ -226,7 +247,7 @@ impl Tracker {
         payload_len: usize,
         now: u64,
     ) -> Option<ConnEvent> {
-        self.packet(OUTBOUND, found, key, tcp, payload_len, now)
+        self.packet(OUTBOUND, found, || key.into(), tcp, payload_len, now)
     }
 
     /// An established connection whose beginning was not seen here: one that moved from elsewhere. From now on it is
@@ -342,7 +363,7 @@ impl Tracker {
         &mut self,
         from: usize,
         found: Found,
-        key: &ConnKey,
+        key: impl FnOnce() -> PackedKey,
         tcp: &TcpHeader,
         payload: usize,
         now: u64,
@@ -351,11 +372,11 @@ impl Tracker {
             // A SYN on a connection that is over is a new connection; any other packet of it is late.
             Some(slot) if self.store.value(slot).phase == Phase::Lingering && tcp.flags.opens() => {
                 self.forget(slot);
-                self.open(from, &key.into(), tcp, now)
+                self.open(from, &key(), tcp, now)
             }
             Some(slot) => self.known(slot, from, tcp, payload, now),
             // Only a SYN begins anything: not a late packet, and not our own stack's reset for one.
-            None if tcp.flags.opens() => self.open(from, &key.into(), tcp, now),
+            None if tcp.flags.opens() => self.open(from, &key(), tcp, now),
             None => None,
         }
     }

@@ -12,6 +12,8 @@ pub const MAX_LEN: usize = 60;
 pub const PROTOCOL_FIELD: usize = 9;
 
 const DONT_FRAGMENT: u16 = 0x4000;
+/// First byte of the lowest address that is no host's (RFC 1112 §4).
+const FIRST_MULTICAST: u8 = 224;
 const MORE_FRAGMENTS: u16 = 0x2000;
 
 #[inline(always)]
@@ -60,6 +62,38 @@ pub(crate) fn parse(b: &[u8], trust: Trust) -> Result<IpHeader, WireError> {
         fragment,
         identification,
     })
+}
+
+/// The header of a packet as most are: whole, without options, its checksum right. For a shorter way that these take;
+/// [`IpHeader::parse`] is for all, and says what is wrong with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// Source address: a host's.
+    pub src: Ipv4Addr,
+    /// Destination address.
+    pub dst: Ipv4Addr,
+    /// What follows.
+    pub protocol: u8,
+    /// Length of the packet, header included; there may be fewer bytes in sight.
+    pub total_len: usize,
+}
+
+impl Plain {
+    /// Reads the header at the start of `b`, if it is such a one.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(b: &[u8]) -> Option<Plain> {
+        let h = b.first_chunk::<MIN_LEN>()?;
+        let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
+        let fragment = u16::from_be_bytes([h[6], h[7]]) & (MORE_FRAGMENTS | 0x1fff);
+        let plain = h[0] == 0x45 && total_len >= MIN_LEN && fragment == 0 && h[12] < FIRST_MULTICAST;
+        (plain && checksum::plain_header(h) == 0).then(|| Plain {
+            src: Ipv4Addr::new(h[12], h[13], h[14], h[15]),
+            dst: Ipv4Addr::new(h[16], h[17], h[18], h[19]),
+            protocol: h[PROTOCOL_FIELD],
+            total_len,
+        })
+    }
 }
 
 /// What goes into an IPv4 header of a whole packet.

@@ -93,6 +93,17 @@ impl LinkHeader {
     }
 }
 
+/// Another packet's number in the link header that `front`, what is in front of a packet, ends with: [`LinkHeader::seq_high`].
+///
+/// # Errors
+/// [`WireError::NoRoom`].
+#[inline]
+pub fn set_seq_high(front: &mut [u8], seq_high: u32) -> Result<(), WireError> {
+    let h = front.last_chunk_mut::<LEN>().ok_or(WireError::NoRoom)?;
+    h[12..16].copy_from_slice(&seq_high.to_be_bytes());
+    Ok(())
+}
+
 /// What a link between addresses like this one adds to a packet.
 #[inline]
 #[must_use]

@@ -5,6 +5,7 @@ mod common;
 use common::{packet, v6};
 use phalanx_wire::icmp::{Complaint, IcmpError, write_complaint};
 use phalanx_wire::{Endpoint, Flow, Fragment, Icmp4, Icmp6, IpHeader, WireError, checksum, ip, ipv4, ipv6, protocol};
+use proptest::prelude::*;
 use std::net::IpAddr;
 
 #[test]
@@ -29,6 +30,33 @@ fn malformed_ipv4_headers_are_refused() {
     assert_eq!(IpHeader::parse(&beyond), Err(WireError::Ip), "ends beyond the longest packet");
     assert_eq!(IpHeader::parse(&[]), Err(WireError::Short));
     assert_eq!(IpHeader::parse(&good[..19]), Err(WireError::Short));
+}
+
+proptest! {
+    /// What is plain is what the parser says it is: whole in sight or not, and nothing rare about it.
+    #[test]
+    fn a_plain_header_is_one_that_parses_without_options_and_fragments(
+        mut header: [u8; 24],
+        (first, flags, right) in (prop_oneof![3 => Just(0x45u8), 1 => any::<u8>()], prop_oneof![3 => Just(0x40u8), 1 => any::<u8>()], any::<bool>()),
+        len in 0usize..=24,
+    ) {
+        (header[0], header[6], header[7]) = (first, flags, if flags == 0x40 { 0 } else { header[7] });
+        if right {
+            header[10..12].fill(0);
+            let sum = checksum::internet(&header[..20]);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        let (plain, parsed) = (ipv4::Plain::of(&header[..len]), IpHeader::parse_prefix(&header[..len]));
+        let expected = parsed.ok().filter(|ip| ip.version == 4 && ip.upper_offset == 20 && ip.fragment.is_none());
+        if let Some(plain) = plain {
+            let ip = expected.expect("it parses");
+            let IpHeader { src, dst, upper: protocol, total_len, .. } = ip;
+            prop_assert_eq!((IpAddr::V4(plain.src), IpAddr::V4(plain.dst), plain.protocol, plain.total_len), (src, dst, protocol, total_len));
+        } else if let Some(ip) = expected {
+            // Addresses that are nobody's are left to the parser.
+            prop_assert!(matches!(ip.src, IpAddr::V4(src) if src.octets()[0] >= 240), "{ip:?}");
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod ah;
 mod bundle;
 mod capturing;
+mod fast;
 mod filtering;
 mod fragments;
 mod ike;
@@ -60,7 +61,7 @@ fn addr(text: &str) -> IpAddr {
 }
 
 /// Who talks to whom, and how it is protected.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Shape {
     vip: &'static str,
     /// The client's outer address.

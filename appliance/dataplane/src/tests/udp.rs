@@ -8,7 +8,7 @@ const HERE: LinkEnd = LinkEnd::Ring(CoreId(0));
 const TO: u16 = 443;
 
 /// A datagram in an IP packet.
-fn datagram(from: &str, src_port: u16, to: &str, dst_port: u16) -> Vec<u8> {
+pub(super) fn datagram(from: &str, src_port: u16, to: &str, dst_port: u16) -> Vec<u8> {
     let mut bytes = vec![7; udp::LEN + 9];
     let len = bytes.len() as u16;
     UdpHeader { src_port, dst_port, len, checksum: 0 }.write(&mut bytes).unwrap();

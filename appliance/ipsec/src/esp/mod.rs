@@ -9,6 +9,7 @@
 //! How long IV and ICV are and what the encrypted part is a multiple of is the algorithm's: 8, 16 and 4 bytes for AES-GCM (RFC 4106).
 
 pub(crate) mod ecn;
+pub(crate) mod glance;
 pub(crate) mod open;
 pub(crate) mod peek;
 pub(crate) mod seal;
@@ -76,6 +77,12 @@ impl Shape {
     #[inline]
     pub(crate) const fn icv(self) -> usize {
         self.icv as usize
+    }
+
+    /// A stream cipher with the IV in front of its text and an ICV of the usual length behind.
+    #[inline]
+    pub(crate) const fn is_plain(self) -> bool {
+        !self.is_ah() && self.shows_nonce() && self.rest() == 0
     }
 
     #[inline]

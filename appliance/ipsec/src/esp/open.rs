@@ -1,7 +1,8 @@
 //! Inbound: an ESP packet becomes an IP packet again.
 
 use phalanx_aead::{Aad, IV_LEN, Key, NONCE_LEN, OpenOp};
-use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, natt, protocol};
+use phalanx_wire::ipv4::Plain;
+use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, ipv4, natt, protocol};
 
 use super::{HEADER_LEN, Shape, TRAILER_LEN, ecn};
 use crate::sa::InboundSa;
@@ -49,6 +50,20 @@ impl OpenJob {
             shape,
             verdict: Some(authentic),
         }
+    }
+
+    /// Of a packet over IPv4 without options, whose ciphertext begins there.
+    #[inline]
+    pub(super) fn plain(
+        seq: u64,
+        nonce: [u8; NONCE_LEN],
+        aad: Aad,
+        start: usize,
+        (text_len, outer_class, shape): (u16, u8, Shape),
+    ) -> OpenJob {
+        let front = (start - ipv4::MIN_LEN) as u8;
+        let (start, field) = (start as u16, ipv4::PROTOCOL_FIELD as u16);
+        OpenJob { seq, nonce, aad, start, text_len, field, outer_class, front, shape, verdict: None }
     }
 
     /// Whether the packet is authentic, if that is known without an operation: nothing of AH is encrypted.
@@ -191,6 +206,18 @@ impl InboundSa {
             crate::natt::show(&self.params, &self.hot, buf.bytes_mut(), &mut inner.header)?;
         }
         Ok(inner)
+    }
+
+    /// Where the inner packet is in `packet`, and its header, if what [`InboundSa::finish`] would do is only to cut off what is in front
+    /// and behind: of a plain packet in a plain one.
+    #[inline]
+    #[must_use]
+    pub fn inner(&self, packet: &[u8], job: &OpenJob) -> Option<(usize, Plain)> {
+        let text = self.hot.rare.is_plain().then(|| job.text(packet))?;
+        let (payload_len, protocol::IPV4) = check_trailer(text).ok()? else { return None };
+        let inner = Plain::of(text).filter(|inner| inner.total_len <= payload_len)?;
+        let class = text[1];
+        (ecn::leave(class, job.outer_class) == Some(class)).then_some((usize::from(job.start), inner))
     }
 
     /// The tunnel check (R12): the inner packet is one that this SA may carry.

@@ -1,0 +1,141 @@
+//! The fast path of a target, as far as the cipher: what comes over a link is nearly always ESP in tunnel mode over IPv4, from the VIP's
+//! router and for this core. Such a packet joins what is to be opened after a look at a few fields; whatever is different in any way
+//! takes the ordinary way, where alone anything is dropped and counted (`tests/fast.rs`). Packets stay in order: each moves its window.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use phalanx_ipsec::Role;
+use phalanx_wire::ethernet::{self, ethertype};
+use phalanx_wire::ipv4::{self, Plain};
+use phalanx_wire::{Buffer, Epoch, EspHeader, Frame, LinkHeader, Mac, Protected, VipId, gre, link, protocol};
+
+use crate::ahead::Begins;
+use crate::clock::Now;
+use crate::command::GreEnd;
+use crate::config::PortRole;
+use crate::engine::{Batch, Engine};
+use crate::laps::Step;
+use crate::opening::Begun;
+use crate::packet::{Source, trim};
+use crate::stats::Stage;
+
+/// Ours and the other end of a GRE link; nothing over memif.
+type Ends = Option<(Ipv4Addr, Ipv4Addr)>;
+
+/// A VIP that was believed from this port: mostly the next packet is of the same.
+#[derive(Clone, Copy)]
+struct Believed {
+    id: VipId,
+    ends: Ends,
+    address: Ipv4Addr,
+    epoch: Epoch,
+    at_router: bool,
+}
+
+impl<S: Source> Engine<S> {
+    /// Whether packets from the port have a fast path: not while somebody looks at each.
+    pub(crate) fn has_fast_link(&self, port: usize) -> bool {
+        let serves = self.target.enabled && self.world.ports[port].role == PortRole::Link;
+        serves && !self.is_ordinary() && self.watcher.is_none() && self.out.tap.is_none()
+    }
+
+    /// Frames from a link port: 1. link header, SA and number; 2. opened, or the ordinary way.
+    pub(crate) fn receive_linked_fast(&mut self, port: usize, frames: &mut Batch<S::Packet>, now: Now) {
+        let (mut packets, mut begun, mut ordinary) = (Batch::new(), Batch::new(), Batch::new());
+        let (mut ahead, mut latest) = (self.spis_ahead(Begins::Link, frames), None);
+        for (at, mut frame) in frames.drain(..).enumerate() {
+            self.sas_ahead(&mut ahead, at);
+            match self.begin_fast(port, frame.bytes(), &mut latest) {
+                Some((one, front, len)) => {
+                    if !ordinary.is_empty() {
+                        self.receive_frames(port, &mut ordinary, now);
+                    }
+                    frame.cut_front(front);
+                    trim(&mut frame, len);
+                    packets.push(frame);
+                    begun.push(one);
+                }
+                None => {
+                    self.open_fast(&mut packets, &mut begun, now);
+                    ordinary.push(frame);
+                }
+            }
+        }
+        self.open_fast(&mut packets, &mut begun, now);
+        if !ordinary.is_empty() {
+            self.receive_frames(port, &mut ordinary, now);
+        }
+    }
+
+    /// Step 2.
+    fn open_fast(&mut self, packets: &mut Batch<S::Packet>, begun: &mut Batch<Begun>, now: Now) {
+        if packets.is_empty() {
+            return;
+        }
+        self.out.passed(Stage::RxLink, packets.len());
+        self.out.lap(Step::Sort, packets.len());
+        self.open_begun(packets, begun, Role::Target, now);
+        begun.clear();
+    }
+
+    /// Step 1; with it where the packet begins in the frame, and its length.
+    #[inline(always)]
+    fn begin_fast(&self, port: usize, frame: &[u8], latest: &mut Option<Believed>) -> Option<(Begun, usize, usize)> {
+        let (ends, linked) = self.linked(port, frame)?;
+        let header = LinkHeader::parse(linked).ok()?;
+        if header.core != self.id || header.clear {
+            return None;
+        }
+        let vip = self.believed_from(port, header.vip, ends, latest).filter(|vip| header.epoch >= vip.epoch)?;
+        let packet = &linked[LinkHeader::LEN..];
+        let ip = Plain::of(packet).filter(|ip| ip.protocol == protocol::ESP && ip.dst == vip.address)?;
+        let front = ethernet::HEADER_LEN + if ends.is_some() { link::OVERHEAD_V4 } else { LinkHeader::LEN };
+        let packet = packet.get(..ip.total_len)?;
+        let EspHeader { spi, seq } = EspHeader::parse(&packet[ipv4::MIN_LEN..]).ok()?;
+        let at = self.tables.cache.find(vip.id, &Protected { spi, seq, ah: false })?;
+        let sa = self.tables.cache.inbound(at)?;
+        let glance = sa.glance(&ip, packet)?;
+        let seq = sa.window.infer_with_hint(seq, header.seq_high);
+        sa.window.check(seq).ok()?;
+        let (job, filtered) = (glance.begin(sa, packet, seq), header.filtered && vip.at_router);
+        let begun = Begun { job, vip: vip.id, sa: at, filtered, from: None };
+        Some((begun, front, ip.total_len))
+    }
+
+    /// Link header and packet of a frame, to its end, and the ends of its GRE.
+    #[inline(always)]
+    fn linked<'a>(&self, port: usize, frame: &'a [u8]) -> Option<(Ends, &'a [u8])> {
+        let (header, facts) = (Frame::parse(frame).ok()?, &self.world.ports[port]);
+        let packet = &frame[ethernet::HEADER_LEN..];
+        match header.ethertype {
+            ethertype::LINK if facts.memif && header.dst == Mac::BROADCAST => Some((None, packet)),
+            ethertype::IPV4 if header.dst == facts.mac => {
+                let outer = Plain::of(packet).filter(|ip| ip.protocol == protocol::GRE)?;
+                let inside = packet.get(ipv4::MIN_LEN..outer.total_len)?;
+                let linked = gre::parse(inside).is_ok_and(|gre| gre.ethertype == ethertype::LINK);
+                linked.then(|| (Some((outer.dst, outer.src)), &inside[gre::LEN..]))
+            }
+            _ => None,
+        }
+    }
+
+    /// The VIP, if its router is at the other end of the link (R14).
+    #[inline(always)]
+    fn believed_from(&self, port: usize, id: VipId, ends: Ends, latest: &mut Option<Believed>) -> Option<Believed> {
+        if let Some(vip) = latest.filter(|vip| vip.id == id && vip.ends == ends) {
+            return Some(vip);
+        }
+        let vip = self.tables.vips.by_id(id)?;
+        let believed = match ends {
+            Some((local, remote)) => {
+                let from = GreEnd { port, local: IpAddr::V4(local), remote: IpAddr::V4(remote) };
+                vip.router == Some(from) && self.world.ports[port].has(from.local)
+            }
+            None => vip.router_port == Some(port),
+        };
+        let IpAddr::V4(address) = vip.entry.address else { return None };
+        let (epoch, at_router) = (vip.entry.epoch, vip.entry.filter_at_router);
+        *latest = Some(Believed { id, ends, address, epoch, at_router }).filter(|_| believed);
+        *latest
+    }
+}

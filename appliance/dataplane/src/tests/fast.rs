@@ -1,0 +1,274 @@
+//! The fast paths do what the ordinary way does: two routers, or two targets, get the same bursts, and one of them has no fast path.
+
+use super::links::gre;
+use super::udp::datagram;
+use super::*;
+use phalanx_steering::Transport;
+use proptest::prelude::*;
+
+/// The one target is this core, which has no fast path; the other is another box.
+const TARGETS: [(u16, u8); 2] = [(1, 0), (2, 11)];
+
+/// What the client does, on its flow of that number.
+#[derive(Clone, Debug)]
+enum Act {
+    Tcp {
+        flow: u16,
+        flags: u8,
+        len: u16,
+    },
+    Udp {
+        flow: u16,
+    },
+    Ping,
+    /// Numbers are lost.
+    Skip(u8),
+    /// An earlier packet again, so many before.
+    Again(u8),
+    /// The frame is another than it should be.
+    Spoilt(Spoilt, Box<Act>),
+}
+
+#[derive(Clone, Debug)]
+enum Spoilt {
+    /// One byte of it.
+    Byte { at: u16, by: u8 },
+    /// One byte of its outer IP header, whose checksum is right again.
+    Header { field: u8, value: u8 },
+    /// It is longer than its packet, or shorter.
+    Resized(i8),
+    /// It is for another station.
+    To(u8),
+}
+
+impl Spoilt {
+    fn spoil(&self, mut frame: Vec<u8>) -> Vec<u8> {
+        let len = frame.len();
+        match *self {
+            Spoilt::Byte { at, by } => frame[usize::from(at) % len] ^= by,
+            Spoilt::Header { field, value } if len >= ethernet::HEADER_LEN + 20 => {
+                let header = &mut frame[ethernet::HEADER_LEN..][..20];
+                header[usize::from(field)] = value;
+                header[10..12].fill(0);
+                let sum = phalanx_wire::checksum::internet(header);
+                header[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            Spoilt::Header { .. } => {}
+            Spoilt::Resized(by) => frame.resize(len.saturating_add_signed(isize::from(by)).max(1), 0),
+            Spoilt::To(to) => frame[0] = to,
+        }
+        frame
+    }
+}
+
+fn spoilt() -> impl Strategy<Value = Spoilt> {
+    prop_oneof![
+        (0u16..220, 1u8..).prop_map(|(at, by)| Spoilt::Byte { at, by }),
+        (0u8..20, any::<u8>()).prop_map(|(field, value)| Spoilt::Header { field, value }),
+        any::<i8>().prop_map(Spoilt::Resized),
+        any::<u8>().prop_map(Spoilt::To),
+    ]
+}
+
+fn acts() -> impl Strategy<Value = Act> {
+    let flags = prop::sample::select(vec![
+        TcpFlags::SYN,
+        TcpFlags::ACK,
+        TcpFlags::ACK,
+        TcpFlags::ACK | TcpFlags::FIN,
+        TcpFlags::RST,
+        0x12,
+    ]);
+    let simple = prop_oneof![
+        12 => (0u16..6, flags, 0u16..200).prop_map(|(flow, flags, len)| Act::Tcp { flow, flags, len }),
+        3 => (0u16..4).prop_map(|flow| Act::Udp { flow }),
+        1 => Just(Act::Ping),
+        1 => (1u8..90).prop_map(Act::Skip),
+        2 => (1u8..80).prop_map(Act::Again),
+    ];
+    simple
+        .prop_recursive(1, 4, 1, |act| (spoilt(), act.prop_map(Box::new)).prop_map(|(how, act)| Act::Spoilt(how, act)))
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let v6 = Shape { vip: "fd77::100", client: "fd77::10", inner: "fd99::10", ..TUNNEL };
+    prop::sample::select(vec![
+        TUNNEL,
+        TUNNEL,
+        TUNNEL,
+        Shape { esn: false, ..TUNNEL },
+        Shape { algorithm: Algorithm::ChaCha20Poly1305, ..TUNNEL },
+        Shape { algorithm: Algorithm::Aes128Gmac, ..TUNNEL },
+        Shape { algorithm: Algorithm::Aes128CbcSha256, ..TUNNEL },
+        Shape { algorithm: Algorithm::NullSha256, ..TUNNEL },
+        Shape { inner: "10.77.0.10", transport: true, ..TUNNEL },
+        v6,
+    ])
+}
+
+/// The client's frames, as they come to both routers.
+struct Sender {
+    client: Client,
+    shape: Shape,
+    sent: Vec<Vec<u8>>,
+}
+
+impl Sender {
+    fn frame(&mut self, act: &Act) -> Option<Vec<u8>> {
+        let Shape { inner: from, vip: to, .. } = self.shape;
+        let packet = match act {
+            Act::Tcp { flow, flags, len } => {
+                let mut packet = segment(from, 4000 + flow, to, 80, *flags);
+                packet.extend(vec![9; usize::from(*len)]);
+                let whole = packet.len();
+                ip::set_total_len(&mut packet, whole).unwrap();
+                packet
+            }
+            Act::Udp { flow } => datagram(from, 5000 + flow, to, 443),
+            Act::Ping => inner(from, to, protocol::ICMP, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0]),
+            Act::Skip(n) => {
+                self.client.skip(u64::from(*n));
+                return None;
+            }
+            Act::Again(before) => return self.sent.iter().rev().nth(usize::from(*before)).cloned(),
+            Act::Spoilt(how, then) => return Some(how.spoil(self.frame(then)?)),
+        };
+        let frame = framed(&self.client.seal(&packet), Bench::mac_of(1, NETWORK), CLIENT_MAC);
+        self.sent.push(frame.clone());
+        Some(frame)
+    }
+}
+
+fn router(shape: Shape) -> Bench {
+    let mut bench = Bench::new(1);
+    bench.shape = shape;
+    let link = |box_: u8| if box_ == 0 { LinkEnd::Ring(CoreId(0)) } else { LinkEnd::Gre(gre(1, box_), CoreId(0)) };
+    let targets = TARGETS.map(|(id, box_)| (id, link(box_)));
+    bench.route_vip(&targets);
+    let rule = |protocol, ports| PortRule { protocol, ports: vec![ports], targets: vec![TargetId(1), TargetId(2)] };
+    let rules = [rule(Transport::Tcp, 0..=u16::MAX), rule(Transport::Udp, 443..=443)];
+    let entries = targets.iter().map(|&(id, link)| entry(id, link)).collect();
+    bench.order(Command::SetTargets(VIP, Box::new(TargetSet::new(entries, Policy::RoundRobin, &rules).unwrap())));
+    bench
+}
+
+/// A forged packet that is old by now may be found out as either.
+fn old_or_forged(why: DropReason) -> DropReason {
+    if matches!(why, DropReason::TooOld | DropReason::Replay) { DropReason::BadIcv } else { why }
+}
+
+/// Everything that can be seen of a core afterwards.
+fn picture(bench: &mut Bench, alike: fn(DropReason) -> DropReason) -> String {
+    let mut frames = [NETWORK, LINK, APPLICATION].map(|port| bench.sent(port));
+    // Packets of one burst are in the order of their steps.
+    frames.iter_mut().for_each(|frames| frames.sort());
+    let told = Stage::ALL.iter().filter(|stage| **stage != Stage::RoutedFast);
+    let stages: Vec<_> = told.map(|stage| bench.stats.stage(*stage)).collect();
+    let mut drops = std::collections::BTreeMap::<_, u64>::new();
+    DropReason::ALL.iter().for_each(|&why| *drops.entry(format!("{:?}", alike(why))).or_default() += bench.drops(why));
+    drops.retain(|_, count| *count > 0);
+    let sas = bench.engine.tables.cache.iter_inbound();
+    let sas: Vec<_> = sas.map(|(_, sa)| format!("{:?} {:?} {:?}", sa.forwarded, sa.verified, sa.window)).collect();
+    let connections = (bench.engine.router.table.len(), bench.engine.target.tracker.len());
+    format!("{frames:02x?} {stages:?} {drops:?} {sas:?} {connections:?} {:?}", bench.events())
+}
+
+proptest! {
+    #[test]
+    fn both_ways_do_the_same(shape in shapes(), bursts in prop::collection::vec(prop::collection::vec(acts(), 1..=32), 1..12)) {
+        let (mut fast, mut ordinary) = (router(shape), router(shape));
+        ordinary.engine.ordinary = true;
+        let mut sender = Sender { client: Client::of(shape), shape, sent: Vec::new() };
+        for burst in bursts {
+            let frames: Vec<_> = burst.iter().filter_map(|act| sender.frame(act)).take(32).collect();
+            let packets = || frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
+            fast.engine.receive(NETWORK, packets(), fast.now);
+            ordinary.engine.receive(NETWORK, packets(), ordinary.now);
+            for bench in [&mut fast, &mut ordinary] {
+                answer_arp(bench);
+                bench.pass(1);
+            }
+            prop_assert_eq!(picture(&mut fast, |why| why), picture(&mut ordinary, |why| why));
+        }
+    }
+
+    #[test]
+    fn both_targets_do_the_same(
+        shape in shapes(),
+        bursts in prop::collection::vec(prop::collection::vec((acts(), prop::option::weighted(0.2, spoilt())), 1..=32), 1..12),
+    ) {
+        let mut router = Bench::new(1);
+        router.shape = shape;
+        router.route_vip(&[(1, LinkEnd::Gre(gre(1, 11), CoreId(0)))]);
+        let target = || {
+            let mut bench = Bench::new(11);
+            bench.shape = shape;
+            bench.set_vip(None);
+            bench.add_sas();
+            bench.order(Command::SetRouter(VIP, gre(11, 1)));
+            bench.lease(1, 1 << 20);
+            bench
+        };
+        let (mut fast, mut ordinary) = (target(), target());
+        ordinary.engine.ordinary = true;
+        let mut sender = Sender { client: Client::of(shape), shape, sent: Vec::new() };
+        for burst in bursts {
+            let mut spoils = Vec::new();
+            for (act, how) in &burst {
+                let Some(frame) = sender.frame(act) else { continue };
+                router.receive_frame(NETWORK, &frame);
+                answer_arp(&mut router);
+                let crossed = router.sent(LINK).into_iter().filter(|frame| frame[12..14] == ethertype::IPV4.to_be_bytes());
+                spoils.extend(crossed.map(|frame| how.iter().fold(frame, |frame, how| how.spoil(frame))));
+            }
+            spoils.truncate(32);
+            let packets = || spoils.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
+            fast.engine.receive(LINK, packets(), fast.now);
+            ordinary.engine.receive(LINK, packets(), ordinary.now);
+            for bench in [&mut fast, &mut ordinary] {
+                // The server answers whatever began, so that connections are established.
+                for flow in 0..6 {
+                    bench.receive(APPLICATION, &segment(shape.vip, 80, shape.inner, 4000 + flow, TcpFlags::SYN | TcpFlags::ACK));
+                }
+                bench.client_receives();
+                bench.pass(1);
+            }
+            prop_assert_eq!(picture(&mut fast, old_or_forged), picture(&mut ordinary, old_or_forged));
+        }
+    }
+}
+
+/// The next hop of the link answers, so that what waits for it goes.
+fn answer_arp(bench: &mut Bench) {
+    let arps = bench.engine.out.frames[LINK].iter();
+    let asked: Vec<_> = arps.filter_map(|frame| Arp::parse(frame.bytes().get(ethernet::HEADER_LEN..)?).ok()).collect();
+    asked.iter().for_each(|asked| bench.receive_frame(LINK, &arp::reply_frame(Bench::mac_of(11, LINK), asked)));
+}
+
+#[test]
+fn packets_of_a_known_connection_take_the_fast_path_and_go_as_they_came() {
+    let mut bench = router(TUNNEL);
+    let mut sender = Sender { client: Client::of(TUNNEL), shape: TUNNEL, sent: Vec::new() };
+    let tcp = |flow, flags| Act::Tcp { flow, flags, len: 0 };
+    let mut send = |bench: &mut Bench, acts: &[Act]| {
+        let frames: Vec<_> = acts.iter().filter_map(|act| sender.frame(act)).collect();
+        let packets = frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
+        bench.engine.receive(NETWORK, packets, bench.now);
+        frames
+    };
+    send(&mut bench, &[tcp(0, TcpFlags::SYN), tcp(1, TcpFlags::SYN)]);
+    let asked = bench.sent(LINK);
+    let asked = Arp::parse(&asked[0][ethernet::HEADER_LEN..]).unwrap();
+    bench.receive_frame(LINK, &arp::reply_frame(Bench::mac_of(11, LINK), &asked));
+    assert_eq!(bench.sent(LINK).len(), 1, "round robin: one of two");
+    let burst: Vec<_> =
+        (0..32).map(|n| if n % 8 == 5 { tcp(2 + n, TcpFlags::SYN) } else { tcp(1, TcpFlags::ACK) }).collect();
+    let frames = send(&mut bench, &burst);
+    let (fast, all) = (bench.stats.stage(Stage::RoutedFast), bench.sent(LINK));
+    assert_eq!(fast, 28, "all but the SYNs");
+    // Ethernet, IP, GRE, link header; then the packet as it came.
+    let inside = |frame: &Vec<u8>| frame[ethernet::HEADER_LEN + phalanx_wire::link::OVERHEAD_V4..].to_vec();
+    let acks =
+        frames.iter().zip(0..).filter(|(_, n)| n % 8 != 5).map(|(frame, _)| frame[ethernet::HEADER_LEN..].to_vec());
+    assert_eq!(all.iter().map(inside).take(28).collect::<Vec<_>>(), acks.collect::<Vec<_>>());
+}

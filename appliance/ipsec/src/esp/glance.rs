@@ -1,0 +1,65 @@
+//! A short way to peek and to open, for packets as most are: what [`InboundSa::peek_job`] and [`InboundSa::begin`] find out of any
+//! packet, of these in a few steps.
+
+use phalanx_aead::{IV_LEN, NONCE_LEN, PeekOp};
+use phalanx_wire::ipv4::{self, Plain};
+
+use super::open::OpenJob;
+use super::{HEADER_LEN, TRAILER_LEN};
+use crate::sa::InboundSa;
+
+/// Bytes that a glance shows: an IPv4 header and a TCP header without options, in whole blocks.
+pub const GLANCE: usize = 48;
+
+/// Offset of the ciphertext in a plain packet.
+const TEXT: usize = ipv4::MIN_LEN + HEADER_LEN + IV_LEN;
+
+/// Where the parts of a plain packet are; its IP header is plain too.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance {
+    nonce: [u8; NONCE_LEN],
+    text_len: u16,
+}
+
+impl InboundSa {
+    /// For a packet of an SA in tunnel mode over IPv4, with the IV in the packet and nothing around ESP, between the SA's ends. `None` for
+    /// any other, or if anything about it is wrong: the long way says what. `packet` is all of it and no more, and names this SA.
+    #[inline]
+    #[must_use]
+    pub fn glance(&self, outer: &Plain, packet: &[u8]) -> Option<Glance> {
+        let hot = &self.hot;
+        if !hot.rare.is_plain() || hot.remote != outer.src || hot.local != outer.dst {
+            return None;
+        }
+        let iv = packet.get(TEXT - IV_LEN..)?.first_chunk::<IV_LEN>()?;
+        let text_len = packet.len().checked_sub(TEXT + hot.shape.icv()).filter(|len| *len >= TRAILER_LEN)?;
+        if text_len & (hot.shape.alignment() - 1) != 0 {
+            return None;
+        }
+        Some(Glance { nonce: super::nonce(hot.salt, *iv), text_len: text_len as u16 })
+    }
+
+    /// What decrypts the packet's first bytes, as many as there are and [`GLANCE`] at most.
+    #[inline]
+    pub fn glance_op<'a>(&'a self, glance: &Glance, packet: &'a [u8], out: &'a mut [u8; GLANCE]) -> PeekOp<'a> {
+        let cipher = &packet[TEXT..][..usize::from(glance.text_len).min(GLANCE)];
+        PeekOp { key: self.key(), nonce: glance.nonce, block: 0, cipher, out }
+    }
+}
+
+impl Glance {
+    /// The packet, waiting for its cipher: what [`InboundSa::begin`] says of it.
+    #[inline]
+    #[must_use]
+    pub fn begin(&self, sa: &InboundSa, packet: &[u8], seq: u64) -> OpenJob {
+        let &Glance { nonce, text_len } = self;
+        OpenJob::plain(seq, nonce, super::aad(sa.hot.spi, seq, sa.hot.esn), TEXT, (text_len, packet[1], sa.hot.shape))
+    }
+
+    /// Whether an inner packet of that length could be in it: one that could not is none.
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, len: usize) -> bool {
+        len + TRAILER_LEN <= usize::from(self.text_len)
+    }
+}
