@@ -35,7 +35,7 @@ struct Pace {
 /// A router does little with each packet.
 const ROUTER: Pace = Pace { lead: 8, together: 8 };
 /// A target needs the whole key of each.
-const TARGET: Pace = Pace { lead: 8, together: 4 };
+const TARGET: Pace = Pace { lead: 4, together: 4 };
 
 /// Bytes around what is sealed.
 const AROUND: usize = 80;
