@@ -106,11 +106,6 @@ impl<P> Neighbours<P> {
         Resolved::Held { ask: true }
     }
 
-    /// The MAC for a next hop that is known; whoever asks has just used it.
-    pub(crate) fn known(&self, address: IpAddr) -> Option<Mac> {
-        self.entries[usize::from(*self.index.value(&address)?)].as_ref()?.mac
-    }
-
     /// Takes in an answer. Gives the entry whose packets may go now.
     ///
     /// A different MAC is not believed as long as the known one answers: anybody on the network could draw our packets to

@@ -1,7 +1,5 @@
 //! Outbound: what the application sends from a VIP is sealed here and goes straight to the network (R17-R19).
 
-use std::net::IpAddr;
-
 use phalanx_aead::{SealOp, seal_burst};
 use phalanx_ipsec::{Origin, OutboundIndex, SealJob, SeqNo, SoughtFlow, Subject, TunnelIndex, Verdict, WayOut};
 use phalanx_steering::{ConnEvent, ConnKey, Found, Sought};
@@ -20,7 +18,6 @@ use crate::laps::{Span, Step};
 use crate::logging::Logged;
 use crate::notes::{Fact, For};
 use crate::packet::{Marked, Source, trim};
-use crate::station::destination;
 use crate::stats::Stage;
 use crate::tables::logged;
 
@@ -67,14 +64,6 @@ impl<P> Default for Sealing<P> {
     fn default() -> Sealing<P> {
         Sealing { packets: Batch::new(), jobs: Batch::new(), sas: Batch::new(), around: Batch::new() }
     }
-}
-
-/// The way from here of packets to one address over IPv4.
-struct NextHop {
-    to: IpAddr,
-    port: usize,
-    mtu: usize,
-    header: [u8; ethernet::HEADER_LEN],
 }
 
 /// A packet from the application, and what the filters are asked about it.
@@ -375,48 +364,16 @@ impl<S: Source> Engine<S> {
         drop(ops);
         self.out.passed(Stage::Sealed, count);
         self.out.lap(Step::Seal, count);
-        let mut before = None;
         let sealed = sealing.packets.drain(..).zip(sealing.sas.drain(..)).zip(sealing.around.drain(..));
         for ((mut packet, at), around) in sealed {
             let completed = self.tables.cache.outbound(at).map_or(Ok(()), |sa| sa.complete(packet.bytes_mut()));
             match (completed, around) {
-                (Ok(()), None) => self.send_as_before(at, packet, &mut before, now),
+                (Ok(()), None) => self.send_sealed(at, packet, now),
                 (Ok(()), Some(around)) => self.send_around(around, packet, now),
                 (Err(reason), _) => self.out.drop(packet, reason),
             }
         }
         self.out.lap(Step::NextHop, count);
-    }
-
-    /// A sealed packet to where the one before it went needs no other header.
-    #[inline(always)]
-    fn send_as_before(&mut self, at: OutboundIndex, mut packet: S::Packet, before: &mut Option<NextHop>, now: Now) {
-        let bytes = packet.bytes();
-        let to = if bytes.first() == Some(&0x45) { destination(bytes) } else { None };
-        let path = self.tables.cache.outbound(at).map_or(usize::MAX, |sa| usize::from(sa.path_mtu()));
-        let whole = |hop: &&NextHop| bytes.len() <= path.min(hop.mtu);
-        if let Some(hop) = before.as_ref().filter(|hop| Some(hop.to) == to).filter(whole) {
-            let room = packet.grow_front(ethernet::HEADER_LEN).map_err(DropReason::from);
-            return match room {
-                Ok(()) => {
-                    packet.bytes_mut()[..ethernet::HEADER_LEN].copy_from_slice(&hop.header);
-                    self.out.frame(hop.port, packet);
-                }
-                Err(reason) => self.out.drop(packet, reason),
-            };
-        }
-        self.send_sealed(at, packet, now);
-        *before = to.and_then(|to| self.next_hop(to));
-    }
-
-    /// What is in front of packets to that address, if it is known and the port is this core's.
-    fn next_hop(&self, to: IpAddr) -> Option<NextHop> {
-        let (port, hop) = self.world.route(to)?;
-        let facts = self.world.ports.get(port).filter(|facts| facts.owner == self.me && !facts.memif)?;
-        let mac = self.stations[port].as_ref()?.neighbours.known(hop)?;
-        let mut header = [0; ethernet::HEADER_LEN];
-        ethernet::write(&mut header, mac, facts.mac, ethertype::IPV4).ok()?;
-        Some(NextHop { to, port, mtu: facts.mtu, header })
     }
 
     /// Stage 2: where this core is a target, it follows its connections in both directions.
@@ -494,7 +451,7 @@ impl<S: Source> Engine<S> {
     }
 
     pub(crate) fn send_to_network(&mut self, packet: S::Packet, now: Now) {
-        match destination(packet.bytes()).and_then(|to| self.world.route(to)) {
+        match crate::station::destination(packet.bytes()).and_then(|to| self.world.route(to)) {
             Some((port, _)) => self.send(port, packet, now),
             None => self.out.drop(packet, DropReason::NoNeighbour),
         }
