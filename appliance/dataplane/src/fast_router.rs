@@ -25,7 +25,7 @@ use crate::command::LinkEnd;
 use crate::config::PortRole;
 use crate::engine::{Batch, Engine};
 use crate::laps::Step;
-use crate::packet::{Source, trim};
+use crate::packet::{Marked, Source, trim};
 use crate::stats::Stage;
 
 /// Ethernet, and IPv4, GRE and link header: the longest that there is a short way for.
@@ -122,7 +122,10 @@ impl<S: Source> Engine<S> {
         let mut ahead = self.spis_ahead(Begins::Network, frames);
         for (at, frame) in frames.iter().enumerate() {
             self.sas_ahead(&mut ahead, at);
-            if let Some(one) = self.glance_at(frame.bytes(), mac, &mut latest) {
+            // What is watched is told about step by step.
+            if frame.mark() == 0
+                && let Some(one) = self.glance_at(frame.bytes(), mac, &mut latest)
+            {
                 self.peek_ahead(one.sa);
                 glanced.push(Glanced { at, ..one });
             }

@@ -16,7 +16,7 @@ use crate::config::PortRole;
 use crate::engine::{Batch, Engine};
 use crate::laps::Step;
 use crate::opening::Begun;
-use crate::packet::{Source, trim};
+use crate::packet::{Marked, Source, trim};
 use crate::stats::Stage;
 
 /// Ours and the other end of a GRE link; nothing over memif.
@@ -45,7 +45,8 @@ impl<S: Source> Engine<S> {
         let (mut ahead, mut latest) = (self.spis_ahead(Begins::Link, frames), None);
         for (at, mut frame) in frames.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);
-            match self.begin_fast(port, frame.bytes(), &mut latest) {
+            let watched = frame.mark() != 0;
+            match if watched { None } else { self.begin_fast(port, frame.bytes(), &mut latest) } {
                 Some((one, front, len)) => {
                     if !ordinary.is_empty() {
                         self.receive_frames(port, &mut ordinary, now);
