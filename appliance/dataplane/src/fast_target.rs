@@ -45,8 +45,10 @@ impl<S: Source> Engine<S> {
         let (mut ahead, mut latest) = (self.spis_ahead(Begins::Link, frames), None);
         for (at, mut frame) in frames.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);
-            let watched = frame.mark() != 0;
-            match if watched { None } else { self.begin_fast(port, frame.bytes(), &mut latest) } {
+            // What is watched is told about step by step.
+            let plain = frame.mark() == 0;
+            let begun = if plain { self.begin_fast(port, frame.bytes(), &mut latest) } else { None };
+            match begun {
                 Some((one, front, len)) => {
                     if !ordinary.is_empty() {
                         self.receive_frames(port, &mut ordinary, now);
