@@ -47,8 +47,8 @@ impl<S: Source> Engine<S> {
             self.sas_ahead(&mut ahead, at);
             // What is watched is told about step by step.
             let plain = frame.mark() == 0;
-            let begun = if plain { self.begin_fast(port, frame.bytes(), &mut latest) } else { None };
-            match begun {
+            let one = if plain { self.begin_fast(port, frame.bytes(), &mut latest) } else { None };
+            match one {
                 Some((one, front, len)) => {
                     if !ordinary.is_empty() {
                         self.receive_frames(port, &mut ordinary, now);
