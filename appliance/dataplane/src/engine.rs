@@ -133,7 +133,7 @@ impl<S: Source> Engine<S> {
     fn receive_wire(&mut self, port: usize, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let mut frames: Batch<S::Packet> = frames.collect();
         if self.has_fast_path(port) {
-            self.receive_fast(port, frames, now);
+            self.receive_fast(port, &mut frames, now);
         } else if self.has_fast_link(port) {
             self.receive_linked_fast(port, &mut frames, now);
         } else {

@@ -87,14 +87,14 @@ impl<S: Source> Engine<S> {
     }
 
     /// Frames from a network port: 1. SA and number; 2. peek; 3. connection and target; 4. forwarded, or the ordinary way.
-    pub(crate) fn receive_fast(&mut self, port: usize, mut frames: Batch<S::Packet>, now: Now) {
-        let glanced = self.glance(port, &frames);
+    pub(crate) fn receive_fast(&mut self, port: usize, frames: &mut Batch<S::Packet>, now: Now) {
+        let glanced = self.glance(port, frames);
         let fast = glanced.len();
         if fast == 0 {
-            return self.receive_frames(port, &mut frames, now);
+            return self.receive_frames(port, frames, now);
         }
         self.out.lap(Step::Sort, fast);
-        self.glimpse(&frames, &glanced);
+        self.glimpse(frames, &glanced);
         self.out.lap(Step::Peek, fast);
         let mut ways = self.ways(&glanced, frames.len());
         let (mut forwarded, mut ordinary, mut legs) = (0, Batch::new(), Legs::new());
@@ -248,17 +248,24 @@ impl<S: Source> Engine<S> {
             return self.out.drop(packet, DropReason::NoTarget);
         };
         let header = vip.link_header(link, way.seq);
+        let port = match link {
+            LinkEnd::Gre(gre, _) => Some(gre.port),
+            LinkEnd::Memif(port, _) => Some(port),
+            LinkEnd::Ring(_) => None,
+        };
+        let queued = |engine: &Self| port.map(|port| (port, engine.out.frames[port].len()));
+        let before = queued(self);
         self.send_linked(link, &header, packet, now);
-        let _ = self.leg(way, link).map(|leg| legs.try_push(leg));
+        // What waits for its next hop, or goes in pieces, says nothing of those behind it.
+        if let Some((port, count)) = before
+            && queued(self) == Some((port, count + 1))
+        {
+            let _ = self.leg(way, link, port).map(|leg| legs.try_push(leg));
+        }
     }
 
-    /// What went just now, if it did, and from here.
-    fn leg(&self, way: &Way, link: LinkEnd) -> Option<Leg> {
-        let port = match link {
-            LinkEnd::Gre(gre, _) => gre.port,
-            LinkEnd::Memif(port, _) => port,
-            LinkEnd::Ring(_) => return None,
-        };
+    /// By the last frame to the port, if it is the packet: not a question about its next hop.
+    fn leg(&self, way: &Way, link: LinkEnd, port: usize) -> Option<Leg> {
         let frame = self.out.frames[port].last()?.bytes();
         let front = frame.len().checked_sub(way.len)?;
         let right = match link {

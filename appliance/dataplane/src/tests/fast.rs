@@ -6,8 +6,8 @@ use super::*;
 use phalanx_steering::Transport;
 use proptest::prelude::*;
 
-/// The one target is this core, which has no fast path; the other is another box.
-const TARGETS: [(u16, u8); 2] = [(1, 0), (2, 11)];
+/// One target is this core, which has no fast path; the others are other boxes.
+const TARGETS: [(u16, u8); 3] = [(1, 0), (2, 11), (3, 12)];
 
 /// What the client does, on its flow of that number.
 #[derive(Clone, Debug)]
@@ -145,7 +145,11 @@ fn router(shape: Shape) -> Bench {
     let link = |box_: u8| if box_ == 0 { LinkEnd::Ring(CoreId(0)) } else { LinkEnd::Gre(gre(1, box_), CoreId(0)) };
     let targets = TARGETS.map(|(id, box_)| (id, link(box_)));
     bench.route_vip(&targets);
-    let rule = |protocol, ports| PortRule { protocol, ports: vec![ports], targets: vec![TargetId(1), TargetId(2)] };
+    let rule = |protocol, ports| PortRule {
+        protocol,
+        ports: vec![ports],
+        targets: TARGETS.map(|(id, _)| TargetId(id)).into(),
+    };
     let rules = [rule(Transport::Tcp, 0..=u16::MAX), rule(Transport::Udp, 443..=443)];
     let entries = targets.iter().map(|&(id, link)| entry(id, link)).collect();
     bench.order(Command::SetTargets(VIP, Box::new(TargetSet::new(entries, Policy::RoundRobin, &rules).unwrap())));
@@ -175,17 +179,17 @@ fn picture(bench: &mut Bench, alike: fn(DropReason) -> DropReason) -> String {
 
 proptest! {
     #[test]
-    fn both_ways_do_the_same(shape in shapes(), bursts in prop::collection::vec(prop::collection::vec(acts(), 1..=32), 1..12)) {
+    fn both_ways_do_the_same(shape in shapes(), bursts in prop::collection::vec((prop::collection::vec(acts(), 1..=32), any::<bool>()), 1..12)) {
         let (mut fast, mut ordinary) = (router(shape), router(shape));
         ordinary.engine.ordinary = true;
         let mut sender = Sender { client: Client::of(shape), shape, sent: Vec::new() };
-        for burst in bursts {
+        for (burst, all_answer) in bursts {
             let frames: Vec<_> = burst.iter().filter_map(|act| sender.frame(act)).take(32).collect();
             let packets = || frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
             fast.engine.receive(NETWORK, packets(), fast.now);
             ordinary.engine.receive(NETWORK, packets(), ordinary.now);
             for bench in [&mut fast, &mut ordinary] {
-                answer_arp(bench);
+                answer_arp(bench, all_answer);
                 bench.pass(1);
             }
             prop_assert_eq!(picture(&mut fast, |why| why), picture(&mut ordinary, |why| why));
@@ -217,7 +221,7 @@ proptest! {
             for (act, how) in &burst {
                 let Some(frame) = sender.frame(act) else { continue };
                 router.receive_frame(NETWORK, &frame);
-                answer_arp(&mut router);
+                answer_arp(&mut router, true);
                 let crossed = router.sent(LINK).into_iter().filter(|frame| frame[12..14] == ethertype::IPV4.to_be_bytes());
                 spoils.extend(crossed.map(|frame| how.iter().fold(frame, |frame, how| how.spoil(frame))));
             }
@@ -238,11 +242,14 @@ proptest! {
     }
 }
 
-/// The next hop of the link answers, so that what waits for it goes.
-fn answer_arp(bench: &mut Bench) {
+/// The next hops of the link answer, so that what waits for them goes; or one of them only.
+fn answer_arp(bench: &mut Bench, all: bool) {
     let arps = bench.engine.out.frames[LINK].iter();
     let asked: Vec<_> = arps.filter_map(|frame| Arp::parse(frame.bytes().get(ethernet::HEADER_LEN..)?).ok()).collect();
-    asked.iter().for_each(|asked| bench.receive_frame(LINK, &arp::reply_frame(Bench::mac_of(11, LINK), asked)));
+    for asked in asked.iter().filter(|asked| all || asked.target_ip.octets()[3] == 11) {
+        let mac = Bench::mac_of(asked.target_ip.octets()[3], LINK);
+        bench.receive_frame(LINK, &arp::reply_frame(mac, asked));
+    }
 }
 
 #[test]
@@ -271,4 +278,32 @@ fn packets_of_a_known_connection_take_the_fast_path_and_go_as_they_came() {
     let acks =
         frames.iter().zip(0..).filter(|(_, n)| n % 8 != 5).map(|(frame, _)| frame[ethernet::HEADER_LEN..].to_vec());
     assert_eq!(all.iter().map(inside).take(28).collect::<Vec<_>>(), acks.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_packet_that_waits_for_its_next_hop_lends_nothing_to_those_behind_it() {
+    let mut bench = router(TUNNEL);
+    let boxes = [(1, LinkEnd::Gre(gre(1, 11), CoreId(0))), (2, LinkEnd::Gre(gre(1, 12), CoreId(0)))];
+    bench.set_targets(&boxes, &[(0..=u16::MAX, &[1, 2])]);
+    let mut sender = Sender { client: Client::of(TUNNEL), shape: TUNNEL, sent: Vec::new() };
+    let mut send = |bench: &mut Bench, acts: &[(u16, u8)]| {
+        let acts = acts.iter().map(|&(flow, flags)| Act::Tcp { flow, flags, len: 0 });
+        let frames: Vec<_> = acts.filter_map(|act| sender.frame(&act)).collect();
+        let packets = frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
+        bench.engine.receive(NETWORK, packets, bench.now);
+    };
+    // One connection each; only the first target's next hop answers.
+    send(&mut bench, &[(0, TcpFlags::SYN), (1, TcpFlags::SYN)]);
+    let asked = bench.sent(LINK);
+    let asked: Vec<_> = asked.iter().map(|frame| Arp::parse(&frame[ethernet::HEADER_LEN..]).unwrap()).collect();
+    let first = asked.iter().find(|asked| asked.target_ip.to_string() == "10.78.0.11").unwrap();
+    bench.receive_frame(LINK, &arp::reply_frame(Bench::mac_of(11, LINK), first));
+    bench.sent(LINK);
+    // All as long as each other, in turn: what is for the second target waits.
+    send(
+        &mut bench,
+        &[(0, TcpFlags::ACK), (1, TcpFlags::ACK), (1, TcpFlags::ACK), (0, TcpFlags::ACK), (1, TcpFlags::ACK)],
+    );
+    assert_eq!(bench.sent(LINK).len(), 2, "only what the first target is to have");
+    assert_eq!(bench.stats.stage(Stage::HeldForNeighbour), 2 + 3);
 }
