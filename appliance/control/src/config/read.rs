@@ -43,9 +43,7 @@ impl Sink {
     }
 
     pub fn syntax(&self, error: &toml::de::Error) {
-        // The parser's message may quote what it found; a file may hold keys.
-        let message = super::text::mask(error.message(), &[], false);
-        self.push(Problem::error(format!("not TOML: {message}")).at(error.span().unwrap_or(0..0), "here"));
+        self.push(Problem::error(format!("not TOML: {}", error.message())).at(error.span().unwrap_or(0..0), "here"));
     }
 
     pub fn secret(&self, span: Span) {
@@ -222,11 +220,13 @@ impl<'a, 'i> Fields<'a, 'i> {
 
     /// Reports every field nobody asked for.
     pub fn finish(self) {
-        for key in self.table.keys() {
+        for (key, value) in self.table {
             let name = key.get_ref().as_ref();
             if self.known.contains(&name) {
                 continue;
             }
+            // A misspelt `secret` is one still.
+            self.sink.secret(value.span());
             let mut problem = Problem::error(format!("{}: there is no key `{name}`", self.what)).at(key.span(), "");
             problem = match super::text::nearest(name, self.known.iter().copied()) {
                 Some(near) => problem.help(format!("did you mean `{near}`?")),

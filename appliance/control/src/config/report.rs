@@ -43,6 +43,13 @@ impl Problem {
         self
     }
 
+    /// With the keys starred out that it says: a message may quote a value that stands under the wrong name.
+    fn masked(mut self) -> Problem {
+        let texts = self.places.iter_mut().map(|(_, label)| label).chain(&mut self.help).chain([&mut self.message]);
+        texts.for_each(|text| *text = super::text::mask(text, &[], false));
+        self
+    }
+
     /// Whether this keeps the configuration from being run.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
@@ -58,7 +65,8 @@ impl Problem {
     }
 }
 
-/// The problems of one file. Its text is kept with every key starred out, so nothing made from a report shows one (I8).
+/// The problems of one file. Their words and its text are kept with every key starred out, so nothing made from a report shows
+/// one (I8).
 #[derive(Clone, Debug)]
 pub struct Report {
     file: String,
@@ -68,7 +76,8 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(path: &Path, text: &str, sink: Sink) -> Report {
-        let (mut problems, secrets) = sink.into_parts();
+        let (problems, secrets) = sink.into_parts();
+        let mut problems: Vec<_> = problems.into_iter().map(Problem::masked).collect();
         problems.sort_by_key(Problem::start);
         let suspicious = problems.iter().any(|p| p.message.starts_with("not TOML"));
         Report { file: path.display().to_string(), source: super::text::mask(text, &secrets, suspicious), problems }

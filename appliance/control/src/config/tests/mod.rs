@@ -258,17 +258,43 @@ fn no_report_ever_shows_a_key() {
         ("key = \"0001", "kye = \"0001"),
         ("spi = 0x1001, key", "spi = 0x1001 key"),
         ("a0a1a2a3\", window = 64", "a0a1a2a3, window = 64"),
+        ("spi = 0x1001, key =", "spi ="),
         ("spi = 0x2001, key = \"1011", "key_file = \"none\", key = \"1011"),
     ];
     for (from, to) in breakages {
         let report = run(&ROUTER.replace(from, to)).unwrap_err();
-        for shown in [report.render(false), report.render(true), report.lines().join("\n"), format!("{report:?}")] {
-            for part in ["0a0b0c", "1a1b1c", "a0a1a2", "04050607"] {
-                assert!(!shown.contains(part), "{from:?} -> {to:?} shows {part}:\n{shown}");
-            }
+        for part in ["0a0b0c", "1a1b1c", "a0a1a2", "04050607"] {
+            assert!(!all_of(&report).contains(part), "{from:?} -> {to:?} shows {part}:\n{report}");
         }
     }
     assert!(!format!("{:?}", run(ROUTER).unwrap()).contains("[0, 1, 2, 3"));
+}
+
+/// Everything that can be made from a report.
+fn all_of(report: &Report) -> String {
+    [report.render(false), report.render(true), report.lines().join("\n"), format!("{report:?}")].join("\n")
+}
+
+#[test]
+fn a_key_under_any_other_name_is_not_shown_either() {
+    let peers =
+        "[[peer]]\nname = \"branch\"\nvip = \"web\"\nremote = \"10.77.0.20\"\nsecret = \"s\"\nencryption = [\"x\"]\n";
+    let text = format!("{ROUTER}{peers}");
+    let values: Vec<_> = text.match_indices(" = ").map(|(at, sign)| at + sign.len()).collect();
+    assert!(values.len() > 50);
+    for start in values {
+        let end = start + text[start..].find([',', '\n', '}']).unwrap();
+        let wrong = format!("{}\"{KEY_OUT}\"{}", &text[..start], &text[end..]);
+        let Err(report) = run(&wrong) else { continue };
+        assert!(!all_of(&report).contains(KEY_OUT), "{report}");
+    }
+}
+
+#[test]
+fn a_misspelt_secret_is_one_still() {
+    let peer = "[[peer]]\nname = \"branch\"\nvip = \"web\"\nremote = \"10.77.0.20\"\nsecert = \"swordfish, always\"\n";
+    let report = run(&format!("{ROUTER}{peer}")).unwrap_err();
+    assert!(report.to_string().contains("did you mean `secret`?") && !all_of(&report).contains("fish"), "{report}");
 }
 
 #[test]
@@ -327,8 +353,7 @@ proptest::proptest! {
         let end = (start + cut).min(ROUTER.len());
         let text = format!("{}{put}{}", &ROUTER[..start], &ROUTER[end..]);
         if let Err(report) = run(&text) {
-            let shown = report.render(false);
-            proptest::prop_assert!(!shown.contains("0203040506070809"), "{}", shown);
+            proptest::prop_assert!(!all_of(&report).contains("0203040506070809"), "{}", report);
             proptest::prop_assert!(report.errors() > 0);
         }
     }
