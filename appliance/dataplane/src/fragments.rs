@@ -127,7 +127,7 @@ impl<S: Source> Engine<S> {
         };
         let Some((packet, ip)) = self.gather(PortRole::Application, packet, &ip, now) else { return };
         match self.way_out(&ip, packet.bytes(), packet.mark(), now) {
-            Ok(Way::Sa(sa, log)) => self.enlist(burst, Outgoing { packet, sa, log, sought: None }, now),
+            Ok(Way::Sa(sa, log)) => self.enlist(burst, Outgoing::new(packet, sa, log), now),
             Ok(Way::TooBig(..)) => self.out.drop(packet, DropReason::TooBig),
             // Its pieces would have gone in clear too.
             Ok(Way::Clear) => self.out.drop(packet, DropReason::Fragment),

@@ -26,6 +26,7 @@ mod core;
 mod dataplane;
 mod engine;
 mod expected;
+mod fast_outbound;
 mod fast_router;
 mod fast_target;
 mod fixed_map;

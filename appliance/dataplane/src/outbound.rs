@@ -4,7 +4,7 @@ use phalanx_aead::{SealOp, seal_burst};
 use phalanx_ipsec::{Origin, OutboundIndex, SealJob, SeqNo, SoughtFlow, Subject, TunnelIndex, Verdict, WayOut};
 use phalanx_steering::{ConnEvent, ConnKey, Found, Sought};
 use phalanx_wire::ethernet::{self, ethertype};
-use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, protocol};
+use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, ipv4, protocol};
 
 use crate::ahead::OutboundAhead;
 use crate::bucket::Bucket;
@@ -49,6 +49,16 @@ pub(crate) struct Outgoing<P> {
     pub(crate) log: bool,
     /// Its connection, if it was sought already.
     pub(crate) sought: Option<Sought>,
+    /// It came by the fast path.
+    pub(crate) segment: Option<Segment>,
+}
+
+/// What is known of a segment in a plain packet of IPv4, which goes through an SA as most are and is sought.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment {
+    pub(crate) tcp: TcpHeader,
+    /// Of the packet.
+    pub(crate) len: usize,
 }
 
 /// A burst on its way through the cipher, in step.
@@ -92,6 +102,12 @@ pub(crate) enum Way {
     TooBig(OutboundIndex, bool),
 }
 
+impl<P> Outgoing<P> {
+    pub(crate) fn new(packet: P, sa: OutboundIndex, log: bool) -> Outgoing<P> {
+        Outgoing { packet, sa, log, sought: None, segment: None }
+    }
+}
+
 impl<P> OutboundSide<P> {
     pub(crate) fn new(limits: &Limits) -> OutboundSide<P> {
         let sas = (0..limits.outbound).map(|_| OutboundState::default()).collect();
@@ -101,12 +117,20 @@ impl<P> OutboundSide<P> {
 }
 
 impl<S: Source> Engine<S> {
-    /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let mut frames: Batch<S::Packet> = frames.collect();
+        if self.has_fast_way_out() {
+            self.receive_application_fast(&mut frames, now);
+        } else {
+            self.receive_application_frames(&mut frames, now);
+        }
+    }
+
+    /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
+    pub(crate) fn receive_application_frames(&mut self, frames: &mut Batch<S::Packet>, now: Now) {
         let count = frames.len();
         let mut leaving: Batch<Result<Leaving, DropReason>> = Batch::new();
-        for packet in &mut frames {
+        for packet in frames.iter_mut() {
             leaving.push(application_ip(packet).and_then(|ip| {
                 trim(packet, ip.total_len);
                 self.leaving(&ip, packet.bytes(), now)
@@ -128,9 +152,9 @@ impl<S: Source> Engine<S> {
             match way {
                 Ok(Way::Sa(sa, log)) => {
                     let sought = one.ok().and_then(|one| self.seek_sent(sa, &one.subject));
-                    self.out_or_aside(&mut burst, Outgoing { packet, sa, log, sought }, now);
+                    self.out_or_aside(&mut burst, Outgoing { sought, ..Outgoing::new(packet, sa, log) }, now);
                 }
-                Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing { packet, sa, log, sought: None }, &mut burst, now),
+                Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing::new(packet, sa, log), &mut burst, now),
                 Ok(Way::Clear) => {
                     self.out.passed(Stage::ClearPermitted, 1);
                     self.out.note(&packet, || Fact::Clear);
@@ -151,7 +175,7 @@ impl<S: Source> Engine<S> {
     pub(crate) fn send_own(&mut self, packet: S::Packet, now: Now) {
         let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
         match ip.and_then(|ip| self.way_out(&ip, packet.bytes(), packet.mark(), now)) {
-            Ok(Way::Sa(sa, log)) => self.seal(&mut Batch::from_iter([Outgoing { packet, sa, log, sought: None }]), now),
+            Ok(Way::Sa(sa, log)) => self.seal(&mut Batch::from_iter([Outgoing::new(packet, sa, log)]), now),
             Ok(Way::Clear) => self.send_to_network(packet, now),
             Ok(Way::TooBig(..)) => self.out.drop(packet, DropReason::TooBig),
             Err(reason) => self.out.drop(packet, reason),
@@ -163,7 +187,7 @@ impl<S: Source> Engine<S> {
         let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
         let mut burst = Batch::new();
         match ip.and_then(|ip| self.way_out(&ip, packet.bytes(), packet.mark(), now)) {
-            Ok(Way::Sa(sa, log)) => self.out_or_aside(&mut burst, Outgoing { packet, sa, log, sought: None }, now),
+            Ok(Way::Sa(sa, log)) => self.out_or_aside(&mut burst, Outgoing::new(packet, sa, log), now),
             _ => return self.send_own(packet, now),
         }
         self.seal(&mut burst, now);
@@ -244,14 +268,14 @@ impl<S: Source> Engine<S> {
 
     /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: layout and lifesize;
     /// 4. the cipher over all; 5. next hop; 6. ask for more numbers.
-    fn seal(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
+    pub(crate) fn seal(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
         let mut sealing = Sealing::default();
         let mut touched: Batch<OutboundIndex> = Batch::new();
         let count = burst.len();
         for known in 1..=count {
             self.tracked_ahead(known, count, |at| burst[at].sought.as_ref());
         }
-        for Outgoing { packet, sa: at, log, sought } in burst.drain(..) {
+        for Outgoing { packet, sa: at, log, sought, segment } in burst.drain(..) {
             self.seal_ahead(at, packet.bytes().len());
             if touched.last() != Some(&at) {
                 touched.push(at);
@@ -260,7 +284,7 @@ impl<S: Source> Engine<S> {
             let nobody_waits = self.outbound.held.held() == 0 || self.outbound.sas[at.0 as usize].held.is_empty();
             let numbers = if nobody_waits { self.numbers(at, now) } else { None };
             match numbers {
-                Some(numbers) => self.begin(&mut sealing, (at, sought.as_ref()), packet, numbers, log, now),
+                Some(numbers) => self.begin(&mut sealing, (at, sought.as_ref(), segment.as_ref()), packet, numbers, log, now),
                 None => self.hold(at, packet, now),
             }
         }
@@ -283,7 +307,7 @@ impl<S: Source> Engine<S> {
                     // Whether to log is asked again, should this open a connection.
                     Some((numbers, (packet, since))) => {
                         self.out.stats.measures.waited(Span::Lease, since, now.us());
-                        self.begin(&mut sealing, (at, None), packet, numbers, true, now);
+                        self.begin(&mut sealing, (at, None, None), packet, numbers, true, now);
                     }
                     None => go_on = false,
                 }
@@ -302,14 +326,18 @@ impl<S: Source> Engine<S> {
     fn begin(
         &mut self,
         sealing: &mut Sealing<S::Packet>,
-        (at, sought): (OutboundIndex, Option<&Sought>),
+        (at, sought, segment): (OutboundIndex, Option<&Sought>, Option<&Segment>),
         mut packet: S::Packet,
         Numbers { seq, around }: Numbers,
         log: bool,
         now: Now,
     ) {
         let number = seq.value();
-        match self.begin_one(&mut packet, (at, sought), seq, log, now) {
+        let begun = match (sought, segment) {
+            (Some(sought), Some(segment)) => self.begin_segment(&mut packet, (at, sought, segment), seq, log, now),
+            _ => self.begin_one(&mut packet, (at, sought), seq, log, now),
+        };
+        match begun {
             Ok(job) => {
                 self.note_sealed(at, packet.mark(), number);
                 sealing.packets.push(packet);
@@ -337,6 +365,25 @@ impl<S: Source> Engine<S> {
             sa.clamp_mss(packet.bytes_mut());
         }
         sa.begin_behind(&ip, packet, seq, Origin::Host)
+    }
+
+    /// The same of a segment that came by the fast path.
+    #[inline(always)]
+    fn begin_segment(
+        &mut self,
+        packet: &mut S::Packet,
+        (at, sought, segment): (OutboundIndex, &Sought, &Segment),
+        seq: SeqNo,
+        log: bool,
+        now: Now,
+    ) -> Result<SealJob, DropReason> {
+        let Segment { tcp, len } = segment;
+        let (tracker, payload) = (&mut self.target.tracker, (len - ipv4::MIN_LEN).saturating_sub(tcp.data_offset));
+        let event = tracker.outbound_sought((tracker.find_sought(sought), sought), tcp, payload, now.ms());
+        if event.is_some() {
+            self.tell_of_segment(at, sought.key(), event, log, now)?;
+        }
+        self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa)?.begin_plain(packet, seq)
     }
 
     #[inline]
@@ -403,6 +450,17 @@ impl<S: Source> Engine<S> {
         let (key, payload) = (ConnKey { peer, flow }, ip.upper_len().saturating_sub(tcp.data_offset));
         let found = self.find_sent(&key, sought);
         let event = self.target.tracker.outbound_found(found, &key, &tcp, payload, now.ms());
+        self.tell_of_segment(at, key, event, log, now)
+    }
+
+    fn tell_of_segment(
+        &mut self,
+        at: OutboundIndex,
+        key: ConnKey,
+        event: Option<ConnEvent>,
+        log: bool,
+        now: Now,
+    ) -> Result<(), DropReason> {
         let opened = log && event == Some(ConnEvent::Opened);
         let entry = opened.then(|| self.log_of(&Subject::from(&key.flow))).flatten();
         self.tell_of_sent(at, key, event, entry, now)
@@ -452,7 +510,7 @@ impl<S: Source> Engine<S> {
 
     pub(crate) fn send_to_network(&mut self, packet: S::Packet, now: Now) {
         match crate::station::destination(packet.bytes()).and_then(|to| self.world.route(to)) {
-            Some((port, _)) => self.send(port, packet, now),
+            Some((port, hop)) => self.send_to_hop((port, Some(hop)), packet, now),
             None => self.out.drop(packet, DropReason::NoNeighbour),
         }
     }

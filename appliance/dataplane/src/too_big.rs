@@ -60,7 +60,7 @@ impl<S: Source> Engine<S> {
         self.out.passed(Stage::CutInner, 1);
         for nth in 0..cut.count() {
             match piece(&mut self.source, cut, &packet, nth) {
-                Ok(packet) => self.enlist(burst, Outgoing { packet, sa: at, log, sought: None }, now),
+                Ok(packet) => self.enlist(burst, Outgoing::new(packet, at, log), now),
                 Err(reason) => return self.out.drop(packet, reason),
             }
         }

@@ -89,6 +89,17 @@ pub struct WayOut {
     beside: Beside,
 }
 
+/// What is remembered of the way of a flow that goes through a tunnel: [`FilterTable::known_way`].
+#[derive(Clone, Copy, Debug)]
+pub struct KnownWay {
+    /// The tunnel.
+    pub tunnel: TunnelIndex,
+    /// Its rule asks for a log entry.
+    pub log: bool,
+    /// Of the outbound SA that its packets were found to fit; SAs count from 1.
+    pub serial: u32,
+}
+
 /// [`Action`] without the tunnel's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -215,6 +226,16 @@ impl FilterTable {
         }
         let (verdict, log) = head;
         Some(WayOut { rule, verdict, log, new, flow, beside })
+    }
+
+    /// What [`FilterTable::way_out`] and those behind it found of an earlier packet of the flow, if that went through a tunnel.
+    #[inline]
+    #[must_use]
+    pub fn known_way(&self, sought: &SoughtFlow) -> Option<KnownWay> {
+        let Beside { serial, tunnel, head } = self.flows.beside_sought(sought)?;
+        let (verdict, log) = head?;
+        let known = verdict == Verdict::Protect && tunnel != NOTHING;
+        known.then_some(KnownWay { tunnel: TunnelIndex(tunnel), log, serial })
     }
 
     /// The flow's packets fit the selectors of the outbound SA of this serial number: it was asked under these rules.

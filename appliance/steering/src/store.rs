@@ -45,6 +45,7 @@ pub(crate) struct Store<V> {
 }
 
 /// A key and where it is looked up: for several steps, some packets apart.
+#[derive(Clone)]
 pub struct Sought {
     key: PackedKey,
     place: Place,
@@ -138,6 +139,9 @@ impl<V: Copy + Default> Store<V> {
     /// Asks memory for the entry that these tags lead to.
     #[inline]
     pub(crate) fn entry_ahead(&self, sought: &Sought) {
+        if sought.first.get() != NOWHERE {
+            return;
+        }
         let Place { buckets, tag } = sought.place;
         let hits = buckets.map(|bucket| matches(&self.tags[bucket as usize], tag));
         let (bucket, hits) = if hits[0] != 0 { (buckets[0], hits[0]) } else { (buckets[1], hits[1]) };

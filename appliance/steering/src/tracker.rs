@@ -250,6 +250,18 @@ impl Tracker {
         self.packet(OUTBOUND, found, || key.into(), tcp, payload_len, now)
     }
 
+    /// The same of a connection that was found by what [`Self::seek`] gave.
+    #[inline]
+    pub fn outbound_sought(
+        &mut self,
+        (found, sought): (Found, &Sought),
+        tcp: &TcpHeader,
+        payload_len: usize,
+        now: u64,
+    ) -> Option<ConnEvent> {
+        self.packet(OUTBOUND, found, || *sought.packed(), tcp, payload_len, now)
+    }
+
     /// An established connection whose beginning was not seen here: one that moved from elsewhere. From now on it is
     /// as any other, and expires when idle. Whether there was room.
     pub fn restore(&mut self, key: &ConnKey, now: u64) -> bool {
@@ -396,6 +408,11 @@ impl Tracker {
         let value = self.store.value_mut(slot);
         let before = value.phase;
         if before == Phase::Lingering {
+            return None;
+        }
+        // As nearly all are: both SYNs are acknowledged, and nobody ends it.
+        if before == Phase::Established && value.marks & (FIN | FIN << 4) == 0 && !tcp.flags.ends() {
+            self.refresh(slot, now);
             return None;
         }
         if tcp.flags.rst() {

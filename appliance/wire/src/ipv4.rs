@@ -117,6 +117,13 @@ pub struct Fields {
     pub dont_fragment: bool,
 }
 
+/// What a header says of whether routers may fragment the packet.
+#[inline]
+#[must_use]
+pub fn dont_fragment(header: &[u8; MIN_LEN]) -> bool {
+    u16::from_be_bytes([header[6], header[7]]) & DONT_FRAGMENT != 0
+}
+
 /// Writes a header without options, checksum included, at the start of `out`.
 ///
 /// # Errors

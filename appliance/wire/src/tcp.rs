@@ -59,6 +59,12 @@ impl TcpFlags {
     pub const fn psh(self) -> bool {
         self.has(Self::PSH)
     }
+    /// Ends a direction, or all.
+    #[inline]
+    #[must_use]
+    pub const fn ends(self) -> bool {
+        self.0 & (Self::RST | Self::FIN) != 0
+    }
     /// Asks for a new connection: SYN without ACK, RST or FIN. ECN bits may be set (RFC 3168 §6.1.1).
     #[must_use]
     pub const fn opens(self) -> bool {

@@ -1,7 +1,7 @@
 //! Outbound: an IP packet becomes an ESP packet.
 
 use phalanx_aead::{Aad, IV_LEN, Key, NONCE_LEN, SealOp};
-use phalanx_wire::{Buffer, DropReason, IpHeader, ip, ipv6, protocol};
+use phalanx_wire::{Buffer, DropReason, IpHeader, ip, ipv4, ipv6, protocol};
 use std::net::IpAddr;
 
 use super::{BLOCK, HEADER_LEN, MAX_PAD, Shape, TRAILER_LEN, ecn};
@@ -233,6 +233,64 @@ impl OutboundSa {
             aad: super::aad(self.hot.spi, seq, self.hot.esn),
             start: start as u16,
             text_len: layout.text_len() as u16,
+            shape,
+            done: false,
+        })
+    }
+
+    /// Whether [`OutboundSa::admit`] takes a whole packet of IPv4 of this host, of so many bytes and through an SA as most are: ESP in
+    /// tunnel mode over IPv4, each IV in its packet. False of any other.
+    #[inline]
+    #[must_use]
+    pub fn admits_plain(&self, len: usize) -> bool {
+        let hot = &self.hot;
+        let text_len = len + hot.shape.pad_len(len) + TRAILER_LEN;
+        let total_len = ipv4::MIN_LEN + hot.shape.front() + text_len + hot.shape.icv();
+        hot.rare.is_plain()
+            && !hot.encap
+            && total_len <= usize::from(hot.path_mtu)
+            && text_len as u64 <= self.meter.left()
+    }
+
+    /// As [`OutboundSa::begin`], of a packet that [`OutboundSa::admits_plain`] takes, which is all of the buffer.
+    ///
+    /// # Errors
+    /// `SequenceExhausted`, `HardLifesize` and `NoRoom`; `BadIp` of what was not asked about.
+    #[inline]
+    pub fn begin_plain<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo) -> Result<SealJob, DropReason> {
+        let (seq, shape, payload) = (seq.value(), self.hot.shape, buf.bytes().len());
+        if !self.hot.esn && seq > u64::from(u32::MAX) {
+            return Err(DropReason::SequenceExhausted);
+        }
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (self.hot.local, self.hot.remote) else { return Err(DropReason::BadIp) };
+        let inner = buf.bytes().first_chunk::<{ ipv4::MIN_LEN }>().ok_or(DropReason::BadIp)?;
+        let (tos, dont_fragment) = (inner[1], ipv4::dont_fragment(inner));
+        let (pad, front) = (shape.pad_len(payload), ipv4::MIN_LEN + shape.front());
+        let text_len = payload + pad + TRAILER_LEN;
+        self.meter.charge(text_len as u64)?;
+        buf.grow_back(pad + TRAILER_LEN + shape.icv())?;
+        buf.grow_front(front)?;
+        let bytes = buf.bytes_mut();
+        let fields = ipv4::Fields {
+            src,
+            dst,
+            protocol: protocol::ESP,
+            total_len: bytes.len() as u16,
+            ttl: OUTER_HOP_LIMIT,
+            tos: ecn::enter(tos, self.hot.copy_dscp, self.hot.copy_ecn),
+            identification: if dont_fragment { 0 } else { seq as u16 },
+            dont_fragment,
+        };
+        ipv4::write_header(bytes, &fields)?;
+        self.write_esp_header(&mut bytes[ipv4::MIN_LEN..], seq);
+        write_trailer(&mut bytes[front + payload..], pad, protocol::IPV4);
+        self.shared.count_sent(text_len as u64);
+        self.shared.saw_sent(seq);
+        Ok(SealJob {
+            nonce: super::nonce(self.hot.salt, seq.to_be_bytes()),
+            aad: super::aad(self.hot.spi, seq, self.hot.esn),
+            start: front as u16,
+            text_len: text_len as u16,
             shape,
             done: false,
         })

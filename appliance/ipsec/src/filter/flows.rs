@@ -144,13 +144,23 @@ impl Flows {
         self.get_at(sought.place?, &sought.key)
     }
 
+    /// What is kept beside it of what [`Self::seek`] gave.
+    #[inline]
+    pub(super) fn beside_sought(&self, sought: &SoughtFlow) -> Option<Beside> {
+        let at = self.find_at(sought.place?, &sought.key)?;
+        Some(self.entries[at].get().beside)
+    }
+
     #[inline]
     fn get_at(&self, place: Place, key: &Key) -> Option<(u32, At)> {
-        let known = |at: usize| {
-            let entry = self.entries[at].get();
-            self.is(&entry, key).then_some((entry.found, At { entry: at as u32, number: entry.number }))
-        };
-        self.hits(place).find_map(known)
+        let at = self.find_at(place, key)?;
+        let entry = self.entries[at].get();
+        Some((entry.found, At { entry: at as u32, number: entry.number }))
+    }
+
+    #[inline]
+    fn find_at(&self, place: Place, key: &Key) -> Option<usize> {
+        self.hits(place).find(|at| self.is(&self.entries[*at].get(), key))
     }
 
     /// `None`: another flow took its place.
