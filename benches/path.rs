@@ -21,6 +21,9 @@ use shape::Shape;
 /// Inner packets, IP header included.
 const SIZES: [usize; 3] = [64, 512, 1420];
 const BURSTS: usize = 48;
+/// In turn: no packet is of the connection of the one before, and all are in the caches.
+const FEW: usize = 64;
+const THOUSAND: usize = 1000;
 const MANY: usize = 100_000;
 /// More than fit any cache.
 const MILLION: usize = 1_000_000;
@@ -42,7 +45,9 @@ fn main() {
     let report = Report::new("path");
     let shapes = [
         Shape { sas: 1, tunnels: 1, connections: 1 },
+        Shape { sas: 1, tunnels: 1, connections: FEW },
         Shape { sas: 1, tunnels: 1, connections: MILLION },
+        Shape { sas: THOUSAND, tunnels: THOUSAND, connections: THOUSAND },
         Shape { sas: MANY, tunnels: MANY, connections: MANY },
     ];
     let mut small = Vec::new();
@@ -57,17 +62,17 @@ fn main() {
             small.extend((size == SIZES[0]).then_some(whole));
         }
     }
-    if let [one, _, many] = &small[..] {
-        against_memory(&report, one, many);
+    if let [_, few, .., many] = &small[..] {
+        against_memory(&report, few, many);
     }
 }
 
-/// What many SAs cost more than one, beside what memory takes for as many lines that are in no cache.
-fn against_memory(report: &Report, one: &[Samples], many: &[Samples]) {
+/// What many SAs cost more than one with a few connections in turn, beside what memory takes for as many lines that are in no cache.
+fn against_memory(report: &Report, few: &[Samples], many: &[Samples]) {
     for (at, (path, ..)) in PATHS.into_iter().enumerate() {
         let mut cold = Cold::new(LINES[at]);
         let limit = measure(|| [cold.round(BURSTS)]);
-        let (lines, more) = (LINES[at].iter().sum::<usize>(), many[at].above(&one[at]));
+        let (lines, more) = (LINES[at].iter().sum::<usize>(), many[at].above(&few[at]));
         let name = format!("{path} {} B, what {MANY} SAs cost more than one", SIZES[0]);
         report.row(&name, Unit::NsPerPacket, &more, &format!("{lines} cold cache lines"), &limit[0]);
     }

@@ -31,9 +31,8 @@ pub struct Bed {
 }
 
 /// The steps of each path, as `phalanx runtime` has them. A target's `sort` is of packets from the link.
-pub const STAGES: [(&str, Side, Step); 11] = [
+pub const STAGES: [(&str, Side, Step); 10] = [
     ("router-in/sort", Side::Router, Step::Sort),
-    ("router-in/look-up", Side::Router, Step::LookUp),
     ("router-in/peek", Side::Router, Step::Peek),
     ("router-in/decide", Side::Router, Step::Decide),
     ("target-in/sort", Side::Target, Step::Sort),

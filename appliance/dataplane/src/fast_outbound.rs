@@ -1,42 +1,32 @@
 //! The fast path of what the application sends, as far as its numbers: it is nearly always a segment of TCP over IPv4, of a flow whose
 //! tunnel is known and through an SA that it was found to fit. Such a packet joins what is to be sealed after a look at a few fields;
-//! whatever is different in any way takes the ordinary way, where alone anything is asked, dropped and counted (`tests/fast.rs`).
-//! Packets stay in order: each takes a number.
+//! of any other the filters are asked (`outbound`), and only there is anything dropped. Segments of a flow come in runs: what there is to
+//! look up is so once.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use phalanx_ipsec::{KnownWay, OutboundIndex, SoughtFlow, Subject};
 use phalanx_steering::{ConnKey, Sought};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::ipv4::{self, Plain};
-use phalanx_wire::{Buffer, Endpoint, Flow, Frame, TcpHeader, VipId, protocol};
+use phalanx_wire::{Buffer, Flow, Flow4, Frame, TcpHeader, VipId, protocol};
 
 use crate::ahead::OutboundAhead;
-use crate::clock::Now;
 use crate::engine::{Batch, Engine};
-use crate::laps::Step;
 use crate::outbound::{Outgoing, Segment};
 use crate::packet::{Marked, Source, trim};
-use crate::stats::Stage;
 
 /// Segments of one flow, one behind the other: what there is to look up is so for the first.
-struct Run {
+pub(crate) struct Run {
     vip: VipId,
-    ends: Ends,
-    flow: SoughtFlow,
+    flow: Flow4,
+    sought: SoughtFlow,
     way: Option<KnownWay>,
-    through: Option<Through>,
-}
-
-/// Addresses and ports of a segment.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Ends {
-    local: (Ipv4Addr, u16),
-    remote: (Ipv4Addr, u16),
+    pub(crate) through: Option<Through>,
 }
 
 /// The SA of a run, whether its rule logs, and the connection.
-struct Through {
+pub(crate) struct Through {
     sa: OutboundIndex,
     log: bool,
     connection: Sought,
@@ -44,51 +34,27 @@ struct Through {
 
 impl<S: Source> Engine<S> {
     /// Whether packets of the application have a fast path: not while somebody looks at each.
-    pub(crate) fn has_fast_way_out(&self) -> bool {
+    fn has_fast_way_out(&self) -> bool {
         self.target.enabled && !self.is_ordinary() && self.watcher.is_none() && self.out.tap.is_none()
     }
 
-    /// Frames of the application: 1. runs, their flows; 2. tunnel; 3. SA and connection; 4. sealed, or the ordinary way.
-    pub(crate) fn receive_application_fast(&mut self, frames: &mut Batch<S::Packet>, now: Now) {
-        let (mut runs, mut segments) = (Batch::<Run>::new(), Batch::<Option<(usize, Segment)>>::new());
-        for frame in frames.iter() {
+    /// What is known of each frame: its segment and the run that it is of. 1. runs, their flows; 2. tunnel; 3. SA and connection.
+    pub(crate) fn known_out(
+        &self,
+        frames: &Batch<S::Packet>,
+        runs: &mut Batch<Run>,
+        known: &mut Batch<Option<(usize, Segment)>>,
+    ) {
+        let fast = self.has_fast_way_out();
+        for frame in frames {
             // What is watched is told about step by step.
-            let plain = frame.mark() == 0;
-            segments.push(if plain { self.glance_out(frame.bytes(), &mut runs) } else { None });
+            let plain = fast && frame.mark() == 0;
+            known.push(if plain { self.glance_out(frame.bytes(), runs) } else { None });
         }
-        self.runs_out(&mut runs);
-        let (mut burst, mut ordinary) = (Batch::new(), Batch::new());
-        for (mut packet, segment) in frames.drain(..).zip(&segments) {
-            match segment.and_then(|(run, segment)| Some((segment, self.fits_out(runs[run].through.as_ref()?, &segment)?))) {
-                Some((segment, Through { sa, log, connection })) => {
-                    if !ordinary.is_empty() {
-                        self.receive_application_frames(&mut ordinary, now);
-                    }
-                    packet.cut_front(ethernet::HEADER_LEN);
-                    trim(&mut packet, segment.len);
-                    let (sa, log, sought) = (*sa, *log, Some(connection.clone()));
-                    burst.push(Outgoing { packet, sa, log, sought, segment: Some(segment) });
-                }
-                None => {
-                    self.seal_fast(&mut burst, now);
-                    ordinary.push(packet);
-                }
-            }
+        self.runs_out(runs);
+        for one in known {
+            *one = one.filter(|(run, segment)| self.fits_out(&runs[*run], segment));
         }
-        self.seal_fast(&mut burst, now);
-        if !ordinary.is_empty() {
-            self.receive_application_frames(&mut ordinary, now);
-        }
-    }
-
-    /// Step 4.
-    fn seal_fast(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
-        if burst.is_empty() {
-            return;
-        }
-        self.out.passed(Stage::RxApplication, burst.len());
-        self.out.lap(Step::WayOut, burst.len());
-        self.seal(burst, now);
     }
 
     /// Step 1. The segment's run is the last one. A SYN is none: it may open a connection, or be clamped.
@@ -103,12 +69,12 @@ impl<S: Source> Engine<S> {
         if tcp.flags.syn() {
             return None;
         }
-        let ends = Ends { local: (ip.src, tcp.src_port), remote: (ip.dst, tcp.dst_port) };
-        if runs.last().is_none_or(|run| run.ends != ends) {
-            let known = runs.last().filter(|run| run.ends.local.0 == ip.src).map(|run| run.vip);
+        let flow = Flow4 { protocol: protocol::TCP, local: (ip.src, tcp.src_port), remote: (ip.dst, tcp.dst_port) };
+        if runs.last().is_none_or(|run| run.flow != flow) {
+            let known = runs.last().filter(|run| run.flow.local.0 == ip.src).map(|run| run.vip);
             let vip = known.or_else(|| Some(self.tables.vips.at(self.served(IpAddr::V4(ip.src))?)?.entry.id))?;
-            let flow = self.tables.filters.seek_way_out(vip, &ends.subject())?;
-            runs.push(Run { vip, ends, flow, way: None, through: None });
+            let sought = self.tables.filters.seek_way_out(vip, &Subject::from(&Flow::from(flow)))?;
+            runs.push(Run { vip, flow, sought, way: None, through: None });
         }
         Some((runs.len() - 1, Segment { tcp, len: ip.total_len }))
     }
@@ -117,16 +83,16 @@ impl<S: Source> Engine<S> {
     fn runs_out(&self, runs: &mut Batch<Run>) {
         let (count, mut ahead) = (runs.len(), OutboundAhead::default());
         for known in 1..=count {
-            self.flows_ahead(known, count, |at| Some(&runs[at].flow));
+            self.flows_ahead(known, count, |at| Some(&runs[at].sought));
         }
         for (at, run) in runs.iter_mut().enumerate() {
-            run.way = self.tables.filters.known_way(&run.flow);
+            run.way = self.tables.filters.known_way(&run.sought);
             ahead.tunnels.push(run.way.map(|way| way.tunnel));
             self.tunnels_ahead(&mut ahead, at);
         }
         for (at, run) in runs.iter_mut().enumerate() {
             self.tunnels_ahead(&mut ahead, count + at);
-            run.through = run.way.and_then(|way| self.through_known(&run.ends, way));
+            run.through = run.way.and_then(|way| self.through_known(run.flow, way));
         }
         let connections = runs.iter().filter_map(|run| run.through.as_ref());
         connections.for_each(|through| self.target.tracker.entry_ahead(&through.connection));
@@ -134,29 +100,27 @@ impl<S: Source> Engine<S> {
 
     /// Step 3.
     #[inline(always)]
-    fn through_known(&self, ends: &Ends, KnownWay { tunnel, log, serial }: KnownWay) -> Option<Through> {
+    fn through_known(&self, flow: Flow4, KnownWay { tunnel, log, serial }: KnownWay) -> Option<Through> {
         let at = self.tables.cache.current(tunnel)?;
         let sa = self.tables.cache.outbound(at).filter(|sa| sa.serial() == serial)?;
-        let connection = self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: ends.flow() });
+        let connection = self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: flow.into() });
         Some(Through { sa: at, log, connection })
     }
 
     #[inline(always)]
-    fn fits_out<'a>(&self, through: &'a Through, segment: &Segment) -> Option<&'a Through> {
-        let sa = self.tables.cache.outbound(through.sa)?;
-        sa.admits_plain(segment.len).then_some(through)
+    fn fits_out(&self, run: &Run, segment: &Segment) -> bool {
+        let sa = run.through.as_ref().and_then(|through| self.tables.cache.outbound(through.sa));
+        sa.is_some_and(|sa| sa.admits_plain(segment.len))
     }
 }
 
-impl Ends {
+impl Through {
+    /// A frame of its run.
     #[inline(always)]
-    fn flow(&self) -> Flow {
-        let end = |(addr, port)| Endpoint { addr: IpAddr::V4(addr), port };
-        Flow { protocol: protocol::TCP, local: end(self.local), remote: end(self.remote) }
-    }
-
-    #[inline(always)]
-    fn subject(&self) -> Subject {
-        Subject::from(&self.flow())
+    pub(crate) fn outgoing<P: Buffer>(&self, mut packet: P, segment: Segment) -> Outgoing<P> {
+        packet.cut_front(ethernet::HEADER_LEN);
+        trim(&mut packet, segment.len);
+        let (sought, segment) = (Some(self.connection.clone()), Some(segment));
+        Outgoing { packet, sa: self.sa, log: self.log, sought, segment }
     }
 }

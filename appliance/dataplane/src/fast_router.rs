@@ -15,8 +15,8 @@ use phalanx_steering::{ConnKey, Sought};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::ipv4::{self, Plain};
 use phalanx_wire::{
-    Buffer, DropReason, Endpoint, EspHeader, Flow, Frame, LinkHeader, Mac, Protected, TargetId, TcpHeader, UdpHeader,
-    VipId, ip, link, protocol, tcp, udp,
+    Buffer, DropReason, EspHeader, Flow4, Frame, LinkHeader, Mac, Protected, TargetId, TcpHeader, UdpHeader, VipId, ip,
+    link, protocol, tcp, udp,
 };
 
 use crate::ahead::Begins;
@@ -71,8 +71,8 @@ struct Leg {
 struct Latest {
     /// A VIP whose router this core is: its slot.
     vip: Option<(Ipv4Addr, u16, VipId)>,
-    /// The same, as the local end of a connection.
-    local: Option<Ipv4Addr>,
+    /// What it shows, and whose it is.
+    flow: Option<(InboundIndex, Flow4)>,
 }
 
 impl<S: Source> Engine<S> {
@@ -176,7 +176,7 @@ impl<S: Source> Engine<S> {
     fn ways(&self, glanced: &Batch<Glanced>, n: usize) -> Batch<Option<Way>> {
         let (mut sought, mut latest): (Batch<Option<Sought>>, _) = (Batch::new(), Latest::default());
         for (one, shown) in glanced.iter().zip(&self.router.glances) {
-            sought.push(self.connection(one, shown, &mut latest));
+            sought.push(self.connection(one, shown, &sought, &mut latest));
             self.routes_ahead(&sought, glanced.len());
         }
         let mut ways: Batch<Option<Way>> = (0..n).map(|_| None).collect();
@@ -188,7 +188,13 @@ impl<S: Source> Engine<S> {
 
     /// The connection that a packet shows, if it is one with a VIP and the packet begins none.
     #[inline(always)]
-    fn connection(&self, one: &Glanced, shown: &[u8; GLANCE], latest: &mut Latest) -> Option<Sought> {
+    fn connection(
+        &self,
+        one: &Glanced,
+        shown: &[u8; GLANCE],
+        before: &[Option<Sought>],
+        latest: &mut Latest,
+    ) -> Option<Sought> {
         let inner = Plain::of(shown).filter(|inner| one.glance.holds(inner.total_len))?;
         let upper_len = inner.total_len - ipv4::MIN_LEN;
         let upper = &shown[ipv4::MIN_LEN..];
@@ -203,15 +209,19 @@ impl<S: Source> Engine<S> {
             }
             _ => return None,
         };
-        let (local, remote) = (IpAddr::V4(inner.dst), IpAddr::V4(inner.src));
-        if latest.local != Some(inner.dst) {
-            self.tables.vips.slot_of(local)?;
-            latest.local = Some(inner.dst);
+        let flow = Flow4 { protocol: inner.protocol, local: (inner.dst, to), remote: (inner.src, from) };
+        if latest.flow == Some((one.sa, flow)) {
+            // Packets of a connection come in runs: it is looked up once.
+            let sought = before.iter().rev().flatten().next()?;
+            self.router.table.entry_ahead(sought);
+            return Some(sought.clone());
         }
-        let ends = (Endpoint { addr: local, port: to }, Endpoint { addr: remote, port: from });
-        let flow = Flow { protocol: inner.protocol, local: ends.0, remote: ends.1 };
+        if latest.flow.is_none_or(|(_, known)| known.local.0 != inner.dst) {
+            self.tables.vips.slot_of(IpAddr::V4(inner.dst))?;
+        }
+        latest.flow = Some((one.sa, flow));
         let peer = self.tables.cache.inbound(one.sa)?.peer();
-        Some(self.router.table.seek(&ConnKey { peer, flow }))
+        Some(self.router.table.seek(&ConnKey { peer, flow: flow.into() }))
     }
 
     /// Its target, if that is another core.

@@ -106,6 +106,14 @@ impl<P> Neighbours<P> {
         Resolved::Held { ask: true }
     }
 
+    /// The MAC of a next hop, if it is known: it is used then.
+    #[inline]
+    pub(crate) fn known(&mut self, address: IpAddr) -> Option<Mac> {
+        let entry = self.entries[usize::from(*self.index.value(&address)?)].as_mut()?;
+        entry.used |= entry.mac.is_some();
+        entry.mac
+    }
+
     /// Takes in an answer. Gives the entry whose packets may go now.
     ///
     /// A different MAC is not believed as long as the known one answers: anybody on the network could draw our packets to

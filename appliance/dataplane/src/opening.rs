@@ -1,11 +1,11 @@
 //! Opening a burst of ESP or AH packets: what a target does with what it was sent, and a router with what it keeps.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use phalanx_aead::{OpenOp, open_burst};
 use phalanx_ipsec::{InboundIndex, OpenJob, Role, Subject};
 use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen, Sought};
-use phalanx_wire::{Buffer, DropReason, Endpoint, Flow, IpHeader, TcpHeader, VipId, ipv4, protocol, tcp};
+use phalanx_wire::{Buffer, DropReason, Flow4, IpHeader, TcpHeader, VipId, ipv4, protocol, tcp};
 
 use crate::bundle::Around;
 use crate::clock::Now;
@@ -61,6 +61,7 @@ impl Inside {
 struct PlainInside {
     start: usize,
     len: usize,
+    flow: Flow4,
     sought: Sought,
 }
 
@@ -106,8 +107,10 @@ impl<S: Source> Engine<S> {
         let ciphered = packets.len();
         self.out.lap(Step::Open, ciphered);
         let mut within: Batch<Result<Inside, DropReason>> = Batch::new();
-        for ((packet, facts), authentic) in packets.iter_mut().zip(facts).zip(authentic) {
-            within.push(self.accept(packet, facts, authentic, role, now));
+        for (at, (packet, authentic)) in packets.iter_mut().zip(authentic).enumerate() {
+            let before = within.last().and_then(|one| Some((facts[at - 1].sa, one.as_ref().ok()?)));
+            let one = self.accept(packet, &facts[at], authentic, role, before, now);
+            within.push(one);
             self.tracked_ahead(within.len(), ciphered, |at| within[at].as_ref().ok()?.sought());
         }
         let mut opened = 0;
@@ -165,6 +168,7 @@ impl<S: Source> Engine<S> {
         facts: &Begun,
         authentic: bool,
         role: Role,
+        before: Option<(InboundIndex, &Inside)>,
         now: Now,
     ) -> Result<Inside, DropReason> {
         let sa = self.tables.cache.inbound_mut(facts.sa).ok_or(DropReason::UnknownSpi)?;
@@ -182,7 +186,7 @@ impl<S: Source> Engine<S> {
         }
         if role == Role::Target
             && !self.is_ordinary()
-            && let Some(plain) = self.plain_inside(packet, facts)
+            && let Some(plain) = self.plain_inside(packet, facts, before)
         {
             return Ok(Inside::Plain(plain));
         }
@@ -201,9 +205,15 @@ impl<S: Source> Engine<S> {
         Ok(Within { opened, upper_len: inner.header.upper_len(), subject, sought })
     }
 
-    /// A segment of TCP in a packet that needs nothing but to be cut out, and that nobody watches.
+    /// A segment of TCP in a packet that needs nothing but to be cut out, and that nobody watches. Segments of a connection come in
+    /// runs: it is looked up once.
     #[inline(always)]
-    fn plain_inside(&self, packet: &S::Packet, facts: &Begun) -> Option<PlainInside> {
+    fn plain_inside(
+        &self,
+        packet: &S::Packet,
+        facts: &Begun,
+        before: Option<(InboundIndex, &Inside)>,
+    ) -> Option<PlainInside> {
         let sa = self.tables.cache.inbound(facts.sa).filter(|sa| packet.mark() == 0 && !sa.clamps())?;
         let (start, inner) = sa.inner(packet.bytes(), &facts.job)?;
         let upper_len = inner.total_len - ipv4::MIN_LEN;
@@ -211,11 +221,16 @@ impl<S: Source> Engine<S> {
             return None;
         }
         let tcp = TcpHeader::parse_prefix(&packet.bytes()[start + ipv4::MIN_LEN..]).ok()?;
-        let local = Endpoint { addr: IpAddr::V4(inner.dst), port: tcp.dst_port };
-        let remote = Endpoint { addr: IpAddr::V4(inner.src), port: tcp.src_port };
-        let flow = Flow { protocol: protocol::TCP, local, remote };
-        let sought = self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow });
-        Some(PlainInside { start, len: inner.total_len, sought })
+        let (local, remote) = ((inner.dst, tcp.dst_port), (inner.src, tcp.src_port));
+        let flow = Flow4 { protocol: protocol::TCP, local, remote };
+        let sought = match before {
+            Some((sa, Inside::Plain(one))) if sa == facts.sa && one.flow == flow => {
+                self.target.tracker.entry_ahead(&one.sought);
+                one.sought.clone()
+            }
+            _ => self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: flow.into() }),
+        };
+        Some(PlainInside { start, len: inner.total_len, flow, sought })
     }
 
     /// Stages 4 to 7 of a packet whose connection is known and was ruled on; of any other all that they are.
@@ -224,7 +239,7 @@ impl<S: Source> Engine<S> {
         &mut self,
         packet: &mut S::Packet,
         facts: &Begun,
-        PlainInside { start, len, sought }: &PlainInside,
+        PlainInside { start, len, sought, .. }: &PlainInside,
         now: Now,
     ) -> Result<(), DropReason> {
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
@@ -234,6 +249,7 @@ impl<S: Source> Engine<S> {
             let within = self.take_out(packet, facts, Role::Target, now)?;
             return self.take(packet, facts, &within, now);
         }
+        self.out.passed(Stage::OpenedFast, 1);
         packet.cut_front(*start);
         trim(packet, *len);
         let tcp = TcpHeader::parse_prefix(&packet.bytes()[ipv4::MIN_LEN..])?;

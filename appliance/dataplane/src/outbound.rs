@@ -83,6 +83,14 @@ struct Leaving {
     sought: Option<SoughtFlow>,
 }
 
+/// Packets of a burst that the filters are asked about, in step.
+#[derive(Default)]
+struct Asked {
+    leaving: Batch<Result<Leaving, DropReason>>,
+    ways: Batch<Result<Filtered, DropReason>>,
+    ahead: OutboundAhead,
+}
+
 /// What the filters say about it.
 enum Filtered {
     Clear,
@@ -117,57 +125,87 @@ impl<P> OutboundSide<P> {
 }
 
 impl<S: Source> Engine<S> {
+    /// 1. what is known of a segment's flow; of any other packet 2. IP, from a VIP served here; 3. filter, tunnel, SA. Then through the SA,
+    /// or in clear where a filter permits it.
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let mut frames: Batch<S::Packet> = frames.collect();
-        if self.has_fast_way_out() {
-            self.receive_application_fast(&mut frames, now);
-        } else {
-            self.receive_application_frames(&mut frames, now);
+        let count = frames.len();
+        let (mut runs, mut known, mut asked) = (Batch::new(), Batch::new(), Asked::default());
+        self.known_out(&frames, &mut runs, &mut known);
+        if known.iter().any(Option::is_none) {
+            let unknown = frames.iter_mut().zip(&known).filter(|(_, known)| known.is_none());
+            self.ask_filters(unknown.map(|(packet, _)| packet), &mut asked, now);
         }
+        let mut burst = Batch::new();
+        let Asked { leaving, ways, ahead } = &mut asked;
+        let (others, mut asked) = (leaving.len(), leaving.iter().zip(ways.drain(..)).enumerate());
+        for (packet, known) in frames.drain(..).zip(&known) {
+            if let Some((through, segment)) =
+                known.and_then(|(run, segment)| Some((runs[run].through.as_ref()?, segment)))
+            {
+                self.enlist(&mut burst, through.outgoing(packet, segment), now);
+            } else if let Some((at, (one, way))) = asked.next() {
+                self.tunnels_ahead(ahead, others + at);
+                self.leave(&mut burst, packet, one, way, now);
+            }
+        }
+        self.out.passed(Stage::RxApplication, count);
+        self.out.passed(Stage::SentFast, count - others);
+        self.out.lap(Step::WayOut, count);
+        self.seal(&mut burst, now);
     }
 
-    /// 1. IP, from a VIP served here; 2. filter, tunnel, SA; 3. through the SA, or in clear where a filter permits it.
-    pub(crate) fn receive_application_frames(&mut self, frames: &mut Batch<S::Packet>, now: Now) {
-        let count = frames.len();
-        let mut leaving: Batch<Result<Leaving, DropReason>> = Batch::new();
-        for packet in frames.iter_mut() {
+    /// Steps 2 and 3, but for the SA.
+    fn ask_filters<'a>(&mut self, packets: impl Iterator<Item = &'a mut S::Packet>, asked: &mut Asked, now: Now)
+    where
+        S::Packet: 'a,
+    {
+        let Asked { leaving, ways, ahead } = asked;
+        for packet in packets {
             leaving.push(application_ip(packet).and_then(|ip| {
                 trim(packet, ip.total_len);
                 self.leaving(&ip, packet.bytes(), now)
             }));
-            self.flows_ahead(leaving.len(), count, |at| leaving[at].as_ref().ok()?.sought.as_ref());
         }
-        let (mut filtered, mut sas) = (Batch::new(), OutboundAhead::default());
+        let count = leaving.len();
+        for known in 1..=count {
+            self.flows_ahead(known, count, |at| leaving[at].as_ref().ok()?.sought.as_ref());
+        }
         for (at, one) in leaving.iter().enumerate() {
             let way = one.as_ref().map_err(|why| *why).and_then(|one| self.filter_out(one, now));
-            sas.tunnels.push(way.as_ref().ok().and_then(Filtered::tunnel));
-            self.tunnels_ahead(&mut sas, at);
-            filtered.push(way);
+            ahead.tunnels.push(way.as_ref().ok().and_then(Filtered::tunnel));
+            self.tunnels_ahead(ahead, at);
+            ways.push(way);
         }
-        let mut burst = Batch::new();
-        for (at, ((packet, one), way)) in frames.drain(..).zip(&leaving).zip(filtered.drain(..)).enumerate() {
-            self.tunnels_ahead(&mut sas, count + at);
-            let one = one.as_ref().map_err(|why| *why);
-            let way = way.and_then(|way| self.through(way, one?, packet.bytes(), packet.mark()));
-            match way {
-                Ok(Way::Sa(sa, log)) => {
-                    let sought = one.ok().and_then(|one| self.seek_sent(sa, &one.subject));
-                    self.out_or_aside(&mut burst, Outgoing { sought, ..Outgoing::new(packet, sa, log) }, now);
-                }
-                Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing::new(packet, sa, log), &mut burst, now),
-                Ok(Way::Clear) => {
-                    self.out.passed(Stage::ClearPermitted, 1);
-                    self.out.note(&packet, || Fact::Clear);
-                    self.send_to_network(packet, now);
-                }
-                Err(DropReason::NoSa) => self.want_sa(packet, now),
-                Err(DropReason::Fragment) => self.whole_from_host(packet, &mut burst, now),
-                Err(reason) => self.out.drop(packet, reason),
+    }
+
+    /// By its SA, if it has one.
+    #[inline(always)]
+    fn leave(
+        &mut self,
+        burst: &mut Batch<Outgoing<S::Packet>>,
+        packet: S::Packet,
+        one: &Result<Leaving, DropReason>,
+        way: Result<Filtered, DropReason>,
+        now: Now,
+    ) {
+        let one = one.as_ref().map_err(|why| *why);
+        let way = way.and_then(|way| self.through(way, one?, packet.bytes(), packet.mark()));
+        match way {
+            Ok(Way::Sa(sa, log)) => {
+                let sought = one.ok().and_then(|one| self.seek_sent(sa, &one.subject));
+                self.out_or_aside(burst, Outgoing { sought, ..Outgoing::new(packet, sa, log) }, now);
             }
+            Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing::new(packet, sa, log), burst, now),
+            Ok(Way::Clear) => {
+                self.out.passed(Stage::ClearPermitted, 1);
+                self.out.note(&packet, || Fact::Clear);
+                self.send_to_network(packet, now);
+            }
+            Err(DropReason::NoSa) => self.want_sa(packet, now),
+            Err(DropReason::Fragment) => self.whole_from_host(packet, burst, now),
+            Err(reason) => self.out.drop(packet, reason),
         }
-        self.out.passed(Stage::RxApplication, count);
-        self.out.lap(Step::WayOut, count);
-        self.seal(&mut burst, now);
     }
 
     /// An IP packet of our own from a VIP: through the SA, or in clear, as if the application had sent it. Nothing is asked
@@ -284,7 +322,9 @@ impl<S: Source> Engine<S> {
             let nobody_waits = self.outbound.held.held() == 0 || self.outbound.sas[at.0 as usize].held.is_empty();
             let numbers = if nobody_waits { self.numbers(at, now) } else { None };
             match numbers {
-                Some(numbers) => self.begin(&mut sealing, (at, sought.as_ref(), segment.as_ref()), packet, numbers, log, now),
+                Some(numbers) => {
+                    self.begin(&mut sealing, (at, sought.as_ref(), segment.as_ref()), packet, numbers, log, now)
+                }
                 None => self.hold(at, packet, now),
             }
         }
@@ -412,10 +452,11 @@ impl<S: Source> Engine<S> {
         self.out.passed(Stage::Sealed, count);
         self.out.lap(Step::Seal, count);
         let sealed = sealing.packets.drain(..).zip(sealing.sas.drain(..)).zip(sealing.around.drain(..));
+        let mut latest = None;
         for ((mut packet, at), around) in sealed {
             let completed = self.tables.cache.outbound(at).map_or(Ok(()), |sa| sa.complete(packet.bytes_mut()));
             match (completed, around) {
-                (Ok(()), None) => self.send_sealed(at, packet, now),
+                (Ok(()), None) => self.send_sealed_next(at, packet, &mut latest, now),
                 (Ok(()), Some(around)) => self.send_around(around, packet, now),
                 (Err(reason), _) => self.out.drop(packet, reason),
             }

@@ -40,6 +40,8 @@ pub enum Stage {
     RxLink,
     /// Received from an application port.
     RxApplication,
+    /// Of these, by the fast path.
+    SentFast,
     /// Received from the ring of another core.
     RxRing,
     /// Peeked by the router.
@@ -52,6 +54,8 @@ pub enum Stage {
     SynOpened,
     /// ESP packets opened: authentic and accepted by the window.
     Opened,
+    /// Of these, by the target's fast path.
+    OpenedFast,
     /// ESP packets the router processed itself, as an ordinary endpoint.
     RouterLocal,
     /// Inner packets delivered to an application port.
@@ -114,12 +118,14 @@ impl Stage {
         Stage::RxNetwork,
         Stage::RxLink,
         Stage::RxApplication,
+        Stage::SentFast,
         Stage::RxRing,
         Stage::Peeked,
         Stage::Forwarded,
         Stage::RoutedFast,
         Stage::SynOpened,
         Stage::Opened,
+        Stage::OpenedFast,
         Stage::RouterLocal,
         Stage::Delivered,
         Stage::Sealed,
@@ -157,12 +163,14 @@ impl Stage {
             Stage::RxNetwork => "rx-network",
             Stage::RxLink => "rx-link",
             Stage::RxApplication => "rx-application",
+            Stage::SentFast => "sent-fast",
             Stage::RxRing => "rx-ring",
             Stage::Peeked => "peeked",
             Stage::Forwarded => "forwarded",
             Stage::RoutedFast => "routed-fast",
             Stage::SynOpened => "syn-opened",
             Stage::Opened => "opened",
+            Stage::OpenedFast => "opened-fast",
             Stage::RouterLocal => "router-local",
             Stage::Delivered => "delivered",
             Stage::Sealed => "sealed",

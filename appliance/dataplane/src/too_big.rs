@@ -11,7 +11,7 @@
 use phalanx_ipsec::OutboundIndex;
 use phalanx_wire::fragment::Cut;
 use phalanx_wire::icmp::{self, Complaint};
-use phalanx_wire::{AhHeader, Buffer, DropReason, EspHeader, IpHeader, ipv6, protocol, udp};
+use phalanx_wire::{AhHeader, Buffer, DropReason, EspHeader, IpHeader, Mac, ipv6, protocol, udp};
 
 use crate::clock::Now;
 use crate::engine::{Batch, Engine};
@@ -26,6 +26,15 @@ pub(crate) const PER_SECOND: u64 = 1000;
 pub(crate) const AT_ONCE: u64 = 100;
 /// A packet that would have to be cut into more pieces is too big.
 const PIECES: usize = 32;
+
+/// Where the packets of an SA go that need nothing but an Ethernet header.
+pub(crate) struct NextHop {
+    sa: OutboundIndex,
+    port: usize,
+    mac: Mac,
+    /// The longest packet.
+    most: usize,
+}
 
 impl<S: Source> Engine<S> {
     /// A packet that does not fit its SA: told of, or cut before it is sealed.
@@ -85,6 +94,37 @@ impl<S: Source> Engine<S> {
             }
             Err(reason) => self.out.stats.dropped(reason, 1),
         }
+    }
+
+    /// As [`Self::send_sealed`]; packets of one SA that follow each other have one next hop.
+    #[inline]
+    pub(crate) fn send_sealed_next(
+        &mut self,
+        at: OutboundIndex,
+        packet: S::Packet,
+        latest: &mut Option<NextHop>,
+        now: Now,
+    ) {
+        if latest.as_ref().is_none_or(|next| next.sa != at) {
+            *latest = self.next_hop(at, packet.bytes());
+        }
+        match latest {
+            Some(next) if packet.bytes().len() <= next.most => self.frame(next.port, next.mac, packet),
+            _ => self.send_sealed(at, packet, now),
+        }
+    }
+
+    /// If it is known by now, and reached by a port of this core.
+    #[inline]
+    fn next_hop(&mut self, sa: OutboundIndex, packet: &[u8]) -> Option<NextHop> {
+        let path = usize::from(self.tables.cache.outbound(sa)?.path_mtu());
+        let (port, hop) = self.world.route(destination(packet)?)?;
+        let facts = &self.world.ports[port];
+        if facts.owner != self.me || facts.memif {
+            return None;
+        }
+        let mac = self.stations[port].as_mut()?.neighbours.known(hop)?;
+        Some(NextHop { sa, port, mac, most: path.min(facts.mtu) })
     }
 
     /// A sealed packet goes to the network: whole, or in pieces where it is longer than the path and may be cut.

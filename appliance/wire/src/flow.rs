@@ -3,7 +3,7 @@
 use crate::{IpHeader, WireError, protocol};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// An address and a port; the port is 0 where the protocol has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -72,6 +72,25 @@ impl Flow {
     pub fn of_outbound(ip: &IpHeader, l4: &[u8]) -> Result<Flow, WireError> {
         let (src, dst) = ports(ip, l4)?;
         Ok(Flow { protocol: ip.upper, local: Endpoint::new(ip.src, src), remote: Endpoint::new(ip.dst, dst) })
+    }
+}
+
+/// A flow between two IPv4 addresses: of each packet it is compared with that of the packet before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow4 {
+    /// Upper-layer protocol.
+    pub protocol: u8,
+    /// Our address and port.
+    pub local: (Ipv4Addr, u16),
+    /// The peer's.
+    pub remote: (Ipv4Addr, u16),
+}
+
+impl From<Flow4> for Flow {
+    #[inline]
+    fn from(Flow4 { protocol, local, remote }: Flow4) -> Flow {
+        let end = |(addr, port): (Ipv4Addr, u16)| Endpoint { addr: IpAddr::V4(addr), port };
+        Flow { protocol, local: end(local), remote: end(remote) }
     }
 }
 

@@ -40,7 +40,7 @@ pub use drop_reason::DropReason;
 pub use error::WireError;
 pub use esp::EspHeader;
 pub use ethernet::{Frame, Mac};
-pub use flow::{Endpoint, Flow};
+pub use flow::{Endpoint, Flow, Flow4};
 pub use gre::Gre;
 pub use icmp::{Icmp4, Icmp6};
 pub use ids::{CoreId, Epoch, PeerId, SaId, Spi, TargetId, VipId};

@@ -30,7 +30,7 @@ enum Act {
 }
 
 #[derive(Clone, Debug)]
-enum Spoilt {
+pub(super) enum Spoilt {
     /// One byte of it.
     Byte { at: u16, by: u8 },
     /// One byte of its outer IP header, whose checksum is right again.
@@ -42,7 +42,7 @@ enum Spoilt {
 }
 
 impl Spoilt {
-    fn spoil(&self, mut frame: Vec<u8>) -> Vec<u8> {
+    pub(super) fn spoil(&self, mut frame: Vec<u8>) -> Vec<u8> {
         let len = frame.len();
         match *self {
             Spoilt::Byte { at, by } => frame[usize::from(at) % len] ^= by,
@@ -61,7 +61,7 @@ impl Spoilt {
     }
 }
 
-fn spoilt() -> impl Strategy<Value = Spoilt> {
+pub(super) fn spoilt() -> impl Strategy<Value = Spoilt> {
     prop_oneof![
         (0u16..220, 1u8..).prop_map(|(at, by)| Spoilt::Byte { at, by }),
         (0u8..20, any::<u8>()).prop_map(|(field, value)| Spoilt::Header { field, value }),
@@ -162,12 +162,13 @@ fn old_or_forged(why: DropReason) -> DropReason {
 }
 
 /// Everything that can be seen of a core afterwards.
-fn picture(bench: &mut Bench, alike: fn(DropReason) -> DropReason) -> String {
+pub(super) fn picture(bench: &mut Bench, alike: fn(DropReason) -> DropReason) -> String {
     let mut frames = [NETWORK, LINK, APPLICATION].map(|port| bench.sent(port));
     // Packets of one burst are in the order of their steps.
     frames.iter_mut().for_each(|frames| frames.sort());
-    let told = Stage::ALL.iter().filter(|stage| **stage != Stage::RoutedFast);
-    let stages: Vec<_> = told.map(|stage| bench.stats.stage(*stage)).collect();
+    let fast = [Stage::RoutedFast, Stage::OpenedFast, Stage::SentFast];
+    let told = Stage::ALL.iter().filter(|stage| !fast.contains(stage));
+    let stages: Vec<_> = told.map(|stage| (stage.name(), bench.stats.stage(*stage))).filter(|(_, n)| *n > 0).collect();
     let mut drops = std::collections::BTreeMap::<_, u64>::new();
     DropReason::ALL.iter().for_each(|&why| *drops.entry(format!("{:?}", alike(why))).or_default() += bench.drops(why));
     drops.retain(|_, count| *count > 0);

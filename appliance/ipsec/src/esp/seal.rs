@@ -262,7 +262,9 @@ impl OutboundSa {
         if !self.hot.esn && seq > u64::from(u32::MAX) {
             return Err(DropReason::SequenceExhausted);
         }
-        let (IpAddr::V4(src), IpAddr::V4(dst)) = (self.hot.local, self.hot.remote) else { return Err(DropReason::BadIp) };
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (self.hot.local, self.hot.remote) else {
+            return Err(DropReason::BadIp);
+        };
         let inner = buf.bytes().first_chunk::<{ ipv4::MIN_LEN }>().ok_or(DropReason::BadIp)?;
         let (tos, dont_fragment) = (inner[1], ipv4::dont_fragment(inner));
         let (pad, front) = (shape.pad_len(payload), ipv4::MIN_LEN + shape.front());
