@@ -125,8 +125,8 @@ impl<P> OutboundSide<P> {
 }
 
 impl<S: Source> Engine<S> {
-    /// 1. what is known of a segment's flow; of any other packet 2. IP, from a VIP served here; 3. filter, tunnel, SA. Then through the SA,
-    /// or in clear where a filter permits it.
+    /// What is known of a segment's flow; of any other packet the filters' answer: 1. IP, from a VIP served here; 2. filter, tunnel; 3. SA.
+    /// Then through the SA, or in clear where a filter permits it.
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let mut frames: Batch<S::Packet> = frames.collect();
         let count = frames.len();
@@ -155,7 +155,7 @@ impl<S: Source> Engine<S> {
         self.seal(&mut burst, now);
     }
 
-    /// Steps 2 and 3, but for the SA.
+    /// Steps 1 and 2.
     fn ask_filters<'a>(&mut self, packets: impl Iterator<Item = &'a mut S::Packet>, asked: &mut Asked, now: Now)
     where
         S::Packet: 'a,
@@ -179,7 +179,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// By its SA, if it has one.
+    /// Step 3, and on.
     #[inline(always)]
     fn leave(
         &mut self,

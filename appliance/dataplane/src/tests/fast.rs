@@ -156,6 +156,32 @@ fn router(shape: Shape) -> Bench {
     bench
 }
 
+/// A router of one target, on another box.
+fn router_of_one(shape: Shape) -> Bench {
+    let mut bench = Bench::new(1);
+    bench.shape = shape;
+    bench.route_vip(&[(1, LinkEnd::Gre(gre(1, 11), CoreId(0)))]);
+    bench
+}
+
+/// That target.
+fn target(shape: Shape) -> Bench {
+    let mut bench = Bench::new(11);
+    bench.shape = shape;
+    bench.set_vip(None);
+    bench.add_sas();
+    bench.order(Command::SetRouter(VIP, gre(11, 1)));
+    bench.lease(1, 1 << 20);
+    bench
+}
+
+/// What of a frame of the client the router sends to its target.
+fn crossed(router: &mut Bench, frame: &[u8]) -> Vec<Vec<u8>> {
+    router.receive_frame(NETWORK, frame);
+    answer_arp(router, true);
+    router.sent(LINK).into_iter().filter(|frame| frame[12..14] == ethertype::IPV4.to_be_bytes()).collect()
+}
+
 /// A forged packet that is old by now may be found out as either.
 fn old_or_forged(why: DropReason) -> DropReason {
     if matches!(why, DropReason::TooOld | DropReason::Replay) { DropReason::BadIcv } else { why }
@@ -202,29 +228,14 @@ proptest! {
         shape in shapes(),
         bursts in prop::collection::vec(prop::collection::vec((acts(), prop::option::weighted(0.2, spoilt())), 1..=32), 1..12),
     ) {
-        let mut router = Bench::new(1);
-        router.shape = shape;
-        router.route_vip(&[(1, LinkEnd::Gre(gre(1, 11), CoreId(0)))]);
-        let target = || {
-            let mut bench = Bench::new(11);
-            bench.shape = shape;
-            bench.set_vip(None);
-            bench.add_sas();
-            bench.order(Command::SetRouter(VIP, gre(11, 1)));
-            bench.lease(1, 1 << 20);
-            bench
-        };
-        let (mut fast, mut ordinary) = (target(), target());
+        let (mut router, mut fast, mut ordinary) = (router_of_one(shape), target(shape), target(shape));
         ordinary.engine.ordinary = true;
         let mut sender = Sender { client: Client::of(shape), shape, sent: Vec::new() };
         for burst in bursts {
             let mut spoils = Vec::new();
             for (act, how) in &burst {
                 let Some(frame) = sender.frame(act) else { continue };
-                router.receive_frame(NETWORK, &frame);
-                answer_arp(&mut router, true);
-                let crossed = router.sent(LINK).into_iter().filter(|frame| frame[12..14] == ethertype::IPV4.to_be_bytes());
-                spoils.extend(crossed.map(|frame| how.iter().fold(frame, |frame, how| how.spoil(frame))));
+                spoils.extend(crossed(&mut router, &frame).into_iter().map(|frame| how.iter().fold(frame, |frame, how| how.spoil(frame))));
             }
             spoils.truncate(32);
             let packets = || spoils.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
@@ -307,4 +318,35 @@ fn a_packet_that_waits_for_its_next_hop_lends_nothing_to_those_behind_it() {
     );
     assert_eq!(bench.sent(LINK).len(), 2, "only what the first target is to have");
     assert_eq!(bench.stats.stage(Stage::HeldForNeighbour), 2 + 3);
+}
+
+#[test]
+fn segments_of_a_known_connection_take_the_fast_path_of_the_target() {
+    let (mut router, mut target) = (router_of_one(TUNNEL), target(TUNNEL));
+    let mut sender = Sender { client: Client::of(TUNNEL), shape: TUNNEL, sent: Vec::new() };
+    let mut send = |target: &mut Bench, acts: &[Act]| {
+        let frames: Vec<_> =
+            acts.iter().filter_map(|act| sender.frame(act)).flat_map(|frame| crossed(&mut router, &frame)).collect();
+        target.engine.receive(LINK, frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256)), target.now);
+        target.delivered().len()
+    };
+    let tcp = |flow, flags| Act::Tcp { flow, flags, len: 9 };
+    for flow in 0..2 {
+        assert_eq!(send(&mut target, &[tcp(flow, TcpFlags::SYN)]), 1);
+        target.receive(APPLICATION, &answer(4000 + flow, TcpFlags::SYN | TcpFlags::ACK));
+        // The handshake's end is the first packet that the filters' answer could be remembered of; the next one that it is.
+        assert_eq!(send(&mut target, &[tcp(flow, TcpFlags::ACK)]), 1);
+        assert_eq!(send(&mut target, &[tcp(flow, TcpFlags::ACK)]), 1);
+    }
+    let before = target.stats.stage(Stage::OpenedFast);
+    let acks = [
+        tcp(0, TcpFlags::ACK),
+        tcp(0, TcpFlags::ACK),
+        tcp(1, TcpFlags::ACK),
+        tcp(2, TcpFlags::SYN),
+        tcp(0, TcpFlags::ACK),
+    ];
+    assert_eq!(send(&mut target, &acks), 5);
+    assert_eq!(target.stats.stage(Stage::OpenedFast) - before, 4);
+    target.only_dropped(&[]);
 }
