@@ -16,8 +16,8 @@ use crate::packet::{Parcel, Source};
 
 /// As many SAs fit a second-level cache with all that belongs to them.
 const FEW_SAS: usize = 128;
-/// As many connections do.
-const FEW_CONNECTIONS: usize = 4096;
+/// As many connections do beside the packets of a burst.
+const FEW_CONNECTIONS: usize = 256;
 
 /// So many packets of ours take longer than memory does.
 const LEAD: usize = 8;
