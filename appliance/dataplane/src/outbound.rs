@@ -306,7 +306,7 @@ impl<S: Source> Engine<S> {
 
     /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: layout and lifesize;
     /// 4. the cipher over all; 5. next hop; 6. ask for more numbers.
-    pub(crate) fn seal(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
+    fn seal(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
         let mut sealing = Sealing::default();
         let mut touched: Batch<OutboundIndex> = Batch::new();
         let count = burst.len();
@@ -551,7 +551,7 @@ impl<S: Source> Engine<S> {
 
     pub(crate) fn send_to_network(&mut self, packet: S::Packet, now: Now) {
         match crate::station::destination(packet.bytes()).and_then(|to| self.world.route(to)) {
-            Some((port, hop)) => self.send_to_hop((port, Some(hop)), packet, now),
+            Some((port, _)) => self.send(port, packet, now),
             None => self.out.drop(packet, DropReason::NoNeighbour),
         }
     }

@@ -46,13 +46,6 @@ impl<S: Source> Engine<S> {
     /// Sends an IP packet by a network or link port: its next hop is found here if the port is this core's.
     #[inline]
     pub(crate) fn send(&mut self, port: usize, packet: S::Packet, now: Now) {
-        let hop = destination(packet.bytes()).and_then(|to| self.world.ports[port].next_hop(to));
-        self.send_to_hop((port, hop), packet, now);
-    }
-
-    /// The same of a packet whose next hop is known by its address.
-    #[inline]
-    pub(crate) fn send_to_hop(&mut self, (port, hop): (usize, Option<IpAddr>), packet: S::Packet, now: Now) {
         let facts = &self.world.ports[port];
         if facts.owner != self.me {
             return self.out.parcel(facts.owner, Parcel::Send(port), packet);
@@ -68,6 +61,7 @@ impl<S: Source> Engine<S> {
             let mtu = facts.mtu;
             return self.cut(packet, mtu, |engine, piece| engine.send(port, piece, now));
         }
+        let hop = destination(packet.bytes()).and_then(|to| facts.next_hop(to));
         let (Some(hop), Some(station)) = (hop, &mut self.stations[port]) else {
             return self.out.drop(packet, DropReason::NoNeighbour);
         };

@@ -97,6 +97,15 @@ fn a_close_from_either_side_is_reported_when_both_fins_are_acknowledged() {
 }
 
 #[test]
+fn what_acknowledged_the_first_fin_need_not_come_again_with_the_second() {
+    let mut talk = Talk::opened();
+    assert_eq!(talk.peer(FIN | ACK, 1001, 5001, 0), None);
+    assert_eq!(talk.us(ACK, 5001, 1002, 0), None);
+    assert_eq!(talk.us(FIN, 5001, 0, 0), None);
+    assert_eq!(talk.peer(ACK, 1002, 5002, 0), Some(ConnEvent::Closed));
+}
+
+#[test]
 fn a_simultaneous_close_is_reported_once() {
     let mut talk = Talk::opened();
     assert_eq!(talk.us(FIN | ACK, 5001, 1001, 0), None);

@@ -90,7 +90,7 @@ fn acts() -> impl Strategy<Value = Act> {
         .prop_recursive(1, 4, 1, |act| (spoilt(), act.prop_map(Box::new)).prop_map(|(how, act)| Act::Spoilt(how, act)))
 }
 
-fn shapes() -> impl Strategy<Value = Shape> {
+pub(super) fn shapes() -> impl Strategy<Value = Shape> {
     let v6 = Shape { vip: "fd77::100", client: "fd77::10", inner: "fd99::10", ..TUNNEL };
     prop::sample::select(vec![
         TUNNEL,
@@ -165,7 +165,7 @@ fn router_of_one(shape: Shape) -> Bench {
 }
 
 /// That target.
-fn target(shape: Shape) -> Bench {
+pub(super) fn target(shape: Shape) -> Bench {
     let mut bench = Bench::new(11);
     bench.shape = shape;
     bench.set_vip(None);
@@ -349,4 +349,76 @@ fn segments_of_a_known_connection_take_the_fast_path_of_the_target() {
     assert_eq!(send(&mut target, &acks), 5);
     assert_eq!(target.stats.stage(Stage::OpenedFast) - before, 4);
     target.only_dropped(&[]);
+}
+
+/// The SA of another peer, behind which the network has the same addresses; its client's tunnel ends at 10.77.0.20.
+pub(super) fn of_another_peer(id: SaId, direction: Direction) -> SaParams {
+    let shape = Shape { client: "10.77.0.20", ..TUNNEL };
+    SaParams { peer: PeerId(2), tunnel: TunnelName::new("other").unwrap(), ..shape.sa(id, direction) }
+}
+
+/// That peer's client, and ours, on one flow: their frames.
+fn two_peers() -> (SaParams, impl FnMut(bool, u8) -> Vec<u8>) {
+    let inbound = of_another_peer(SaId(3), Direction::Inbound);
+    let mut clients = [Client::new(), Client::at(inbound.clone(), of_another_peer(SaId(4), Direction::Outbound))];
+    let frame = move |other: bool, flags| {
+        framed(&clients[usize::from(other)].tcp(4000, flags), Bench::mac_of(1, NETWORK), CLIENT_MAC)
+    };
+    (inbound, frame)
+}
+
+fn burst(bench: &mut Bench, port: usize, frames: &[Vec<u8>]) {
+    let packets = frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
+    bench.engine.receive(port, packets, bench.now);
+}
+
+/// Runs of one flow: whose packets they are.
+const TURNS: [bool; 7] = [true, false, false, true, true, false, true];
+
+#[test]
+fn one_flow_of_two_peers_is_two_connections_on_the_fast_path_of_a_router() {
+    let (inbound, mut frame) = two_peers();
+    let mut bench = router(TUNNEL);
+    let boxes = [(1, LinkEnd::Gre(gre(1, 11), CoreId(0))), (2, LinkEnd::Gre(gre(1, 12), CoreId(0)))];
+    bench.set_targets(&boxes, &[(0..=u16::MAX, &[1, 2])]);
+    bench.order(Command::AddInbound(Box::new(InboundSa::new(inbound.clone()).unwrap())));
+    bench.order(Command::Ceiling(inbound.id, 1 << 30));
+    // In turn: each peer's connection has a target of its own.
+    burst(&mut bench, NETWORK, &[frame(false, TcpFlags::SYN), frame(true, TcpFlags::SYN)]);
+    answer_arp(&mut bench, true);
+    bench.sent(LINK);
+    let acks: Vec<_> = TURNS.iter().map(|other| frame(*other, TcpFlags::ACK)).collect();
+    burst(&mut bench, NETWORK, &acks);
+    assert_eq!(bench.stats.stage(Stage::RoutedFast), TURNS.len() as u64);
+    let front = ethernet::HEADER_LEN + phalanx_wire::link::OVERHEAD_V4;
+    let sent: Vec<_> = bench.sent(LINK).iter().map(|frame| (frame[33], frame[front..].to_vec())).collect();
+    let expected =
+        TURNS.iter().zip(&acks).map(|(other, ack)| (11 + u8::from(*other), ack[ethernet::HEADER_LEN..].to_vec()));
+    assert_eq!(sent, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn one_flow_of_two_peers_is_two_connections_on_the_fast_path_of_a_target() {
+    let (inbound, mut frame) = two_peers();
+    let (mut router, mut target) = (router_of_one(TUNNEL), target(TUNNEL));
+    for bench in [&mut router, &mut target] {
+        bench.order(Command::AddInbound(Box::new(InboundSa::new(inbound.clone()).unwrap())));
+        bench.order(Command::Ceiling(inbound.id, 1 << 30));
+    }
+    let mut cross = |router: &mut Bench, other, flags| crossed(router, &frame(other, flags));
+    let opening = [false, true].map(|other| cross(&mut router, other, TcpFlags::SYN));
+    // Ours is established and ruled on.
+    burst(&mut target, LINK, &opening.concat());
+    target.receive(APPLICATION, &answer(4000, TcpFlags::SYN | TcpFlags::ACK));
+    for _ in 0..2 {
+        let ack = cross(&mut router, false, TcpFlags::ACK);
+        burst(&mut target, LINK, &ack);
+    }
+    let before = target.stats.stage(Stage::OpenedFast);
+    let acks: Vec<_> = TURNS.iter().flat_map(|other| cross(&mut router, *other, TcpFlags::ACK)).collect();
+    burst(&mut target, LINK, &acks);
+    let ours = TURNS.iter().filter(|other| !**other).count() as u64;
+    assert_eq!(target.stats.stage(Stage::OpenedFast) - before, ours);
+    // No rule sends that flow through the other one's tunnel.
+    target.only_dropped(&[(DropReason::WrongTunnel, 1 + TURNS.len() as u64 - ours)]);
 }

@@ -1,7 +1,6 @@
 //! What the application sends goes as it would on the ordinary way: two targets get the same bursts, and one has no fast path.
 
-use super::fast::{Spoilt, picture, spoilt};
-use super::links::gre;
+use super::fast::{self, Spoilt, picture, shapes, spoilt};
 use super::udp::datagram;
 use super::*;
 use phalanx_ipsec::{Encap, MssClamp};
@@ -92,22 +91,6 @@ fn between() -> impl Strategy<Value = Between> {
     ]
 }
 
-fn shapes() -> impl Strategy<Value = Shape> {
-    let v6 = Shape { vip: "fd77::100", client: "fd77::10", inner: "fd99::10", ..TUNNEL };
-    prop::sample::select(vec![
-        TUNNEL,
-        TUNNEL,
-        TUNNEL,
-        Shape { esn: false, ..TUNNEL },
-        Shape { algorithm: Algorithm::ChaCha20Poly1305, ..TUNNEL },
-        Shape { algorithm: Algorithm::Aes128Gmac, ..TUNNEL },
-        Shape { algorithm: Algorithm::Aes128CbcSha256, ..TUNNEL },
-        Shape { algorithm: Algorithm::NullSha256, ..TUNNEL },
-        Shape { inner: "10.77.0.10", transport: true, ..TUNNEL },
-        v6,
-    ])
-}
-
 /// Its packets.
 fn packets(shape: Shape, act: &Act) -> Vec<Vec<u8>> {
     let Shape { vip: from, inner: to, .. } = shape;
@@ -144,11 +127,7 @@ fn frames(shape: Shape, act: &Act) -> Vec<Vec<u8>> {
 
 /// A target that follows the first connections.
 fn target(shape: Shape) -> Bench {
-    let mut bench = Bench::new(11);
-    bench.shape = shape;
-    bench.set_vip(None);
-    bench.add_sas();
-    bench.order(Command::SetRouter(VIP, gre(11, 1)));
+    let mut bench = fast::target(shape);
     for flow in 0..KNOWN {
         let (local, remote) = (Endpoint::new(addr(shape.vip), 80), Endpoint::new(addr(shape.inner), 4000 + flow));
         let key = ConnKey { peer: PeerId(1), flow: Flow { protocol: protocol::TCP, local, remote } };
@@ -240,7 +219,6 @@ proptest! {
 #[test]
 fn segments_of_a_known_flow_take_the_fast_path_out() {
     let mut bench = target(TUNNEL);
-    bench.lease(1, 1000);
     let segments = |flags: &[(u16, u8)]| -> Vec<Vec<u8>> {
         flags.iter().map(|&(flow, flags)| answer(4000 + flow, flags)).collect()
     };
@@ -261,4 +239,38 @@ fn segments_of_a_known_flow_take_the_fast_path_out() {
     let opened: Vec<_> = bench.client_receives().iter().map(|packet| client.open(packet).unwrap()).collect();
     assert_eq!(opened, [first, rest].concat());
     bench.only_dropped(&[]);
+}
+
+#[test]
+fn segments_to_two_peers_in_one_burst_each_go_to_their_own_next_hop() {
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 0x20]);
+    let mut bench = target(TUNNEL);
+    let other = fast::of_another_peer(SaId(4), Direction::Outbound);
+    let selectors = Selectors::between(Prefix::host(addr("10.77.0.100")), Prefix::host(addr("10.99.0.20")));
+    let other = SaParams { selectors, ..other };
+    let filter = Filter { vip: VIP, selectors, action: Action::Protect(other.tunnel), log: false };
+    let mut filters: Vec<_> = bench.engine.tables.filters.all().map(|(_, filter)| filter).collect();
+    filters.push(filter);
+    bench.order(Command::AddOutbound(Box::new(OutboundSa::new(other).unwrap())));
+    bench.order(Command::SetFilters(Box::new(FilterTable::new(filters))));
+    let expires = bench.start + Duration::from_millis(bench.now.ms() + 100);
+    bench.order(Command::Lease { sa: SaId(4), lease: Lease::from_wire(1, 100), expires });
+    let mut send = |turns: &[bool]| {
+        let inner = |other: &bool| if *other { "10.99.0.20" } else { "10.99.0.10" };
+        let packets = turns.iter().map(|other| segment("10.77.0.100", 80, inner(other), 4000, TcpFlags::ACK));
+        let frames: Vec<_> =
+            packets.map(|packet| framed(&packet, Bench::mac_of(11, APPLICATION), CLIENT_MAC)).collect();
+        bench.engine.receive(APPLICATION, frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256)), bench.now);
+        for (ip, mac) in [("10.77.0.10", CLIENT_MAC), ("10.77.0.20", OTHER)] {
+            let asked = arp::request_frame(bench.mac(NETWORK), "10.77.0.11".parse().unwrap(), ip.parse().unwrap());
+            let asked = Arp::parse(&asked[ethernet::HEADER_LEN..]).unwrap();
+            bench.receive_frame(NETWORK, &arp::reply_frame(mac, &asked));
+        }
+        bench.sent(NETWORK)
+    };
+    send(&[false, true]);
+    const TURNS: [bool; 6] = [false, true, true, false, false, true];
+    let sent: Vec<_> = send(&TURNS).iter().map(|frame| (Frame::parse(frame).unwrap().dst, frame[33])).collect();
+    assert_eq!(sent, TURNS.map(|other| if other { (OTHER, 20) } else { (CLIENT_MAC, 10) }));
+    assert_eq!(bench.stats.stage(Stage::SentFast), TURNS.len() as u64);
 }

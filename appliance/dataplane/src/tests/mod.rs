@@ -376,16 +376,23 @@ impl Client {
     }
 
     fn of(shape: Shape) -> Client {
+        Client::at(shape.sa(IN, Direction::Inbound), shape.sa(OUT, Direction::Outbound))
+    }
+
+    /// At the other end of these.
+    fn at(inbound: SaParams, outbound: SaParams) -> Client {
         let turned = |mut params: SaParams, direction| {
             (params.local, params.remote) = (params.remote, params.local);
-            params.mode = shape.mode(params.local, params.remote);
+            if let Mode::Tunnel { local, remote } = &mut params.mode {
+                std::mem::swap(local, remote);
+            }
             (params.selectors.local, params.selectors.remote) = (params.selectors.remote, params.selectors.local);
             params.direction = direction;
             params
         };
         Client {
-            out: OutboundSa::new(turned(shape.sa(IN, Direction::Inbound), Direction::Outbound)).unwrap(),
-            inbound: InboundSa::new(turned(shape.sa(OUT, Direction::Outbound), Direction::Inbound)).unwrap(),
+            out: OutboundSa::new(turned(inbound, Direction::Outbound)).unwrap(),
+            inbound: InboundSa::new(turned(outbound, Direction::Inbound)).unwrap(),
             numbers: Lease::from_wire(1, 1 << 20),
         }
     }

@@ -181,11 +181,7 @@ impl OutboundSa {
         seq: SeqNo,
         origin: Origin,
     ) -> Result<SealJob, DropReason> {
-        let seq = seq.value();
-        // RFC 4303 §3.3.3, RFC 4302 §3.3.2: without 64-bit numbers the SA ends before its counter wraps.
-        if !self.hot.esn && seq > u64::from(u32::MAX) {
-            return Err(DropReason::SequenceExhausted);
-        }
+        let seq = self.number(seq)?;
         if self.hot.shape.is_ah() {
             return self.begin_ah(buf, seq, origin);
         }
@@ -226,16 +222,7 @@ impl OutboundSa {
                 ip::set_destination(bytes, self.hot.remote)?;
             }
         }
-        self.shared.count_sent(layout.text_len() as u64);
-        self.shared.saw_sent(seq);
-        Ok(SealJob {
-            nonce: super::nonce(self.hot.salt, seq.to_be_bytes()),
-            aad: super::aad(self.hot.spi, seq, self.hot.esn),
-            start: start as u16,
-            text_len: layout.text_len() as u16,
-            shape,
-            done: false,
-        })
+        Ok(self.laid_out(seq, start, layout.text_len()))
     }
 
     /// Whether [`OutboundSa::admit`] takes a whole packet of IPv4 of this host, of so many bytes and through an SA as most are: ESP in
@@ -258,10 +245,7 @@ impl OutboundSa {
     /// `SequenceExhausted`, `HardLifesize` and `NoRoom`; `BadIp` of what was not asked about.
     #[inline]
     pub fn begin_plain<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo) -> Result<SealJob, DropReason> {
-        let (seq, shape, payload) = (seq.value(), self.hot.shape, buf.bytes().len());
-        if !self.hot.esn && seq > u64::from(u32::MAX) {
-            return Err(DropReason::SequenceExhausted);
-        }
+        let (seq, shape, payload) = (self.number(seq)?, self.hot.shape, buf.bytes().len());
         let (IpAddr::V4(src), IpAddr::V4(dst)) = (self.hot.local, self.hot.remote) else {
             return Err(DropReason::BadIp);
         };
@@ -286,16 +270,29 @@ impl OutboundSa {
         ipv4::write_header(bytes, &fields)?;
         self.write_esp_header(&mut bytes[ipv4::MIN_LEN..], seq);
         write_trailer(&mut bytes[front + payload..], pad, protocol::IPV4);
+        Ok(self.laid_out(seq, front, text_len))
+    }
+
+    /// The number, if the SA may use it. RFC 4303 §3.3.3, RFC 4302 §3.3.2: without 64-bit numbers it ends before its counter wraps.
+    #[inline]
+    fn number(&self, seq: SeqNo) -> Result<u64, DropReason> {
+        let seq = seq.value();
+        if !self.hot.esn && seq > u64::from(u32::MAX) { Err(DropReason::SequenceExhausted) } else { Ok(seq) }
+    }
+
+    /// Counts a packet whose text is in its place.
+    #[inline]
+    fn laid_out(&self, seq: u64, start: usize, text_len: usize) -> SealJob {
         self.shared.count_sent(text_len as u64);
         self.shared.saw_sent(seq);
-        Ok(SealJob {
+        SealJob {
             nonce: super::nonce(self.hot.salt, seq.to_be_bytes()),
             aad: super::aad(self.hot.spi, seq, self.hot.esn),
-            start: front as u16,
+            start: start as u16,
             text_len: text_len as u16,
-            shape,
+            shape: self.hot.shape,
             done: false,
-        })
+        }
     }
 
     #[inline]
