@@ -113,7 +113,15 @@ impl<S: Source> Engine<S> {
     }
 
     /// Before the `at`-th packet is sorted: 1. SAs' places; 2. SAs; 3. what these point to.
+    #[inline(always)]
     pub(crate) fn sas_ahead(&self, ahead: &mut SasAhead, at: usize) {
+        if !ahead.spis.is_empty() {
+            self.more_sas_ahead(ahead, at);
+        }
+    }
+
+    #[inline(never)]
+    fn more_sas_ahead(&self, ahead: &mut SasAhead, at: usize) {
         let (cache, n) = (&self.tables.cache, ahead.spis.len());
         let pace = if ahead.routes { ROUTER } else { TARGET };
         for i in pace.due(at, n, 3) {
@@ -172,10 +180,9 @@ impl<S: Source> Engine<S> {
     }
 
     /// Entries of the router's table, of those of `n` connections whose places are known by now.
-    pub(crate) fn routes_ahead(&self, sought: &[Option<Sought>], n: usize) {
+    pub(crate) fn routes_ahead<'a>(&self, known: usize, n: usize, sought: impl Fn(usize) -> Option<&'a Sought>) {
         if self.router.table.len() >= FEW_CONNECTIONS {
-            let known = behind(sought.len(), n).filter_map(|at| sought[at].as_ref());
-            known.for_each(|one| self.router.table.entry_ahead(one));
+            behind(known, n).filter_map(sought).for_each(|one| self.router.table.entry_ahead(one));
         }
     }
 

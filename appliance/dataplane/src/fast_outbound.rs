@@ -6,14 +6,14 @@
 use std::net::IpAddr;
 
 use phalanx_ipsec::{KnownWay, OutboundIndex, SoughtFlow, Subject};
-use phalanx_steering::{ConnKey, Sought};
+use phalanx_steering::ConnKey;
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::ipv4::{self, Plain};
 use phalanx_wire::{Buffer, Flow, Flow4, Frame, TcpHeader, VipId, protocol};
 
 use crate::ahead::OutboundAhead;
 use crate::engine::{Batch, Engine};
-use crate::outbound::{Outgoing, Segment};
+use crate::outbound::{Connections, Outgoing};
 use crate::packet::{Marked, Source, trim};
 
 /// Segments of one flow, one behind the other: what there is to look up is so for the first.
@@ -25,11 +25,11 @@ pub(crate) struct Run {
     pub(crate) through: Option<Through>,
 }
 
-/// The SA of a run, whether its rule logs, and the connection.
+/// The SA of a run, whether its rule logs, and which of the burst's connections it is.
 pub(crate) struct Through {
     sa: OutboundIndex,
     log: bool,
-    connection: Sought,
+    connection: u8,
 }
 
 impl<S: Source> Engine<S> {
@@ -38,12 +38,13 @@ impl<S: Source> Engine<S> {
         self.target.enabled && !self.is_ordinary() && self.watcher.is_none() && self.out.tap.is_none()
     }
 
-    /// What is known of each frame: its segment and the run that it is of. 1. runs, their flows; 2. tunnel; 3. SA and connection.
+    /// The run that each frame is of, if it needs no other way. 1. runs, their flows; 2. tunnel; 3. SA and connection.
     pub(crate) fn known_out(
         &self,
         frames: &Batch<S::Packet>,
         runs: &mut Batch<Run>,
-        known: &mut Batch<Option<(usize, Segment)>>,
+        known: &mut Batch<Option<u8>>,
+        connections: &mut Connections,
     ) {
         let fast = self.has_fast_way_out();
         for frame in frames {
@@ -51,15 +52,15 @@ impl<S: Source> Engine<S> {
             let plain = fast && frame.mark() == 0;
             known.push(if plain { self.glance_out(frame.bytes(), runs) } else { None });
         }
-        self.runs_out(runs);
-        for one in known {
-            *one = one.filter(|(run, segment)| self.fits_out(&runs[*run], segment));
+        self.runs_out(runs, connections);
+        for (one, frame) in known.iter_mut().zip(frames) {
+            *one = one.filter(|run| self.fits_out(&runs[usize::from(*run)], frame.bytes()));
         }
     }
 
-    /// Step 1. The segment's run is the last one. A SYN is none: it may open a connection, or be clamped.
+    /// Step 1: of a segment, whose run is the last one. A SYN is none: it may open a connection, or be clamped.
     #[inline(always)]
-    fn glance_out(&self, frame: &[u8], runs: &mut Batch<Run>) -> Option<(usize, Segment)> {
+    fn glance_out(&self, frame: &[u8], runs: &mut Batch<Run>) -> Option<u8> {
         let packet = frame.get(ethernet::HEADER_LEN..)?;
         if Frame::parse(frame).ok()?.ethertype != ethertype::IPV4 {
             return None;
@@ -76,11 +77,11 @@ impl<S: Source> Engine<S> {
             let sought = self.tables.filters.seek_way_out(vip, &Subject::from(&Flow::from(flow)))?;
             runs.push(Run { vip, flow, sought, way: None, through: None });
         }
-        Some((runs.len() - 1, Segment { tcp, len: ip.total_len }))
+        Some(runs.len() as u8 - 1)
     }
 
     /// Steps 2 and 3.
-    fn runs_out(&self, runs: &mut Batch<Run>) {
+    fn runs_out(&self, runs: &mut Batch<Run>, connections: &mut Connections) {
         let (count, mut ahead) = (runs.len(), OutboundAhead::default());
         for known in 1..=count {
             self.flows_ahead(known, count, |at| Some(&runs[at].sought));
@@ -92,35 +93,41 @@ impl<S: Source> Engine<S> {
         }
         for (at, run) in runs.iter_mut().enumerate() {
             self.tunnels_ahead(&mut ahead, count + at);
-            run.through = run.way.and_then(|way| self.through_known(run.flow, way));
+            run.through = run.way.and_then(|way| self.through_known(run.flow, way, connections));
         }
-        let connections = runs.iter().filter_map(|run| run.through.as_ref());
-        connections.for_each(|through| self.target.tracker.entry_ahead(&through.connection));
+        connections.iter().for_each(|sought| self.target.tracker.entry_ahead(sought));
     }
 
     /// Step 3.
     #[inline(always)]
-    fn through_known(&self, flow: Flow4, KnownWay { tunnel, log, serial }: KnownWay) -> Option<Through> {
+    fn through_known(
+        &self,
+        flow: Flow4,
+        KnownWay { tunnel, log, serial }: KnownWay,
+        connections: &mut Connections,
+    ) -> Option<Through> {
         let at = self.tables.cache.current(tunnel)?;
         let sa = self.tables.cache.outbound(at).filter(|sa| sa.serial() == serial)?;
-        let connection = self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: flow.into() });
+        let connection = connections.len() as u8;
+        connections.push(self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: flow.into() }));
         Some(Through { sa: at, log, connection })
     }
 
     #[inline(always)]
-    fn fits_out(&self, run: &Run, segment: &Segment) -> bool {
+    fn fits_out(&self, run: &Run, frame: &[u8]) -> bool {
         let sa = run.through.as_ref().and_then(|through| self.tables.cache.outbound(through.sa));
-        sa.is_some_and(|sa| sa.admits_plain(segment.len))
+        sa.zip(ipv4::total_len(&frame[ethernet::HEADER_LEN..])).is_some_and(|(sa, len)| sa.admits_plain(len))
     }
 }
 
 impl Through {
     /// A frame of its run.
     #[inline(always)]
-    pub(crate) fn outgoing<P: Buffer>(&self, mut packet: P, segment: Segment) -> Outgoing<P> {
+    pub(crate) fn outgoing<P: Buffer>(&self, mut packet: P) -> Outgoing<P> {
         packet.cut_front(ethernet::HEADER_LEN);
-        trim(&mut packet, segment.len);
-        let (sought, segment) = (Some(self.connection.clone()), Some(segment));
-        Outgoing { packet, sa: self.sa, log: self.log, sought, segment }
+        if let Some(len) = ipv4::total_len(packet.bytes()) {
+            trim(&mut packet, len);
+        }
+        Outgoing { packet, sa: self.sa, log: self.log, connection: Some(self.connection), plain: true }
     }
 }

@@ -66,13 +66,14 @@ struct Leg {
     most: usize,
 }
 
-/// What the packet before had: mostly the next one has the same.
-#[derive(Default)]
-struct Latest {
-    /// A VIP whose router this core is: its slot.
-    vip: Option<(Ipv4Addr, u16, VipId)>,
-    /// What it shows, and whose it is.
-    flow: Option<(InboundIndex, Flow4)>,
+/// A VIP whose router this core is, by its address: its slot. Mostly the next packet is to the same.
+type Latest = Option<(Ipv4Addr, u16, VipId)>;
+
+/// Packets that show one connection, one behind the other: it is looked up for the first.
+struct Run {
+    sa: InboundIndex,
+    flow: Flow4,
+    sought: Sought,
 }
 
 impl<S: Source> Engine<S> {
@@ -118,7 +119,7 @@ impl<S: Source> Engine<S> {
 
     /// Step 1.
     fn glance(&self, port: usize, frames: &Batch<S::Packet>) -> Batch<Glanced> {
-        let (mac, mut latest, mut glanced) = (self.world.ports[port].mac, Latest::default(), Batch::new());
+        let (mac, mut latest, mut glanced) = (self.world.ports[port].mac, None, Batch::new());
         let mut ahead = self.spis_ahead(Begins::Network, frames);
         for (at, frame) in frames.iter().enumerate() {
             self.sas_ahead(&mut ahead, at);
@@ -152,12 +153,12 @@ impl<S: Source> Engine<S> {
     /// The VIP's slot and number, if this core is its router and leaves filters to targets.
     #[inline(always)]
     fn routed_vip(&self, address: Ipv4Addr, latest: &mut Latest) -> Option<(u16, VipId)> {
-        if let Some((_, slot, id)) = latest.vip.filter(|(known, ..)| *known == address) {
+        if let Some((_, slot, id)) = latest.filter(|(known, ..)| *known == address) {
             return Some((slot, id));
         }
         let slot = self.tables.vips.slot_of(IpAddr::V4(address)).filter(|slot| self.routes(*slot))?;
         let entry = self.tables.vips.at(slot).map(|vip| &vip.entry).filter(|entry| !entry.filter_at_router)?;
-        latest.vip = Some((address, slot, entry.id));
+        *latest = Some((address, slot, entry.id));
         Some((slot, entry.id))
     }
 
@@ -174,27 +175,25 @@ impl<S: Source> Engine<S> {
 
     /// Step 3: of each of `n` packets.
     fn ways(&self, glanced: &Batch<Glanced>, n: usize) -> Batch<Option<Way>> {
-        let (mut sought, mut latest): (Batch<Option<Sought>>, _) = (Batch::new(), Latest::default());
+        let (mut runs, mut of): (Batch<Run>, Batch<Option<usize>>) = (Batch::new(), Batch::new());
         for (one, shown) in glanced.iter().zip(&self.router.glances) {
-            sought.push(self.connection(one, shown, &sought, &mut latest));
-            self.routes_ahead(&sought, glanced.len());
+            let before = runs.len();
+            of.push(self.run(one, shown, &mut runs));
+            if runs.len() > before {
+                self.routes_ahead(runs.len(), glanced.len(), |at| Some(&runs[at].sought));
+            }
         }
+        self.routes_ahead(runs.len(), runs.len(), |at| Some(&runs[at].sought));
         let mut ways: Batch<Option<Way>> = (0..n).map(|_| None).collect();
-        for (one, sought) in glanced.iter().zip(&sought) {
-            ways[one.at] = sought.as_ref().and_then(|sought| self.way(one, sought));
+        for (one, run) in glanced.iter().zip(of) {
+            ways[one.at] = run.and_then(|run| self.way(one, &runs[run].sought));
         }
         ways
     }
 
-    /// The connection that a packet shows, if it is one with a VIP and the packet begins none.
+    /// The connection that a packet shows, if it is one with a VIP and the packet begins none: its run is the last one.
     #[inline(always)]
-    fn connection(
-        &self,
-        one: &Glanced,
-        shown: &[u8; GLANCE],
-        before: &[Option<Sought>],
-        latest: &mut Latest,
-    ) -> Option<Sought> {
+    fn run(&self, one: &Glanced, shown: &[u8; GLANCE], runs: &mut Batch<Run>) -> Option<usize> {
         let inner = Plain::of(shown).filter(|inner| one.glance.holds(inner.total_len))?;
         let upper_len = inner.total_len - ipv4::MIN_LEN;
         let upper = &shown[ipv4::MIN_LEN..];
@@ -210,18 +209,15 @@ impl<S: Source> Engine<S> {
             _ => return None,
         };
         let flow = Flow4 { protocol: inner.protocol, local: (inner.dst, to), remote: (inner.src, from) };
-        if latest.flow == Some((one.sa, flow)) {
-            // Packets of a connection come in runs: it is looked up once.
-            let sought = before.iter().rev().flatten().next()?;
-            self.router.table.entry_ahead(sought);
-            return Some(sought.clone());
+        if runs.last().is_none_or(|run| run.sa != one.sa || run.flow != flow) {
+            if runs.last().is_none_or(|run| run.flow.local.0 != inner.dst) {
+                self.tables.vips.slot_of(IpAddr::V4(inner.dst))?;
+            }
+            let peer = self.tables.cache.inbound(one.sa)?.peer();
+            let sought = self.router.table.seek(&ConnKey { peer, flow: flow.into() });
+            runs.push(Run { sa: one.sa, flow, sought });
         }
-        if latest.flow.is_none_or(|(_, known)| known.local.0 != inner.dst) {
-            self.tables.vips.slot_of(IpAddr::V4(inner.dst))?;
-        }
-        latest.flow = Some((one.sa, flow));
-        let peer = self.tables.cache.inbound(one.sa)?.peer();
-        Some(self.router.table.seek(&ConnKey { peer, flow: flow.into() }))
+        Some(runs.len() - 1)
     }
 
     /// Its target, if that is another core.

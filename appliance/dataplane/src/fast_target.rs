@@ -100,7 +100,7 @@ impl<S: Source> Engine<S> {
         let glance = sa.glance(&ip, packet)?;
         let seq = sa.window.infer_with_hint(seq, header.seq_high);
         sa.window.check(seq).ok()?;
-        let (job, filtered) = (glance.begin(sa, packet, seq), header.filtered && vip.at_router);
+        let (job, filtered) = (glance.begin(packet, seq), header.filtered && vip.at_router);
         let begun = Begun { job, vip: vip.id, sa: at, filtered, from: None };
         Some((begun, front, ip.total_len))
     }

@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::config::{Limits, PortRole};
 use crate::engine::{Batch, Engine};
 use crate::inbound_router::Arrived;
-use crate::outbound::{Outgoing, Way};
+use crate::outbound::{Burst, Outgoing, Way};
 use crate::packet::{Marked, Source};
 use crate::stats::Stage;
 
@@ -120,7 +120,7 @@ impl<S: Source> Engine<S> {
 
     /// Transport mode takes whole packets only (RFC 4303 §3.3.4), and the host's stack cut this one: it is put together,
     /// sealed as one, and cut outside where its path asks for it.
-    pub(crate) fn whole_from_host(&mut self, packet: S::Packet, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
+    pub(crate) fn whole_from_host(&mut self, packet: S::Packet, burst: &mut Burst<S::Packet>, now: Now) {
         let ip = match IpHeader::parse(packet.bytes()) {
             Ok(ip) if ip.fragment.is_some() => ip,
             _ => return self.out.drop(packet, DropReason::Fragment),

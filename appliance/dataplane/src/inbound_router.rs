@@ -144,7 +144,7 @@ impl<S: Source> Engine<S> {
         let mut sought: Batch<Option<Sought>> = Batch::new();
         for (one, seen) in burst.iter().zip(&seen) {
             sought.push(self.seek(one.sa, seen));
-            self.routes_ahead(&sought, peeked);
+            self.routes_ahead(sought.len(), peeked, |at| sought[at].as_ref());
         }
         let (mut fragments, mut early) = (FragmentBatches::default(), Batch::new());
         for (at, (one, seen)) in burst.drain(..).zip(&mut seen).enumerate() {

@@ -7,9 +7,9 @@ use phalanx_wire::{Buffer, DropReason, Flow, IpHeader, SaId, TargetId, TcpFlags,
 
 use crate::clock::Now;
 use crate::command::{Event, Outcome, Refused};
-use crate::engine::{Batch, Engine};
+use crate::engine::Engine;
 use crate::notes::{Fact, For};
-use crate::outbound::Outgoing;
+use crate::outbound::{Burst, Outgoing};
 use crate::packet::Source;
 use crate::stats::Stage;
 use crate::waiting::Waiting;
@@ -41,7 +41,7 @@ fn may_open(packet: &[u8]) -> bool {
 impl<S: Source> Engine<S> {
     /// A packet of the application whose SA is found: into the burst, or aside, if it opens a connection.
     #[inline]
-    pub(crate) fn out_or_aside(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, one: Outgoing<S::Packet>, now: Now) {
+    pub(crate) fn out_or_aside(&mut self, burst: &mut Burst<S::Packet>, one: Outgoing<S::Packet>, now: Now) {
         match self.opens(one.sa, one.packet.bytes()) {
             None => self.enlist(burst, one, now),
             // As an ordinary endpoint: what the router does not know is its own.

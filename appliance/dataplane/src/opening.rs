@@ -41,28 +41,47 @@ pub(crate) struct Begun {
     pub(crate) from: Option<SocketAddr>,
 }
 
-/// What came out of ESP or AH.
+/// What came out of ESP or AH. Of a burst there are many, so each is a byte and where to find more.
+#[derive(Clone, Copy)]
 enum Inside {
-    /// It is in there yet.
-    Plain(PlainInside),
-    Any(Within),
+    /// A segment of that run; it is in there yet.
+    Plain(u8),
+    /// That one of those that were taken out.
+    Any(u8),
+    Nothing(DropReason),
 }
 
-impl Inside {
-    fn sought(&self) -> Option<&Sought> {
-        match self {
-            Inside::Plain(one) => Some(&one.sought),
-            Inside::Any(one) => one.sought.as_ref(),
-        }
-    }
+/// What came out of a burst.
+#[derive(Default)]
+struct Insides {
+    each: Batch<Inside>,
+    runs: Batch<Run>,
+    within: Batch<Within>,
 }
 
-/// Where the inner packet is, and its connection.
-struct PlainInside {
-    start: usize,
-    len: usize,
+/// Segments of one connection in plain packets, one behind the other: it is looked up for the first.
+struct Run {
+    sa: InboundIndex,
     flow: Flow4,
     sought: Sought,
+}
+
+impl Insides {
+    fn sought(&self, at: usize) -> Option<&Sought> {
+        match self.each[at] {
+            Inside::Plain(run) => Some(&self.runs[usize::from(run)].sought),
+            Inside::Any(at) => self.within[usize::from(at)].sought.as_ref(),
+            Inside::Nothing(_) => None,
+        }
+    }
+
+    fn push_within(&mut self, within: Result<Within, DropReason>) {
+        let one = within.map(|within| {
+            self.within.push(within);
+            Inside::Any(self.within.len() as u8 - 1)
+        });
+        self.each.push(one.unwrap_or_else(Inside::Nothing));
+    }
 }
 
 /// A packet that was taken out.
@@ -106,19 +125,20 @@ impl<S: Source> Engine<S> {
         let authentic = self.decrypt(packets, facts);
         let ciphered = packets.len();
         self.out.lap(Step::Open, ciphered);
-        let mut within: Batch<Result<Inside, DropReason>> = Batch::new();
-        for (at, (packet, authentic)) in packets.iter_mut().zip(authentic).enumerate() {
-            let before = within.last().and_then(|one| Some((facts[at - 1].sa, one.as_ref().ok()?)));
-            let one = self.accept(packet, &facts[at], authentic, role, before, now);
-            within.push(one);
-            self.tracked_ahead(within.len(), ciphered, |at| within[at].as_ref().ok()?.sought());
+        let mut inside = Insides::default();
+        for ((packet, facts), authentic) in packets.iter_mut().zip(facts).zip(authentic) {
+            self.accept(packet, facts, authentic, role, &mut inside, now);
+            self.tracked_ahead(inside.each.len(), ciphered, |at| inside.sought(at));
         }
-        let mut opened = 0;
-        for ((mut packet, facts), one) in packets.drain(..).zip(facts).zip(&within) {
-            let taken = match one {
-                Ok(Inside::Plain(one)) => self.take_plain(&mut packet, facts, one, now),
-                Ok(Inside::Any(one)) => self.take(&mut packet, facts, one, now),
-                Err(reason) => Err(*reason),
+        let (mut opened, mut opened_fast) = (0, 0);
+        for ((mut packet, facts), one) in packets.drain(..).zip(facts).zip(&inside.each) {
+            let taken = match *one {
+                Inside::Plain(run) => {
+                    let sought = &inside.runs[usize::from(run)].sought;
+                    self.take_plain(&mut packet, facts, sought, now).map(|fast| opened_fast += usize::from(fast))
+                }
+                Inside::Any(at) => self.take(&mut packet, facts, &inside.within[usize::from(at)], now),
+                Inside::Nothing(reason) => Err(reason),
             };
             match taken {
                 Ok(()) => {
@@ -129,6 +149,7 @@ impl<S: Source> Engine<S> {
             }
         }
         self.out.passed(Stage::Opened, opened);
+        self.out.passed(Stage::OpenedFast, opened_fast);
         self.out.lap(Step::Deliver, ciphered);
     }
 
@@ -151,7 +172,7 @@ impl<S: Source> Engine<S> {
             }
             // Nothing took the SA out since stage 1.
             if let Some(sa) = self.tables.cache.inbound(facts.sa) {
-                ops.push(facts.job.op(sa.key(), packet.bytes_mut()));
+                ops.push(facts.job.op(sa, packet.bytes_mut()));
             }
         }
         open_burst(&mut ops);
@@ -168,9 +189,22 @@ impl<S: Source> Engine<S> {
         facts: &Begun,
         authentic: bool,
         role: Role,
-        before: Option<(InboundIndex, &Inside)>,
+        inside: &mut Insides,
         now: Now,
-    ) -> Result<Inside, DropReason> {
+    ) {
+        if let Err(reason) = self.commit(facts, authentic, role, now) {
+            return inside.each.push(Inside::Nothing(reason));
+        }
+        let plain = role == Role::Target && !self.is_ordinary();
+        match plain.then(|| self.plain_inside(packet, facts, &mut inside.runs)).flatten() {
+            Some(run) => inside.each.push(Inside::Plain(run)),
+            None => inside.push_within(self.take_out(packet, facts, role, now)),
+        }
+    }
+
+    /// Stage 3.
+    #[inline(always)]
+    fn commit(&mut self, facts: &Begun, authentic: bool, role: Role, now: Now) -> Result<(), DropReason> {
         let sa = self.tables.cache.inbound_mut(facts.sa).ok_or(DropReason::UnknownSpi)?;
         if !authentic {
             sa.count_failed();
@@ -184,13 +218,7 @@ impl<S: Source> Engine<S> {
         if role == Role::Router {
             self.near_ceiling(facts.sa, facts.job.seq, now);
         }
-        if role == Role::Target
-            && !self.is_ordinary()
-            && let Some(plain) = self.plain_inside(packet, facts, before)
-        {
-            return Ok(Inside::Plain(plain));
-        }
-        self.take_out(packet, facts, role, now).map(Inside::Any)
+        Ok(())
     }
 
     /// Stage 4.
@@ -205,15 +233,9 @@ impl<S: Source> Engine<S> {
         Ok(Within { opened, upper_len: inner.header.upper_len(), subject, sought })
     }
 
-    /// A segment of TCP in a packet that needs nothing but to be cut out, and that nobody watches. Segments of a connection come in
-    /// runs: it is looked up once.
+    /// A segment of TCP in a packet that needs nothing but to be cut out, and that nobody watches: its run is the last one.
     #[inline(always)]
-    fn plain_inside(
-        &self,
-        packet: &S::Packet,
-        facts: &Begun,
-        before: Option<(InboundIndex, &Inside)>,
-    ) -> Option<PlainInside> {
+    fn plain_inside(&self, packet: &S::Packet, facts: &Begun, runs: &mut Batch<Run>) -> Option<u8> {
         let sa = self.tables.cache.inbound(facts.sa).filter(|sa| packet.mark() == 0 && !sa.clamps())?;
         let (start, inner) = sa.inner(packet.bytes(), &facts.job)?;
         let upper_len = inner.total_len - ipv4::MIN_LEN;
@@ -223,40 +245,38 @@ impl<S: Source> Engine<S> {
         let tcp = TcpHeader::parse_prefix(&packet.bytes()[start + ipv4::MIN_LEN..]).ok()?;
         let (local, remote) = ((inner.dst, tcp.dst_port), (inner.src, tcp.src_port));
         let flow = Flow4 { protocol: protocol::TCP, local, remote };
-        let sought = match before {
-            Some((sa, Inside::Plain(one))) if sa == facts.sa && one.flow == flow => {
-                self.target.tracker.entry_ahead(&one.sought);
-                one.sought.clone()
-            }
-            _ => self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: flow.into() }),
-        };
-        Some(PlainInside { start, len: inner.total_len, flow, sought })
+        if runs.last().is_none_or(|run| run.sa != facts.sa || run.flow != flow) {
+            let sought = self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: flow.into() });
+            runs.push(Run { sa: facts.sa, flow, sought });
+        }
+        Some(runs.len() as u8 - 1)
     }
 
-    /// Stages 4 to 7 of a packet whose connection is known and was ruled on; of any other all that they are.
+    /// Stages 4 to 7 of a packet whose connection is known and was ruled on; of any other all that they are, and false.
     #[inline(always)]
     fn take_plain(
         &mut self,
         packet: &mut S::Packet,
         facts: &Begun,
-        PlainInside { start, len, sought, .. }: &PlainInside,
+        sought: &Sought,
         now: Now,
-    ) -> Result<(), DropReason> {
+    ) -> Result<bool, DropReason> {
         let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
         let (ruling, tracker) = (self.tables.ruling(sa), &mut self.target.tracker);
         let found = tracker.find_sought(sought);
         if found.is_none() || tracker.ruling(found) != ruling {
             let within = self.take_out(packet, facts, Role::Target, now)?;
-            return self.take(packet, facts, &within, now);
+            return self.take(packet, facts, &within, now).map(|()| false);
         }
-        self.out.passed(Stage::OpenedFast, 1);
-        packet.cut_front(*start);
-        trim(packet, *len);
-        let tcp = TcpHeader::parse_prefix(&packet.bytes()[ipv4::MIN_LEN..])?;
-        let payload = (len - ipv4::MIN_LEN).saturating_sub(tcp.data_offset);
+        packet.cut_front(facts.job.start());
+        let len = ipv4::total_len(packet.bytes()).ok_or(DropReason::BadInner)?;
+        trim(packet, len);
+        let upper = &packet.bytes()[ipv4::MIN_LEN..];
+        let tcp = TcpHeader::parse_prefix(upper)?;
+        let payload = upper.len().saturating_sub(tcp.data_offset);
         match tracker.inbound_sought((found, sought), &tcp, payload, now.ms()) {
-            None => Ok(()),
-            event => self.tell_connection(facts.vip, sought.key(), event, None, now),
+            None => Ok(true),
+            event => self.tell_connection(facts.vip, sought.key(), event, None, now).map(|()| true),
         }
     }
 

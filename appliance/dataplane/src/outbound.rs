@@ -1,5 +1,6 @@
 //! Outbound: what the application sends from a VIP is sealed here and goes straight to the network (R17-R19).
 
+use arrayvec::ArrayVec;
 use phalanx_aead::{SealOp, seal_burst};
 use phalanx_ipsec::{Origin, OutboundIndex, SealJob, SeqNo, SoughtFlow, Subject, TunnelIndex, Verdict, WayOut};
 use phalanx_steering::{ConnEvent, ConnKey, Found, Sought};
@@ -17,7 +18,7 @@ use crate::hold::{Held, HoldPool};
 use crate::laps::{Span, Step};
 use crate::logging::Logged;
 use crate::notes::{Fact, For};
-use crate::packet::{Marked, Source, trim};
+use crate::packet::{BURST, Marked, Source, trim};
 use crate::stats::Stage;
 use crate::tables::logged;
 
@@ -47,18 +48,19 @@ pub(crate) struct Outgoing<P> {
     pub(crate) packet: P,
     pub(crate) sa: OutboundIndex,
     pub(crate) log: bool,
-    /// Its connection, if it was sought already.
-    pub(crate) sought: Option<Sought>,
-    /// It came by the fast path.
-    pub(crate) segment: Option<Segment>,
+    /// Which of its burst's connections it is of, if that was sought already.
+    pub(crate) connection: Option<u8>,
+    /// It came by the fast path: a segment of that connection in a plain packet of IPv4, through an SA as most are.
+    pub(crate) plain: bool,
 }
 
-/// What is known of a segment in a plain packet of IPv4, which goes through an SA as most are and is sought.
-#[derive(Clone, Copy)]
-pub(crate) struct Segment {
-    pub(crate) tcp: TcpHeader,
-    /// Of the packet.
-    pub(crate) len: usize,
+/// The connections of a burst: of its runs (`fast_outbound`), then of other packets.
+pub(crate) type Connections = ArrayVec<Sought, { 2 * BURST }>;
+
+/// Inner packets that shall go through SAs.
+pub(crate) struct Burst<P> {
+    outgoing: Batch<Outgoing<P>>,
+    connections: Connections,
 }
 
 /// A burst on its way through the cipher, in step.
@@ -112,7 +114,19 @@ pub(crate) enum Way {
 
 impl<P> Outgoing<P> {
     pub(crate) fn new(packet: P, sa: OutboundIndex, log: bool) -> Outgoing<P> {
-        Outgoing { packet, sa, log, sought: None, segment: None }
+        Outgoing { packet, sa, log, connection: None, plain: false }
+    }
+}
+
+impl<P> Burst<P> {
+    fn new() -> Burst<P> {
+        Burst { outgoing: Batch::new(), connections: ArrayVec::new() }
+    }
+
+    /// The place of one more connection; none where there is no room, and it is sought again.
+    fn connection(&mut self, sought: Option<Sought>) -> Option<u8> {
+        self.connections.try_push(sought?).ok()?;
+        u8::try_from(self.connections.len() - 1).ok()
     }
 }
 
@@ -130,20 +144,18 @@ impl<S: Source> Engine<S> {
     pub(crate) fn receive_application(&mut self, frames: impl Iterator<Item = S::Packet>, now: Now) {
         let mut frames: Batch<S::Packet> = frames.collect();
         let count = frames.len();
-        let (mut runs, mut known, mut asked) = (Batch::new(), Batch::new(), Asked::default());
-        self.known_out(&frames, &mut runs, &mut known);
+        let (mut burst, mut asked) = (Burst::new(), Asked::default());
+        let (mut runs, mut known) = (Batch::new(), Batch::new());
+        self.known_out(&frames, &mut runs, &mut known, &mut burst.connections);
         if known.iter().any(Option::is_none) {
             let unknown = frames.iter_mut().zip(&known).filter(|(_, known)| known.is_none());
             self.ask_filters(unknown.map(|(packet, _)| packet), &mut asked, now);
         }
-        let mut burst = Batch::new();
         let Asked { leaving, ways, ahead } = &mut asked;
         let (others, mut asked) = (leaving.len(), leaving.iter().zip(ways.drain(..)).enumerate());
         for (packet, known) in frames.drain(..).zip(&known) {
-            if let Some((through, segment)) =
-                known.and_then(|(run, segment)| Some((runs[run].through.as_ref()?, segment)))
-            {
-                self.enlist(&mut burst, through.outgoing(packet, segment), now);
+            if let Some(through) = known.and_then(|run| runs[usize::from(run)].through.as_ref()) {
+                self.enlist(&mut burst, through.outgoing(packet), now);
             } else if let Some((at, (one, way))) = asked.next() {
                 self.tunnels_ahead(ahead, others + at);
                 self.leave(&mut burst, packet, one, way, now);
@@ -183,7 +195,7 @@ impl<S: Source> Engine<S> {
     #[inline(always)]
     fn leave(
         &mut self,
-        burst: &mut Batch<Outgoing<S::Packet>>,
+        burst: &mut Burst<S::Packet>,
         packet: S::Packet,
         one: &Result<Leaving, DropReason>,
         way: Result<Filtered, DropReason>,
@@ -193,8 +205,8 @@ impl<S: Source> Engine<S> {
         let way = way.and_then(|way| self.through(way, one?, packet.bytes(), packet.mark()));
         match way {
             Ok(Way::Sa(sa, log)) => {
-                let sought = one.ok().and_then(|one| self.seek_sent(sa, &one.subject));
-                self.out_or_aside(burst, Outgoing { sought, ..Outgoing::new(packet, sa, log) }, now);
+                let connection = burst.connection(one.ok().and_then(|one| self.seek_sent(sa, &one.subject)));
+                self.out_or_aside(burst, Outgoing { connection, ..Outgoing::new(packet, sa, log) }, now);
             }
             Ok(Way::TooBig(sa, log)) => self.too_big(Outgoing::new(packet, sa, log), burst, now),
             Ok(Way::Clear) => {
@@ -213,7 +225,11 @@ impl<S: Source> Engine<S> {
     pub(crate) fn send_own(&mut self, packet: S::Packet, now: Now) {
         let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
         match ip.and_then(|ip| self.way_out(&ip, packet.bytes(), packet.mark(), now)) {
-            Ok(Way::Sa(sa, log)) => self.seal(&mut Batch::from_iter([Outgoing::new(packet, sa, log)]), now),
+            Ok(Way::Sa(sa, log)) => {
+                let mut burst = Burst::new();
+                self.enlist(&mut burst, Outgoing::new(packet, sa, log), now);
+                self.seal(&mut burst, now);
+            }
             Ok(Way::Clear) => self.send_to_network(packet, now),
             Ok(Way::TooBig(..)) => self.out.drop(packet, DropReason::TooBig),
             Err(reason) => self.out.drop(packet, reason),
@@ -223,7 +239,7 @@ impl<S: Source> Engine<S> {
     /// A packet of the application that waited for its SA.
     pub(crate) fn send_waited(&mut self, packet: S::Packet, now: Now) {
         let ip = IpHeader::parse(packet.bytes()).map_err(DropReason::from);
-        let mut burst = Batch::new();
+        let mut burst = Burst::new();
         match ip.and_then(|ip| self.way_out(&ip, packet.bytes(), packet.mark(), now)) {
             Ok(Way::Sa(sa, log)) => self.out_or_aside(&mut burst, Outgoing::new(packet, sa, log), now),
             _ => return self.send_own(packet, now),
@@ -297,23 +313,23 @@ impl<S: Source> Engine<S> {
     }
 
     /// Adds a packet to a burst; a full one goes first.
-    pub(crate) fn enlist(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, outgoing: Outgoing<S::Packet>, now: Now) {
-        if burst.is_full() {
+    pub(crate) fn enlist(&mut self, burst: &mut Burst<S::Packet>, outgoing: Outgoing<S::Packet>, now: Now) {
+        if burst.outgoing.is_full() {
             self.seal(burst, now);
         }
-        burst.push(outgoing);
+        burst.outgoing.push(outgoing);
     }
 
     /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: layout and lifesize;
     /// 4. the cipher over all; 5. next hop; 6. ask for more numbers.
-    fn seal(&mut self, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
+    fn seal(&mut self, Burst { outgoing, connections }: &mut Burst<S::Packet>, now: Now) {
         let mut sealing = Sealing::default();
         let mut touched: Batch<OutboundIndex> = Batch::new();
-        let count = burst.len();
+        let (count, sought) = (outgoing.len(), |of: Option<u8>| connections.get(usize::from(of?)));
         for known in 1..=count {
-            self.tracked_ahead(known, count, |at| burst[at].sought.as_ref());
+            self.tracked_ahead(known, count, |at| sought(outgoing[at].connection));
         }
-        for Outgoing { packet, sa: at, log, sought, segment } in burst.drain(..) {
+        for Outgoing { packet, sa: at, log, connection, plain } in outgoing.drain(..) {
             self.seal_ahead(at, packet.bytes().len());
             if touched.last() != Some(&at) {
                 touched.push(at);
@@ -323,7 +339,7 @@ impl<S: Source> Engine<S> {
             let numbers = if nobody_waits { self.numbers(at, now) } else { None };
             match numbers {
                 Some(numbers) => {
-                    self.begin(&mut sealing, (at, sought.as_ref(), segment.as_ref()), packet, numbers, log, now)
+                    self.begin(&mut sealing, (at, sought(connection), plain), packet, numbers, log, now)
                 }
                 None => self.hold(at, packet, now),
             }
@@ -347,7 +363,7 @@ impl<S: Source> Engine<S> {
                     // Whether to log is asked again, should this open a connection.
                     Some((numbers, (packet, since))) => {
                         self.out.stats.measures.waited(Span::Lease, since, now.us());
-                        self.begin(&mut sealing, (at, None, None), packet, numbers, true, now);
+                        self.begin(&mut sealing, (at, None, false), packet, numbers, true, now);
                     }
                     None => go_on = false,
                 }
@@ -366,15 +382,15 @@ impl<S: Source> Engine<S> {
     fn begin(
         &mut self,
         sealing: &mut Sealing<S::Packet>,
-        (at, sought, segment): (OutboundIndex, Option<&Sought>, Option<&Segment>),
+        (at, sought, plain): (OutboundIndex, Option<&Sought>, bool),
         mut packet: S::Packet,
         Numbers { seq, around }: Numbers,
         log: bool,
         now: Now,
     ) {
         let number = seq.value();
-        let begun = match (sought, segment) {
-            (Some(sought), Some(segment)) => self.begin_segment(&mut packet, (at, sought, segment), seq, log, now),
+        let begun = match sought {
+            Some(sought) if plain => self.begin_segment(&mut packet, (at, sought), seq, log, now),
             _ => self.begin_one(&mut packet, (at, sought), seq, log, now),
         };
         match begun {
@@ -412,14 +428,15 @@ impl<S: Source> Engine<S> {
     fn begin_segment(
         &mut self,
         packet: &mut S::Packet,
-        (at, sought, segment): (OutboundIndex, &Sought, &Segment),
+        (at, sought): (OutboundIndex, &Sought),
         seq: SeqNo,
         log: bool,
         now: Now,
     ) -> Result<SealJob, DropReason> {
-        let Segment { tcp, len } = segment;
-        let (tracker, payload) = (&mut self.target.tracker, (len - ipv4::MIN_LEN).saturating_sub(tcp.data_offset));
-        let event = tracker.outbound_sought((tracker.find_sought(sought), sought), tcp, payload, now.ms());
+        let (upper, tracker) = (packet.bytes().get(ipv4::MIN_LEN..).unwrap_or_default(), &mut self.target.tracker);
+        let tcp = TcpHeader::parse_prefix(upper)?;
+        let payload = upper.len().saturating_sub(tcp.data_offset);
+        let event = tracker.outbound_sought((tracker.find_sought(sought), sought), &tcp, payload, now.ms());
         if event.is_some() {
             self.tell_of_segment(at, sought.key(), event, log, now)?;
         }
@@ -444,7 +461,7 @@ impl<S: Source> Engine<S> {
         for ((packet, job), at) in sealing.packets.iter_mut().zip(sealing.jobs.drain(..)).zip(&sealing.sas) {
             // Nothing took the SA out since stage 3. AH was sealed there.
             if let Some(sa) = self.tables.cache.outbound(*at).filter(|_| !job.is_done()) {
-                ops.push(job.op(sa.key(), packet.bytes_mut()));
+                ops.push(job.op(sa, packet.bytes_mut()));
             }
         }
         seal_burst(&mut ops);

@@ -115,7 +115,7 @@ impl<S: Source> Engine<S> {
         let mut ops: Batch<OpenOp<'_>> = Batch::new();
         for (one, copy) in copied.iter().zip(&mut self.router.scratch).filter(|(one, _)| one.job.verdict().is_none()) {
             if let Some(sa) = self.tables.cache.inbound(one.opening.sa) {
-                ops.push(one.job.op(sa.key(), copy.bytes_mut()));
+                ops.push(one.job.op(sa, copy.bytes_mut()));
             }
         }
         open_burst(&mut ops);

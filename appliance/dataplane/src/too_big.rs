@@ -14,8 +14,8 @@ use phalanx_wire::icmp::{self, Complaint};
 use phalanx_wire::{AhHeader, Buffer, DropReason, EspHeader, IpHeader, Mac, ipv6, protocol, udp};
 
 use crate::clock::Now;
-use crate::engine::{Batch, Engine};
-use crate::outbound::Outgoing;
+use crate::engine::Engine;
+use crate::outbound::{Burst, Outgoing};
 use crate::packet::{Marked, Source, filled};
 use crate::station::destination;
 use crate::stats::Stage;
@@ -38,7 +38,7 @@ pub(crate) struct NextHop {
 
 impl<S: Source> Engine<S> {
     /// A packet that does not fit its SA: told of, or cut before it is sealed.
-    pub(crate) fn too_big(&mut self, outgoing: Outgoing<S::Packet>, burst: &mut Batch<Outgoing<S::Packet>>, now: Now) {
+    pub(crate) fn too_big(&mut self, outgoing: Outgoing<S::Packet>, burst: &mut Burst<S::Packet>, now: Now) {
         let Outgoing { packet, sa: at, log, .. } = outgoing;
         let Some(most) = self.tables.cache.outbound(at).map(|sa| sa.inner_mtu()) else {
             return self.out.drop(packet, DropReason::NoSa);
@@ -58,7 +58,7 @@ impl<S: Source> Engine<S> {
         packet: S::Packet,
         at: OutboundIndex,
         log: bool,
-        burst: &mut Batch<Outgoing<S::Packet>>,
+        burst: &mut Burst<S::Packet>,
         now: Now,
     ) {
         // A piece shows nothing of the connection that could be followed.

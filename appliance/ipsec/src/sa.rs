@@ -275,7 +275,7 @@ impl InboundSa {
         window.check(seq).inspect_err(|_| self.count_replayed())?;
         let job = self.begin(buf.bytes(), &ip, seq)?;
         let authentic = job.verdict().unwrap_or_else(|| {
-            let mut ops = [job.op(&self.key, buf.bytes_mut())];
+            let mut ops = [job.op(self, buf.bytes_mut())];
             open_burst(&mut ops);
             ops[0].authentic
         });
@@ -368,7 +368,7 @@ impl OutboundSa {
     pub fn seal<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo) -> Result<(), DropReason> {
         let job = self.begin(buf, seq)?;
         if !job.is_done() {
-            seal_burst(&mut [job.op(&self.key, buf.bytes_mut())]);
+            seal_burst(&mut [job.op(self, buf.bytes_mut())]);
         }
         self.complete(buf.bytes_mut())
     }

@@ -85,7 +85,7 @@ fn only_a_forwarded_packet_loses_a_hop() {
         let (mut out, mut inn) = pair(true, |_| ());
         let mut buf = buffer(&packet(100, ttl));
         let job = out.begin_from(&mut buf, number(1), origin).unwrap();
-        seal_burst(&mut [job.op(out.key(), buf.bytes_mut())]);
+        seal_burst(&mut [job.op(&out, buf.bytes_mut())]);
         let inner = inn.open(&mut buf, Role::Target).unwrap();
         assert_eq!(inner.header.hop_limit, left, "and opening takes none");
     }
@@ -183,7 +183,7 @@ fn a_burst_goes_through_stage_by_stage_and_a_forged_packet_in_it_harms_no_other(
     let mut bufs: Vec<_> = plain.iter().map(|p| buffer(p)).collect();
     let jobs: Vec<_> = bufs.iter_mut().zip(1..).map(|(buf, seq)| out.begin(buf, number(seq)).unwrap()).collect();
     let mut ops: Vec<_> =
-        jobs.into_iter().zip(&mut bufs).map(|(job, buf)| job.op(out.key(), buf.bytes_mut())).collect();
+        jobs.into_iter().zip(&mut bufs).map(|(job, buf)| job.op(&out, buf.bytes_mut())).collect();
     seal_burst(&mut ops);
     drop(ops);
 
@@ -198,7 +198,7 @@ fn a_burst_goes_through_stage_by_stage_and_a_forged_packet_in_it_harms_no_other(
         inn.window.check(seq).unwrap();
         jobs.push(inn.begin(buf.bytes(), &ip, seq).unwrap());
     }
-    let mut ops: Vec<_> = jobs.iter().zip(&mut bufs).map(|(job, buf)| job.op(inn.key(), buf.bytes_mut())).collect();
+    let mut ops: Vec<_> = jobs.iter().zip(&mut bufs).map(|(job, buf)| job.op(&inn, buf.bytes_mut())).collect();
     open_burst(&mut ops);
     let authentic: Vec<_> = ops.iter().map(|op| op.authentic).collect();
     for (i, job) in jobs.iter().enumerate() {

@@ -42,6 +42,8 @@ pub(crate) struct Store<V> {
     entries: Box<[Entry<V>]>,
     len: usize,
     capacity: usize,
+    /// Entries that came or went, ever.
+    changes: u64,
 }
 
 /// A key and where it is looked up: for several steps, some packets apart.
@@ -51,6 +53,8 @@ pub struct Sought {
     place: Place,
     /// The first slot with its tag when its tags came; [`NOWHERE`] before that, or if there was none.
     first: Cell<Slot>,
+    /// Where it was found, after how many changes of its store.
+    found: Cell<(Slot, u64)>,
 }
 
 impl Sought {
@@ -90,6 +94,7 @@ impl<V: Copy + Default> Store<V> {
             entries: vec![Entry { key: PackedKey::default(), value: V::default() }; buckets * WAYS].into_boxed_slice(),
             len: 0,
             capacity,
+            changes: 0,
         })
     }
 
@@ -111,8 +116,19 @@ impl<V: Copy + Default> Store<V> {
         self.find_at(self.place(key), key)
     }
 
+    /// As [`Self::find`]; found once, it is found at once until an entry comes or goes.
     #[inline]
     pub(crate) fn find_sought(&self, sought: &Sought) -> Option<Slot> {
+        let (slot, at) = sought.found.get();
+        if at == self.changes && slot != NOWHERE {
+            return Some(slot);
+        }
+        let slot = self.find_anew(sought)?;
+        sought.found.set((slot, self.changes));
+        Some(slot)
+    }
+
+    fn find_anew(&self, sought: &Sought) -> Option<Slot> {
         let (first, key) = (sought.first.get(), &sought.key);
         // What was removed since has no tag; whatever took its place has another key.
         let still =
@@ -129,11 +145,11 @@ impl<V: Copy + Default> Store<V> {
     }
 
     /// Asks memory for the tags that a look-up of this key compares first; then [`Self::entry_ahead`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn seek(&self, key: PackedKey) -> Sought {
         let place = self.place(&key);
         place.buckets.into_iter().for_each(|bucket| prefetch::all(&self.tags[bucket as usize]));
-        Sought { key, place, first: Cell::new(NOWHERE) }
+        Sought { key, place, first: Cell::new(NOWHERE), found: Cell::new((NOWHERE, 0)) }
     }
 
     /// Asks memory for the entry that these tags lead to.
@@ -186,6 +202,7 @@ impl<V: Copy + Default> Store<V> {
         let slot = bucket as usize * WAYS + way;
         self.entries[slot] = Entry { key: *key, value };
         self.len += 1;
+        self.changes += 1;
         Some(slot as Slot)
     }
 
@@ -194,6 +211,7 @@ impl<V: Copy + Default> Store<V> {
         debug_assert_ne!(*tag, FREE);
         *tag = FREE;
         self.len -= 1;
+        self.changes += 1;
     }
 
     #[inline]
@@ -218,7 +236,7 @@ impl<V: Copy + Default> Store<V> {
         (found.map_or(end, |at| at + 1), found.map(|at| at as Slot))
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self, key: &PackedKey) -> Place {
         let hash = key.hash(self.seed);
         let buckets = self.tags.len() as u64;

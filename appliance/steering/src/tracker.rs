@@ -344,7 +344,7 @@ impl Tracker {
     }
 
     /// Hashes a key, and asks memory for what a look-up compares first; then [`Self::entry_ahead`], then [`Self::find_sought`].
-    #[inline]
+    #[inline(always)]
     pub fn seek(&self, key: &ConnKey) -> Sought {
         self.store.seek(key.into())
     }

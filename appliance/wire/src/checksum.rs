@@ -32,6 +32,13 @@ pub fn plain_header(header: &[u8; crate::ipv4::MIN_LEN]) -> u16 {
     u16::from_be(finish(narrow(word(0) + word(4) + word(8) + word(12) + word(16))))
 }
 
+/// The same of one that is not written yet.
+#[inline(always)]
+#[must_use]
+pub fn of_words(words: [u32; crate::ipv4::MIN_LEN / 4]) -> u16 {
+    finish(narrow(words.into_iter().map(u64::from).sum()))
+}
+
 /// Adds partial sums; does not overflow.
 #[must_use]
 pub const fn add(a: u32, b: u32) -> u32 {

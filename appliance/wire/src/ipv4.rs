@@ -96,6 +96,14 @@ impl Plain {
     }
 }
 
+/// The length of a packet, header included, as its header says. Nothing else is looked at.
+#[inline(always)]
+#[must_use]
+pub fn total_len(b: &[u8]) -> Option<usize> {
+    let h = b.first_chunk::<MIN_LEN>()?;
+    Some(usize::from(u16::from_be_bytes([h[2], h[3]])))
+}
+
 /// What goes into an IPv4 header of a whole packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fields {
@@ -134,24 +142,30 @@ pub fn write_header(out: &mut [u8], f: &Fields) -> Result<(), WireError> {
     if usize::from(f.total_len) < MIN_LEN {
         return Err(WireError::Ip);
     }
-    f.write(h, MIN_LEN);
-    let sum = checksum::plain_header(h);
-    h[10..12].copy_from_slice(&sum.to_be_bytes());
+    // Summed up before it is written: bytes that were just written are slow to read by more at a time.
+    let mut words = f.words(MIN_LEN);
+    words[2] |= u32::from(checksum::of_words(words));
+    put(h, words);
     Ok(())
 }
 
 impl Fields {
     /// All but the checksum.
     #[inline(always)]
-    fn write(&self, h: &mut [u8; MIN_LEN], header_len: usize) {
-        let [len_high, len_low] = self.total_len.to_be_bytes();
-        let [id_high, id_low] = self.identification.to_be_bytes();
-        let [flags, _] = if self.dont_fragment { DONT_FRAGMENT } else { 0 }.to_be_bytes();
-        let version = 0x40 | (header_len / 4) as u8;
-        h[..8].copy_from_slice(&[version, self.tos, len_high, len_low, id_high, id_low, flags, 0]);
-        h[8..12].copy_from_slice(&[self.ttl, self.protocol, 0, 0]);
-        h[12..16].copy_from_slice(&self.src.octets());
-        h[16..].copy_from_slice(&self.dst.octets());
+    fn words(&self, header_len: usize) -> [u32; MIN_LEN / 4] {
+        let [tos, len, id, ttl, proto] =
+            [self.tos.into(), self.total_len, self.identification, self.ttl.into(), self.protocol.into()].map(u32::from);
+        let version = 0x40 | header_len as u32 / 4;
+        let flags = u32::from(if self.dont_fragment { DONT_FRAGMENT } else { 0 });
+        let addresses = [self.src, self.dst].map(Ipv4Addr::to_bits);
+        [version << 24 | tos << 16 | len, id << 16 | flags, ttl << 24 | proto << 16, addresses[0], addresses[1]]
+    }
+}
+
+#[inline(always)]
+fn put(h: &mut [u8; MIN_LEN], words: [u32; MIN_LEN / 4]) {
+    for (to, word) in h.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *to = word.to_be_bytes();
     }
 }
 
@@ -166,7 +180,7 @@ pub fn write_header_with_options(out: &mut [u8], f: &Fields, options: &[u8]) -> 
     }
     let header = out.get_mut(..len).ok_or(WireError::NoRoom)?;
     let (fixed, rest) = header.split_first_chunk_mut().ok_or(WireError::NoRoom)?;
-    f.write(fixed, len);
+    put(fixed, f.words(len));
     rest.copy_from_slice(options);
     set_checksum(header);
     Ok(len)

@@ -21,7 +21,7 @@ impl InboundSa {
         if ip.total_len > usize::from(u16::MAX) {
             return Err(DropReason::TooBig);
         }
-        Ok(OpenJob::checked(authentic, seq, start..ip.total_len, (ip, self.hot.shape)))
+        Ok(OpenJob::checked(authentic, seq, start..ip.total_len, ip))
     }
 
     pub(super) fn locate_ah(&self, packet: &[u8], ip: &IpHeader) -> Result<AhHeader, DropReason> {

@@ -88,7 +88,7 @@ impl OutboundSa {
         self.write_icv(bytes, at + ah::FIXED_LEN, seq)?;
         self.shared.count_sent(layout.payload as u64);
         self.shared.saw_sent(seq);
-        Ok(SealJob::done(layout.payload, self.hot.shape))
+        Ok(SealJob::done(seq, layout.payload))
     }
 
     /// With GMAC behind its IV, which is the whole number, as ESP's is (I1).

@@ -1,7 +1,7 @@
 //! A short way to peek and to open, for packets as most are: what [`InboundSa::peek_job`] and [`InboundSa::begin`] find out of any
 //! packet, of these in a few steps.
 
-use phalanx_aead::{IV_LEN, NONCE_LEN, PeekOp};
+use phalanx_aead::{IV_LEN, PeekOp};
 use phalanx_wire::ipv4::{self, Plain};
 
 use super::open::OpenJob;
@@ -17,7 +17,6 @@ const TEXT: usize = ipv4::MIN_LEN + HEADER_LEN + IV_LEN;
 /// Where the parts of a plain packet are; its IP header is plain too.
 #[derive(Clone, Copy, Debug)]
 pub struct Glance {
-    nonce: [u8; NONCE_LEN],
     text_len: u16,
 }
 
@@ -31,19 +30,18 @@ impl InboundSa {
         if !hot.rare.is_plain() || hot.remote != outer.src || hot.local != outer.dst {
             return None;
         }
-        let iv = packet.get(TEXT - IV_LEN..)?.first_chunk::<IV_LEN>()?;
         let text_len = packet.len().checked_sub(TEXT + hot.shape.icv()).filter(|len| *len >= TRAILER_LEN)?;
         if text_len & (hot.shape.alignment() - 1) != 0 {
             return None;
         }
-        Some(Glance { nonce: super::nonce(hot.salt, *iv), text_len: text_len as u16 })
+        Some(Glance { text_len: text_len as u16 })
     }
 
     /// What decrypts the packet's first bytes, as many as there are and [`GLANCE`] at most.
     #[inline]
     pub fn glance_op<'a>(&'a self, glance: &Glance, packet: &'a [u8], out: &'a mut [u8; GLANCE]) -> PeekOp<'a> {
         let cipher = &packet[TEXT..][..usize::from(glance.text_len).min(GLANCE)];
-        PeekOp { key: self.key(), nonce: glance.nonce, block: 0, cipher, out }
+        PeekOp { key: self.key(), nonce: self.nonce(packet, TEXT, 0), block: 0, cipher, out }
     }
 }
 
@@ -51,9 +49,8 @@ impl Glance {
     /// The packet, waiting for its cipher: what [`InboundSa::begin`] says of it.
     #[inline]
     #[must_use]
-    pub fn begin(&self, sa: &InboundSa, packet: &[u8], seq: u64) -> OpenJob {
-        let &Glance { nonce, text_len } = self;
-        OpenJob::plain(seq, nonce, super::aad(sa.hot.spi, seq, sa.hot.esn), TEXT, (text_len, packet[1], sa.hot.shape))
+    pub fn begin(&self, packet: &[u8], seq: u64) -> OpenJob {
+        OpenJob::plain(seq, TEXT, self.text_len, packet[1])
     }
 
     /// Whether an inner packet of that length could be in it: one that could not is none.

@@ -1,10 +1,10 @@
 //! Inbound: an ESP packet becomes an IP packet again.
 
-use phalanx_aead::{Aad, IV_LEN, Key, NONCE_LEN, OpenOp};
+use phalanx_aead::{IV_LEN, NONCE_LEN, OpenOp};
 use phalanx_wire::ipv4::Plain;
 use phalanx_wire::{Buffer, DropReason, EspHeader, IpHeader, ip, ipv4, natt, protocol};
 
-use super::{HEADER_LEN, Shape, TRAILER_LEN, ecn};
+use super::{TRAILER_LEN, ecn};
 use crate::sa::InboundSa;
 use crate::{SaShared, Subject};
 
@@ -13,8 +13,6 @@ use crate::{SaShared, Subject};
 pub struct OpenJob {
     /// The whole sequence number it is opened with; true if the ICV is good.
     pub seq: u64,
-    nonce: [u8; NONCE_LEN],
-    aad: Aad,
     /// Offset of the ciphertext; of what follows AH.
     pub(crate) start: u16,
     text_len: u16,
@@ -23,47 +21,32 @@ pub struct OpenJob {
     outer_class: u8,
     /// Bytes between IP header and ciphertext.
     front: u8,
-    shape: Shape,
     /// What the integrity check said, where it is made already: of AH.
     verdict: Option<bool>,
 }
 
-const _: () = assert!(size_of::<OpenJob>() <= 56);
+const _: () = assert!(size_of::<OpenJob>() <= 24);
 
 impl OpenJob {
     /// Of a packet that was checked already; what is inside is in `text`.
-    pub(crate) fn checked(
-        authentic: bool,
-        seq: u64,
-        text: std::ops::Range<usize>,
-        (outer, shape): (&IpHeader, Shape),
-    ) -> OpenJob {
+    pub(crate) fn checked(authentic: bool, seq: u64, text: std::ops::Range<usize>, outer: &IpHeader) -> OpenJob {
         OpenJob {
             seq,
-            nonce: [0; NONCE_LEN],
-            aad: Aad::new(&[]),
             start: text.start as u16,
             text_len: text.len() as u16,
             field: outer.upper_field as u16,
             outer_class: outer.traffic_class,
             front: 0,
-            shape,
             verdict: Some(authentic),
         }
     }
 
     /// Of a packet over IPv4 without options, whose ciphertext begins there.
     #[inline]
-    pub(super) fn plain(
-        seq: u64,
-        nonce: [u8; NONCE_LEN],
-        aad: Aad,
-        start: usize,
-        (text_len, outer_class, shape): (u16, u8, Shape),
-    ) -> OpenJob {
+    pub(super) fn plain(seq: u64, start: usize, text_len: u16, outer_class: u8) -> OpenJob {
         let front = (start - ipv4::MIN_LEN) as u8;
         let (start, field) = (start as u16, ipv4::PROTOCOL_FIELD as u16);
-        OpenJob { seq, nonce, aad, start, text_len, field, outer_class, front, shape, verdict: None }
+        OpenJob { seq, start, text_len, field, outer_class, front, verdict: None }
     }
 
     /// Whether the packet is authentic, if that is known without an operation: nothing of AH is encrypted.
@@ -73,15 +56,23 @@ impl OpenJob {
         self.verdict
     }
 
-    /// The operation for `open_burst`, over the packet that `begin` looked at and the SA's key.
+    /// The operation for `open_burst`, over the packet that the SA's `begin` looked at.
     #[inline]
     #[must_use]
-    pub fn op<'a>(&self, key: &'a Key, packet: &'a mut [u8]) -> OpenOp<'a> {
-        let (lead, rest) = (self.shape.lead(), self.shape.rest());
-        let (text, tag) =
-            packet[usize::from(self.start) - lead..].split_at_mut(lead + usize::from(self.text_len) + rest);
+    pub fn op<'a>(&self, sa: &'a InboundSa, packet: &'a mut [u8]) -> OpenOp<'a> {
+        let (hot, start, seq) = (&sa.hot, usize::from(self.start), self.seq);
+        let (lead, rest) = (hot.shape.lead(), hot.shape.rest());
+        let nonce = sa.nonce(packet, start, seq);
+        let (text, tag) = packet[start - lead..].split_at_mut(lead + usize::from(self.text_len) + rest);
         let tag = tag.first_chunk().expect("begin found room for the ICV");
-        OpenOp { key, nonce: self.nonce, aad: self.aad, text, tag, authentic: false }
+        OpenOp { key: sa.key(), nonce, aad: super::aad(hot.spi, seq, hot.esn), text, tag, authentic: false }
+    }
+
+    /// Offset of the text.
+    #[inline]
+    #[must_use]
+    pub fn start(&self) -> usize {
+        usize::from(self.start)
     }
 
     /// The text in the packet: in tunnel mode, once it is opened, the inner packet and its trailer.
@@ -109,7 +100,6 @@ pub struct Inner {
 /// Where the parts of an inbound ESP packet are.
 #[derive(Clone, Copy)]
 pub(super) struct Located {
-    pub(super) nonce: [u8; NONCE_LEN],
     pub(super) start: usize,
     pub(super) text_len: usize,
     front: usize,
@@ -129,23 +119,27 @@ impl InboundSa {
         if self.hot.shape.is_ah() {
             return self.begin_ah(packet, ip, seq);
         }
-        let Located { nonce, start, text_len, front } = self.locate(packet, ip, seq)?;
+        let Located { start, text_len, front } = self.locate(packet, ip)?;
         Ok(OpenJob {
             seq,
-            nonce,
-            aad: super::aad(self.hot.spi, seq, self.hot.esn),
             start: start as u16,
             text_len: text_len as u16,
             field: ip.upper_field as u16,
             outer_class: ip.traffic_class,
             front: front as u8,
-            shape: self.hot.shape,
             verdict: None,
         })
     }
 
+    /// Of the packet whose ciphertext begins at `start`: with the IV in front of it, or with the number as IV.
     #[inline(always)]
-    pub(super) fn locate(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<Located, DropReason> {
+    pub(super) fn nonce(&self, packet: &[u8], start: usize, seq: u64) -> [u8; NONCE_LEN] {
+        let shown = self.hot.shape.shows_nonce().then(|| packet[..start].last_chunk::<IV_LEN>()).flatten();
+        super::nonce(self.hot.salt, shown.copied().unwrap_or(seq.to_be_bytes()))
+    }
+
+    #[inline(always)]
+    pub(super) fn locate(&self, packet: &[u8], ip: &IpHeader) -> Result<Located, DropReason> {
         if ip.fragment.is_some() {
             return Err(DropReason::Fragment);
         }
@@ -167,17 +161,12 @@ impl InboundSa {
         if text_len & (shape.alignment() - 1) != 0 {
             return Err(DropReason::BadPadding);
         }
-        let mut iv = seq.to_be_bytes();
-        if shape.shows_nonce() {
-            iv.copy_from_slice(&esp[HEADER_LEN..HEADER_LEN + IV_LEN]);
-        }
-        let nonce = super::nonce(self.hot.salt, iv);
         // An IP packet is at most 65575 bytes long, an IPv6 one with its header. Offsets must fit 16 bits.
         let start = offset + shape.front();
         if start + text_len > usize::from(u16::MAX) {
             return Err(DropReason::TooBig);
         }
-        Ok(Located { nonce, start, text_len, front: start - ip.upper_offset })
+        Ok(Located { start, text_len, front: start - ip.upper_offset })
     }
 
     /// The last stage, for a packet whose ICV was good: padding, next header, then the ESP headers come off.

@@ -67,7 +67,8 @@ impl InboundSa {
     /// Those of [`InboundSa::begin`]; `UnsupportedProtocol` for clear headers that leave no room for a peek.
     #[inline]
     pub fn peek_job(&self, packet: &[u8], ip: &IpHeader, seq: u64) -> Result<PeekJob, DropReason> {
-        let Located { nonce, start, text_len, .. } = self.locate(packet, ip, seq)?;
+        let Located { start, text_len, .. } = self.locate(packet, ip)?;
+        let nonce = self.nonce(packet, start, seq);
         let clear = if self.hot.tunnel { 0 } else { ip.upper_offset };
         if clear > MAX_PEEK - FIRST_PEEK {
             return Err(DropReason::UnsupportedProtocol);
