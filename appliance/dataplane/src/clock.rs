@@ -15,10 +15,12 @@ impl Now {
         Now { since_start: instant.saturating_duration_since(start), instant }
     }
 
+    #[inline]
     pub(crate) fn ms(self) -> u64 {
         self.since_start.as_millis() as u64
     }
 
+    #[inline]
     pub(crate) fn us(self) -> u64 {
         self.since_start.as_micros() as u64
     }

@@ -15,7 +15,7 @@ use phalanx_steering::{ConnKey, Sought};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::ipv4::{self, Plain};
 use phalanx_wire::{
-    Buffer, DropReason, EspHeader, Flow4, Frame, LinkHeader, Mac, Protected, TargetId, TcpHeader, UdpHeader, VipId, ip,
+    Buffer, DropReason, EspHeader, Flow4, Frame, LinkHeader, Mac, TargetId, TcpHeader, UdpHeader, VipId, ip,
     link, protocol, tcp, udp,
 };
 
@@ -27,6 +27,7 @@ use crate::engine::{Batch, Engine};
 use crate::laps::Step;
 use crate::packet::{Marked, Source, trim};
 use crate::stats::Stage;
+use crate::tables::LatestSa;
 
 /// Ethernet, and IPv4, GRE and link header: the longest that there is a short way for.
 const FRONT: usize = ethernet::HEADER_LEN + link::OVERHEAD_V4;
@@ -66,8 +67,13 @@ struct Leg {
     most: usize,
 }
 
-/// A VIP whose router this core is, by its address: its slot. Mostly the next packet is to the same.
-type Latest = Option<(Ipv4Addr, u16, VipId)>;
+/// What the packet before had.
+#[derive(Default)]
+struct Latest {
+    /// A VIP whose router this core is, by its address: its slot.
+    vip: Option<(Ipv4Addr, u16, VipId)>,
+    sa: LatestSa,
+}
 
 /// Packets that show one connection, one behind the other: it is looked up for the first.
 struct Run {
@@ -119,7 +125,7 @@ impl<S: Source> Engine<S> {
 
     /// Step 1.
     fn glance(&self, port: usize, frames: &Batch<S::Packet>) -> Batch<Glanced> {
-        let (mac, mut latest, mut glanced) = (self.world.ports[port].mac, None, Batch::new());
+        let (mac, mut latest, mut glanced) = (self.world.ports[port].mac, Latest::default(), Batch::new());
         let mut ahead = self.spis_ahead(Begins::Network, frames);
         for (at, frame) in frames.iter().enumerate() {
             self.sas_ahead(&mut ahead, at);
@@ -142,7 +148,7 @@ impl<S: Source> Engine<S> {
         let packet = packet.get(..ip.total_len)?;
         let (vip, id) = self.routed_vip(ip.dst, latest)?;
         let EspHeader { spi, seq } = EspHeader::parse(&packet[ipv4::MIN_LEN..]).ok()?;
-        let at = self.tables.cache.find(id, &Protected { spi, seq, ah: false })?;
+        let at = self.tables.esp_sa(id, spi, &mut latest.sa)?;
         let sa = self.tables.cache.inbound(at).filter(|sa| !sa.notes.early)?;
         let glance = sa.glance(&ip, packet)?;
         let seq = sa.verified.infer_above(seq, sa.notes.floor.max(sa.notes.late))?;
@@ -153,12 +159,12 @@ impl<S: Source> Engine<S> {
     /// The VIP's slot and number, if this core is its router and leaves filters to targets.
     #[inline(always)]
     fn routed_vip(&self, address: Ipv4Addr, latest: &mut Latest) -> Option<(u16, VipId)> {
-        if let Some((_, slot, id)) = latest.filter(|(known, ..)| *known == address) {
+        if let Some((_, slot, id)) = latest.vip.filter(|(known, ..)| *known == address) {
             return Some((slot, id));
         }
         let slot = self.tables.vips.slot_of(IpAddr::V4(address)).filter(|slot| self.routes(*slot))?;
         let entry = self.tables.vips.at(slot).map(|vip| &vip.entry).filter(|entry| !entry.filter_at_router)?;
-        *latest = Some((address, slot, entry.id));
+        latest.vip = Some((address, slot, entry.id));
         Some((slot, entry.id))
     }
 

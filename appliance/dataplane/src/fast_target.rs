@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use phalanx_ipsec::Role;
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::ipv4::{self, Plain};
-use phalanx_wire::{Buffer, Epoch, EspHeader, Frame, LinkHeader, Mac, Protected, VipId, gre, link, protocol};
+use phalanx_wire::{Buffer, Epoch, EspHeader, Frame, LinkHeader, Mac, VipId, gre, link, protocol};
 
 use crate::ahead::Begins;
 use crate::clock::Now;
@@ -18,6 +18,7 @@ use crate::laps::Step;
 use crate::opening::Begun;
 use crate::packet::{Marked, Source, trim};
 use crate::stats::Stage;
+use crate::tables::LatestSa;
 
 /// Ours and the other end of a GRE link; nothing over memif.
 type Ends = Option<(Ipv4Addr, Ipv4Addr)>;
@@ -32,6 +33,13 @@ struct Believed {
     at_router: bool,
 }
 
+/// What the packet before had.
+#[derive(Default)]
+struct Latest {
+    vip: Option<Believed>,
+    sa: LatestSa,
+}
+
 impl<S: Source> Engine<S> {
     /// Whether packets from the port have a fast path: not while somebody looks at each.
     pub(crate) fn has_fast_link(&self, port: usize) -> bool {
@@ -42,7 +50,7 @@ impl<S: Source> Engine<S> {
     /// Frames from a link port: 1. link header, SA and number; 2. opened, or the ordinary way.
     pub(crate) fn receive_linked_fast(&mut self, port: usize, frames: &mut Batch<S::Packet>, now: Now) {
         let (mut packets, mut begun, mut ordinary) = (Batch::new(), Batch::new(), Batch::new());
-        let (mut ahead, mut latest) = (self.spis_ahead(Begins::Link, frames), None);
+        let (mut ahead, mut latest) = (self.spis_ahead(Begins::Link, frames), Latest::default());
         for (at, mut frame) in frames.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);
             // What is watched is told about step by step.
@@ -83,19 +91,19 @@ impl<S: Source> Engine<S> {
 
     /// Step 1; with it where the packet begins in the frame, and its length.
     #[inline(always)]
-    fn begin_fast(&self, port: usize, frame: &[u8], latest: &mut Option<Believed>) -> Option<(Begun, usize, usize)> {
+    fn begin_fast(&self, port: usize, frame: &[u8], latest: &mut Latest) -> Option<(Begun, usize, usize)> {
         let (ends, linked) = self.linked(port, frame)?;
         let header = LinkHeader::parse(linked).ok()?;
         if header.core != self.id || header.clear {
             return None;
         }
-        let vip = self.believed_from(port, header.vip, ends, latest).filter(|vip| header.epoch >= vip.epoch)?;
+        let vip = self.believed_from(port, header.vip, ends, &mut latest.vip).filter(|vip| header.epoch >= vip.epoch)?;
         let packet = &linked[LinkHeader::LEN..];
         let ip = Plain::of(packet).filter(|ip| ip.protocol == protocol::ESP && ip.dst == vip.address)?;
         let front = ethernet::HEADER_LEN + if ends.is_some() { link::OVERHEAD_V4 } else { LinkHeader::LEN };
         let packet = packet.get(..ip.total_len)?;
         let EspHeader { spi, seq } = EspHeader::parse(&packet[ipv4::MIN_LEN..]).ok()?;
-        let at = self.tables.cache.find(vip.id, &Protected { spi, seq, ah: false })?;
+        let at = self.tables.esp_sa(vip.id, spi, &mut latest.sa)?;
         let sa = self.tables.cache.inbound(at)?;
         let glance = sa.glance(&ip, packet)?;
         let seq = sa.window.infer_with_hint(seq, header.seq_high);

@@ -1,8 +1,8 @@
 //! A core's private tables, and the questions that stages of both directions ask of them.
 
-use phalanx_ipsec::{Action, FilterTable, Flows, InboundSa, ShadowCache, Subject, TunnelName};
+use phalanx_ipsec::{Action, FilterTable, Flows, InboundIndex, InboundSa, ShadowCache, Subject, TunnelName};
 use phalanx_steering::Ruling;
-use phalanx_wire::{DropReason, VipId};
+use phalanx_wire::{DropReason, Protected, Spi, VipId};
 
 use crate::config::Limits;
 use crate::logging::{Logged, RuleId};
@@ -17,6 +17,9 @@ pub(crate) struct Tables {
     pub(crate) filters: Box<FilterTable>,
 }
 
+/// An SA that was looked up: mostly the next packet is of the same.
+pub(crate) type LatestSa = Option<(VipId, Spi, InboundIndex)>;
+
 impl Tables {
     /// `flows`: how many of them rules are remembered for.
     pub(crate) fn new(limits: &Limits, flows: usize) -> Tables {
@@ -27,6 +30,17 @@ impl Tables {
         };
         let filters = Box::new(FilterTable::default().remembering(Flows::new(flows.max(FLOWS))));
         Tables { vips: Vips::new(limits.vips), cache: ShadowCache::new(cache), filters }
+    }
+
+    /// The inbound SA of ESP.
+    #[inline(always)]
+    pub(crate) fn esp_sa(&self, vip: VipId, spi: Spi, latest: &mut LatestSa) -> Option<InboundIndex> {
+        if let Some((.., at)) = latest.filter(|(known, same, _)| *known == vip && *same == spi) {
+            return Some(at);
+        }
+        let at = self.cache.find(vip, &Protected { spi, seq: 0, ah: false })?;
+        *latest = Some((vip, spi, at));
+        Some(at)
     }
 
     /// What the rules say about a packet that came out of a tunnel: it must be the one that its rule asks for (RFC 4301

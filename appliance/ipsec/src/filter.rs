@@ -157,6 +157,7 @@ impl FilterTable {
     }
 
     /// A number that changes with each [`FilterTable::succeed`].
+    #[inline]
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.flows.generation()
@@ -164,7 +165,7 @@ impl FilterTable {
 
     /// What the rules of all VIPs of that VIP's router will be asked about a packet of ours; asks memory for what that compares
     /// first. Then [`FilterTable::flow_ahead`], then [`FilterTable::way_out`].
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn seek_way_out(&self, vip: VipId, subject: &Subject) -> Option<SoughtFlow> {
         let together = self.together(vip)?;

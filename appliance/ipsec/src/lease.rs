@@ -177,6 +177,7 @@ pub struct SeqNo(u64);
 
 impl SeqNo {
     /// The number.
+    #[inline]
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0

@@ -32,6 +32,7 @@ impl Queue {
         (self.head != NONE).then_some(self.head)
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }

@@ -7,7 +7,7 @@
 pub type Seed = [u64; 2];
 
 /// Hashes `N` words and up to seven bytes more with SipHash-1-3, whose own padding carries the length in bytes.
-#[inline]
+#[inline(always)]
 pub(crate) fn keyed<const N: usize>(seed: Seed, words: [u64; N], rest: u64) -> u64 {
     debug_assert!(rest >> 56 == 0);
     sip::<1, 3, N>(seed, words, ((8 * N as u64 + 7) & 0xff) << 56 | rest)

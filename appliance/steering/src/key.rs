@@ -44,7 +44,7 @@ impl PartialEq for PackedKey {
 
 impl PackedKey {
     /// Two IPv4 addresses take one word.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hash(&self, seed: Seed) -> u64 {
         if self.families == 0 {
             let word = |[a, b, c, d, ..]: [u8; 16]| u64::from(u32::from_ne_bytes([a, b, c, d]));

@@ -130,6 +130,7 @@ pub struct Ruling(u64);
 
 impl Ruling {
     /// Two numbers of 24 and 23 bits; what is above those is cut off. Never nothing.
+    #[inline]
     #[must_use]
     pub const fn new(a: u32, b: u32) -> Ruling {
         Ruling((a as u64 & 0xff_ffff) << 24 | (b as u64 & 0x7f_ffff) << 1 | 1)

@@ -40,11 +40,13 @@ impl TcpFlags {
         self.has(Self::FIN)
     }
     /// SYN is set.
+    #[inline]
     #[must_use]
     pub const fn syn(self) -> bool {
         self.has(Self::SYN)
     }
     /// RST is set.
+    #[inline]
     #[must_use]
     pub const fn rst(self) -> bool {
         self.has(Self::RST)
@@ -66,6 +68,7 @@ impl TcpFlags {
         self.0 & (Self::RST | Self::FIN) != 0
     }
     /// Asks for a new connection: SYN without ACK, RST or FIN. ECN bits may be set (RFC 3168 §6.1.1).
+    #[inline]
     #[must_use]
     pub const fn opens(self) -> bool {
         self.0 & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN

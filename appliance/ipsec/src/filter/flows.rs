@@ -89,7 +89,7 @@ const EMPTY: Entry = Entry { key: Key([0; 5]), found: NOTHING, generation: 0, nu
 const _: () = assert!(size_of::<Entry>() == prefetch::LINE);
 
 impl Key {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(list: u16, subject: &Subject) -> Key {
         let (local, remote) = (number(subject.local), number(subject.remote));
         let ports = u64::from(subject.local_port.unwrap_or(0)) << 16 | u64::from(subject.remote_port.unwrap_or(0));
@@ -197,7 +197,7 @@ impl Flows {
     }
 
     /// Asks memory for what a look-up compares first; then [`Self::entry_ahead`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn seek(&self, list: u16, key: Key) -> SoughtFlow {
         let place = self.place(&key);
         place.into_iter().for_each(|place| prefetch::all(&self.tags[place.set as usize]));
@@ -227,7 +227,7 @@ impl Flows {
     }
 
     /// None where there is no room for any flow.
-    #[inline]
+    #[inline(always)]
     fn place(&self, key: &Key) -> Option<Place> {
         if self.tags.is_empty() {
             return None;
