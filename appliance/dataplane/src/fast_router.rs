@@ -243,7 +243,7 @@ impl<S: Source> Engine<S> {
         if let Some(sa) = self.tables.cache.inbound_mut(way.sa) {
             sa.forwarded.note(way.target, way.seq);
         }
-        match legs.iter_mut().find(|leg| leg.vip == way.vip && leg.target == way.target && way.len <= leg.most) {
+        match legs.iter().find(|leg| leg.vip == way.vip && leg.target == way.target && way.len <= leg.most) {
             Some(leg) => match leg.put_in_front(way, &mut packet) {
                 Ok(()) => self.out.frame(leg.port, packet),
                 Err(reason) => self.out.drop(packet, reason),
@@ -292,14 +292,18 @@ impl<S: Source> Engine<S> {
 
 impl Leg {
     #[inline(always)]
-    fn put_in_front(&mut self, way: &Way, packet: &mut impl Buffer) -> Result<(), DropReason> {
-        let front = &mut self.front[..];
-        link::set_seq_high(front, (way.seq >> 32) as u32)?;
-        if front.len() == FRONT {
-            ip::set_total_len(&mut front[ethernet::HEADER_LEN..], link::OVERHEAD_V4 + way.len)?;
-        }
+    fn put_in_front(&self, way: &Way, packet: &mut impl Buffer) -> Result<(), DropReason> {
+        let front = &self.front[..];
         packet.grow_front(front.len())?;
-        packet.bytes_mut()[..front.len()].copy_from_slice(front);
-        Ok(())
+        let bytes = packet.bytes_mut();
+        // Changed where it is to be: what is changed first and copied then is waited for.
+        match (front.first_chunk::<FRONT>(), bytes.first_chunk_mut::<FRONT>()) {
+            (Some(front), Some(bytes)) => {
+                *bytes = *front;
+                ip::set_total_len(&mut bytes[ethernet::HEADER_LEN..], link::OVERHEAD_V4 + way.len)?;
+            }
+            _ => bytes[..front.len()].copy_from_slice(front),
+        }
+        Ok(link::set_seq_high(&mut bytes[..front.len()], (way.seq >> 32) as u32)?)
     }
 }

@@ -21,32 +21,38 @@ fn sip<const C: usize, const D: usize, const N: usize>(seed: Seed, words: [u64; 
         seed[0] ^ 0x6c79_6765_6e65_7261,
         seed[1] ^ 0x7465_6462_7974_6573,
     ];
-    let mut take = |word: u64| {
-        v[3] ^= word;
-        (0..C).for_each(|_| round(&mut v));
-        v[0] ^= word;
-    };
     for word in words {
-        take(word);
+        v = taken::<C>(v, word);
     }
-    take(last);
+    v = taken::<C>(v, last);
     v[2] ^= 0xff;
-    (0..D).for_each(|_| round(&mut v));
-    v[0] ^ v[1] ^ v[2] ^ v[3]
+    let [a, b, c, d] = rounds::<D>(v);
+    a ^ b ^ c ^ d
 }
 
 #[inline(always)]
-fn round(v: &mut [u64; 4]) {
-    v[0] = v[0].wrapping_add(v[1]);
-    v[1] = v[1].rotate_left(13) ^ v[0];
-    v[0] = v[0].rotate_left(32);
-    v[2] = v[2].wrapping_add(v[3]);
-    v[3] = v[3].rotate_left(16) ^ v[2];
-    v[0] = v[0].wrapping_add(v[3]);
-    v[3] = v[3].rotate_left(21) ^ v[0];
-    v[2] = v[2].wrapping_add(v[1]);
-    v[1] = v[1].rotate_left(17) ^ v[2];
-    v[2] = v[2].rotate_left(32);
+fn taken<const C: usize>([a, b, c, d]: [u64; 4], word: u64) -> [u64; 4] {
+    let [a, b, c, d] = rounds::<C>([a, b, c, d ^ word]);
+    [a ^ word, b, c, d]
+}
+
+/// By value, so that all of it stays in registers.
+#[inline(always)]
+fn rounds<const N: usize>(v: [u64; 4]) -> [u64; 4] {
+    let [mut a, mut b, mut c, mut d] = v;
+    for _ in 0..N {
+        a = a.wrapping_add(b);
+        b = b.rotate_left(13) ^ a;
+        a = a.rotate_left(32);
+        c = c.wrapping_add(d);
+        d = d.rotate_left(16) ^ c;
+        a = a.wrapping_add(d);
+        d = d.rotate_left(21) ^ a;
+        c = c.wrapping_add(b);
+        b = b.rotate_left(17) ^ c;
+        c = c.rotate_left(32);
+    }
+    [a, b, c, d]
 }
 
 #[cfg(test)]

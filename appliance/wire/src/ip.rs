@@ -234,6 +234,7 @@ pub fn write_header(out: &mut [u8], f: &Fields) -> Result<usize, WireError> {
 ///
 /// # Errors
 /// [`WireError::Short`]; [`WireError::Ip`] for a length that the header cannot say.
+#[inline]
 pub fn set_total_len(b: &mut [u8], total_len: usize) -> Result<(), WireError> {
     if version(b)? == 4 {
         let len = u16::try_from(total_len).map_err(|_| WireError::Ip)?;
