@@ -32,7 +32,17 @@ pub fn plain_header(header: &[u8; crate::ipv4::MIN_LEN]) -> u16 {
     u16::from_be(finish(narrow(word(0) + word(4) + word(8) + word(12) + word(16))))
 }
 
-/// The same of one that is not written yet.
+/// Whether [`plain_header`] says 0, in fewer steps.
+#[inline(always)]
+#[must_use]
+pub fn is_right(header: &[u8; crate::ipv4::MIN_LEN]) -> bool {
+    let word = |at: usize| u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
+    let sum = word(0) + word(4) + word(8) + word(12) + word(16);
+    // Folding keeps what is left modulo 2^16 - 1, and makes 0 of nothing but 0.
+    sum != 0 && sum.is_multiple_of(0xffff)
+}
+
+/// As [`plain_header`], of one that is not written yet.
 #[inline(always)]
 #[must_use]
 pub fn of_words(words: [u32; crate::ipv4::MIN_LEN / 4]) -> u16 {

@@ -87,7 +87,7 @@ impl Plain {
         let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
         let fragment = u16::from_be_bytes([h[6], h[7]]) & (MORE_FRAGMENTS | 0x1fff);
         let plain = h[0] == 0x45 && total_len >= MIN_LEN && fragment == 0 && h[12] < FIRST_MULTICAST;
-        (plain && checksum::plain_header(h) == 0).then(|| Plain {
+        (plain && checksum::is_right(h)).then(|| Plain {
             src: Ipv4Addr::new(h[12], h[13], h[14], h[15]),
             dst: Ipv4Addr::new(h[16], h[17], h[18], h[19]),
             protocol: h[PROTOCOL_FIELD],
