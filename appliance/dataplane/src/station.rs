@@ -88,7 +88,7 @@ impl<S: Source> Engine<S> {
         self.deliver_by(port, packet);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deliver_by(&mut self, port: usize, packet: S::Packet) {
         let facts = &self.world.ports[port];
         if facts.owner != self.me {
@@ -96,16 +96,21 @@ impl<S: Source> Engine<S> {
         }
         // Its driver takes nothing larger, ever; the host's stack puts the pieces together.
         if packet.bytes().len() > facts.mtu {
-            let mtu = facts.mtu;
-            return self.cut(packet, mtu, |engine, piece| engine.deliver_by(port, piece));
+            return self.deliver_pieces(port, packet);
         }
         self.out.passed(Stage::Delivered, 1);
         self.out.note(&packet, || Fact::Delivered);
         self.frame(port, facts.host_mac, packet);
     }
 
+    #[inline(never)]
+    fn deliver_pieces(&mut self, port: usize, packet: S::Packet) {
+        let mtu = self.world.ports[port].mtu;
+        self.cut(packet, mtu, |engine, piece| engine.deliver_by(port, piece));
+    }
+
     /// Puts the Ethernet header in front and queues the frame.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn frame(&mut self, port: usize, to: Mac, mut packet: S::Packet) {
         let ethertype = match packet.bytes().first().map(|first| first >> 4) {
             Some(6) => ethertype::IPV6,

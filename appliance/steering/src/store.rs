@@ -42,8 +42,8 @@ pub(crate) struct Store<V> {
     entries: Box<[Entry<V>]>,
     len: usize,
     capacity: usize,
-    /// Entries that came or went, ever.
-    changes: u64,
+    /// Entries that went, ever.
+    removals: u64,
 }
 
 /// A key and where it is looked up: for several steps, some packets apart.
@@ -53,7 +53,7 @@ pub struct Sought {
     place: Place,
     /// The first slot with its tag when its tags came; [`NOWHERE`] before that, or if there was none.
     first: Cell<Slot>,
-    /// Where it was found, after how many changes of its store.
+    /// Where it was found, after how many removals.
     found: Cell<(Slot, u64)>,
 }
 
@@ -94,7 +94,7 @@ impl<V: Copy + Default> Store<V> {
             entries: vec![Entry { key: PackedKey::default(), value: V::default() }; buckets * WAYS].into_boxed_slice(),
             len: 0,
             capacity,
-            changes: 0,
+            removals: 0,
         })
     }
 
@@ -116,15 +116,15 @@ impl<V: Copy + Default> Store<V> {
         self.find_at(self.place(key), key)
     }
 
-    /// As [`Self::find`]; found once, it is found at once until an entry comes or goes.
+    /// As [`Self::find`]; what was found is there until an entry goes, and not looked for again.
     #[inline]
     pub(crate) fn find_sought(&self, sought: &Sought) -> Option<Slot> {
         let (slot, at) = sought.found.get();
-        if at == self.changes && slot != NOWHERE {
+        if at == self.removals && slot != NOWHERE {
             return Some(slot);
         }
         let slot = self.find_anew(sought)?;
-        sought.found.set((slot, self.changes));
+        sought.found.set((slot, self.removals));
         Some(slot)
     }
 
@@ -202,7 +202,6 @@ impl<V: Copy + Default> Store<V> {
         let slot = bucket as usize * WAYS + way;
         self.entries[slot] = Entry { key: *key, value };
         self.len += 1;
-        self.changes += 1;
         Some(slot as Slot)
     }
 
@@ -211,7 +210,7 @@ impl<V: Copy + Default> Store<V> {
         debug_assert_ne!(*tag, FREE);
         *tag = FREE;
         self.len -= 1;
-        self.changes += 1;
+        self.removals += 1;
     }
 
     #[inline]
@@ -284,9 +283,39 @@ fn matches(tags: &[u8; WAYS], tag: u8) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use phalanx_wire::{Endpoint, Flow, PeerId};
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    fn key(number: u8) -> PackedKey {
+        let end = |last| Endpoint { addr: Ipv4Addr::new(10, 0, 0, last).into(), port: 80 };
+        let flow = Flow { protocol: 6, local: end(0), remote: end(number) };
+        PackedKey::from(&ConnKey { peer: PeerId(1), flow })
+    }
 
     proptest! {
+        /// Entries come and go after it was sought, and others take their slots.
+        #[test]
+        fn what_is_sought_is_found_where_its_key_is(steps in prop::collection::vec((0u8..5, 0u8..12), 1..80)) {
+            let mut store: Store<[u16; 11]> = Store::new(8, [1, 2]).unwrap();
+            let all: Vec<Sought> = (0..12).map(|number| store.seek(key(number))).collect();
+            for (step, number) in steps {
+                let (key, sought) = (key(number), &all[usize::from(number)]);
+                match (step, store.find(&key)) {
+                    (0, None) => prop_assert!(store.insert(&key, [0; 11]).is_some() || store.len() == 8),
+                    (1, Some(slot)) => store.remove(slot),
+                    (2, _) => store.entry_ahead(sought),
+                    _ => {}
+                }
+                if step != 1 {
+                    prop_assert_eq!(store.find_sought(sought), store.find(&key));
+                }
+            }
+            for (sought, number) in all.iter().zip(0..) {
+                prop_assert_eq!(store.find_sought(sought), store.find(&key(number)));
+            }
+        }
+
         #[test]
         fn a_bit_is_set_for_each_tag_that_is_the_same(mut tags: [u8; WAYS], tag: u8, same: u16) {
             for (way, other) in tags.iter_mut().enumerate() {

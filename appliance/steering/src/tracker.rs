@@ -109,6 +109,12 @@ impl Value {
         self.awaited[of] = split(ack);
     }
 
+    /// Both SYNs are acknowledged, and no FIN was seen.
+    #[inline]
+    fn flows(&self) -> bool {
+        self.phase == Phase::Established && self.marks & (FIN | FIN << 4) == 0
+    }
+
     fn both(&self, marks: u8) -> bool {
         let wanted = marks | marks << 4;
         self.marks & wanted == wanted
@@ -382,6 +388,11 @@ impl Tracker {
         now: u64,
     ) -> Option<ConnEvent> {
         match found.0 {
+            // As nearly all are: both SYNs are acknowledged, and nobody ends it.
+            Some(slot) if self.store.value(slot).flows() && !tcp.flags.ends() => {
+                self.refresh(slot, now);
+                None
+            }
             // A SYN on a connection that is over is a new connection; any other packet of it is late.
             Some(slot) if self.store.value(slot).phase == Phase::Lingering && tcp.flags.opens() => {
                 self.forget(slot);
@@ -404,16 +415,10 @@ impl Tracker {
         }
     }
 
-    #[inline]
     fn known(&mut self, slot: Slot, from: usize, tcp: &TcpHeader, payload: usize, now: u64) -> Option<ConnEvent> {
         let value = self.store.value_mut(slot);
         let before = value.phase;
         if before == Phase::Lingering {
-            return None;
-        }
-        // As nearly all are: both SYNs are acknowledged, and nobody ends it.
-        if before == Phase::Established && value.marks & (FIN | FIN << 4) == 0 && !tcp.flags.ends() {
-            self.refresh(slot, now);
             return None;
         }
         if tcp.flags.rst() {

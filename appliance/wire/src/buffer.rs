@@ -30,21 +30,27 @@ pub trait Buffer {
 }
 
 impl<B: Buffer + ?Sized> Buffer for &mut B {
+    #[inline]
     fn bytes(&self) -> &[u8] {
         (**self).bytes()
     }
+    #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         (**self).bytes_mut()
     }
+    #[inline]
     fn grow_front(&mut self, n: usize) -> Result<(), NoRoom> {
         (**self).grow_front(n)
     }
+    #[inline]
     fn grow_back(&mut self, n: usize) -> Result<(), NoRoom> {
         (**self).grow_back(n)
     }
+    #[inline]
     fn cut_front(&mut self, n: usize) {
         (**self).cut_front(n);
     }
+    #[inline]
     fn cut_back(&mut self, n: usize) {
         (**self).cut_back(n);
     }

@@ -136,7 +136,7 @@ pub fn dont_fragment(header: &[u8; MIN_LEN]) -> bool {
 ///
 /// # Errors
 /// [`WireError::NoRoom`]; [`WireError::Ip`] if `total_len` does not cover the header.
-#[inline]
+#[inline(always)]
 pub fn write_header(out: &mut [u8], f: &Fields) -> Result<(), WireError> {
     let h = out.first_chunk_mut::<MIN_LEN>().ok_or(WireError::NoRoom)?;
     if usize::from(f.total_len) < MIN_LEN {

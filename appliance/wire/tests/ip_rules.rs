@@ -35,14 +35,14 @@ fn malformed_ipv4_headers_are_refused() {
 proptest! {
     /// Whatever stands in it: also either zero of the checksum.
     #[test]
-    fn a_header_is_right_if_its_checksum_comes_to_nothing(mut header: [u8; 20], field in 0u8..4) {
-        if field < 3 {
+    fn a_header_is_right_if_its_checksum_comes_to_nothing(mut header: [u8; 20], field in 0usize..3) {
+        if field < 2 {
             header[10..12].fill(0);
             let sum = checksum::plain_header(&header);
-            header[10..12].copy_from_slice(&[sum.to_be_bytes(), sum.to_be_bytes(), [0xff; 2]][usize::from(field)]);
+            header[10..12].copy_from_slice(&[sum.to_be_bytes(), [0xff; 2]][field]);
         }
         prop_assert_eq!(checksum::is_right(&header), checksum::plain_header(&header) == 0);
-        prop_assert!(field > 1 || checksum::is_right(&header));
+        prop_assert!(field > 0 || checksum::is_right(&header));
         prop_assert!(!checksum::is_right(&[0; 20]));
     }
 
