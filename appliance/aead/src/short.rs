@@ -74,7 +74,7 @@ impl<'k> Slot<'k> {
             let from = self.text.wrapping_add(at * V::BYTES);
             if EXACT && !SAME && at + 1 == W {
                 V::zero()
-            } else if at + 2 < W || EXACT {
+            } else if at + 2 < W || EXACT || at + 2 == W && self.ends[0] == V::BYTES {
                 V::load(from)
             } else {
                 V::load_part(from, self.ends[at + 2 - W])
@@ -379,7 +379,10 @@ unsafe fn sealed<V: Lanes, P: Packet, const S: usize, const W: usize, const EXAC
         unsafe {
             let slot = Slot::of::<V, P, W>(packet);
             for at in W.saturating_sub(2)..W {
-                texts[at] = texts[at].part(slot.ends[at + 2 - W]);
+                let end = slot.ends[at + 2 - W];
+                if end != V::BYTES {
+                    texts[at] = texts[at].part(end);
+                }
             }
         }
     }

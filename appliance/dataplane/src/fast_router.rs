@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use arrayvec::ArrayVec;
 use phalanx_aead::{PeekOp, peek_burst};
 use phalanx_ipsec::{GLANCE, Glance, InboundIndex};
-use phalanx_steering::{ConnKey, Sought};
+use phalanx_steering::{ConnKey, Route, Sought};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::ipv4::{self, Plain};
 use phalanx_wire::{
@@ -75,11 +75,14 @@ struct Latest {
     sa: LatestSa,
 }
 
-/// Packets that show one connection, one behind the other: it is looked up for the first.
+/// Packets through one SA that show one connection, one behind the other: what there is to look up is so for the first.
 struct Run {
+    vip: u16,
     sa: InboundIndex,
     flow: Flow4,
     sought: Sought,
+    /// If that is another core's.
+    route: Option<Route>,
 }
 
 impl<S: Source> Engine<S> {
@@ -190,9 +193,13 @@ impl<S: Source> Engine<S> {
             }
         }
         self.routes_ahead(runs.len(), runs.len(), |at| Some(&runs[at].sought));
+        for run in &mut runs {
+            run.route = self.route_of(run);
+        }
         let mut ways: Batch<Option<Way>> = (0..n).map(|_| None).collect();
-        for (one, run) in glanced.iter().zip(of) {
-            ways[one.at] = run.and_then(|run| self.way(one, &runs[run].sought));
+        for (&Glanced { at, vip, sa, seq, len, .. }, run) in glanced.iter().zip(of) {
+            let route = run.and_then(|run| runs[run].route).filter(|route| !route.is_older(seq));
+            ways[at] = route.map(|Route { target, .. }| Way { vip, target, sa, seq, len });
         }
         ways
     }
@@ -221,18 +228,16 @@ impl<S: Source> Engine<S> {
             }
             let peer = self.tables.cache.inbound(one.sa)?.peer();
             let sought = self.router.table.seek(&ConnKey { peer, flow: flow.into() });
-            runs.push(Run { sa: one.sa, flow, sought });
+            runs.push(Run { vip: one.vip, sa: one.sa, flow, sought, route: None });
         }
         Some(runs.len() - 1)
     }
 
-    /// Its target, if that is another core.
     #[inline(always)]
-    fn way(&self, one: &Glanced, sought: &Sought) -> Option<Way> {
-        let &Glanced { vip, sa, seq, len, .. } = one;
-        let target = self.router.table.target_of(sought, self.tables.cache.inbound(sa)?.spi(), seq)?;
-        let (_, entry) = self.tables.vips.at(vip)?.target(target)?;
-        (entry.link != LinkEnd::Ring(self.id)).then_some(Way { vip, target, sa, seq, len })
+    fn route_of(&self, Run { vip, sa, sought, .. }: &Run) -> Option<Route> {
+        let route = self.router.table.route(sought, self.tables.cache.inbound(*sa)?.spi())?;
+        let (_, entry) = self.tables.vips.at(*vip)?.target(route.target)?;
+        (entry.link != LinkEnd::Ring(self.id)).then_some(route)
     }
 
     /// Step 4: as it came (R14).

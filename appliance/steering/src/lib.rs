@@ -39,7 +39,7 @@ pub use ports::{Distribution, PortRule, Transport};
 pub use select::{Candidate, Policy, Selector};
 pub use steer::{Arrival, Decision};
 pub use store::Sought;
-pub use table::{Conn, ConnState, ConnectionTable, TableLimits};
+pub use table::{Conn, ConnState, ConnectionTable, Route, TableLimits};
 pub use tracker::{ConnEvent, Found, Ruling, Tracker, TrackerLimits};
 pub use weight::LoadWeight;
 

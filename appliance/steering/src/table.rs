@@ -49,6 +49,24 @@ impl Conn {
     }
 }
 
+/// Where packets of a connection go that come through one SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Whose the connection is.
+    pub target: TargetId,
+    /// 48 bits of its first SYN's number, if that came through the same SA.
+    began: Option<u64>,
+}
+
+impl Route {
+    /// [`Conn::is_older`], of the packet with that number.
+    #[inline]
+    #[must_use]
+    pub fn is_older(&self, number: u64) -> bool {
+        self.began.is_some_and(|first| is_behind(number, first))
+    }
+}
+
 /// Of numbers of which one has only 48 bits.
 #[inline]
 fn is_behind(number: u64, first: u64) -> bool {
@@ -137,13 +155,12 @@ impl ConnectionTable {
         self.store.find_sought(sought).map(|slot| self.show(slot))
     }
 
-    /// The target of a known connection, for a packet of it with that number through that SA, unless the packet is older than the
-    /// connection: [`Conn::is_older`].
+    /// Where packets of a known connection go that come through that SA.
     #[inline]
-    pub fn target_of(&self, sought: &Sought, spi: Spi, number: u64) -> Option<TargetId> {
+    pub fn route(&self, sought: &Sought, spi: Spi) -> Option<Route> {
         let value = self.store.value(self.store.find_sought(sought)?);
-        let older = value.spi == split(spi.0) && is_behind(number, value.began.ms());
-        (!older).then_some(TargetId(value.target))
+        let began = if value.spi == split(spi.0) { Some(value.began.ms()) } else { None };
+        Some(Route { target: TargetId(value.target), began })
     }
 
     /// Whether a new half-open connection of `peer` would be let in.
