@@ -333,6 +333,7 @@ fn set_address(b: &mut [u8], address: IpAddr, at_v4: usize, at_v6: usize) -> Res
     }
 }
 
+#[inline]
 fn version(b: &[u8]) -> Result<u8, WireError> {
     match b.first().map(|first| first >> 4) {
         Some(v @ (4 | 6)) => Ok(v),
