@@ -15,8 +15,8 @@ use phalanx_steering::{ConnKey, Route, Sought};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::ipv4::{self, Plain};
 use phalanx_wire::{
-    Buffer, DropReason, EspHeader, Flow4, Frame, LinkHeader, Mac, TargetId, TcpHeader, UdpHeader, VipId, ip,
-    link, protocol, tcp, udp,
+    Buffer, DropReason, EspHeader, Flow4, Frame, LinkHeader, Mac, TargetId, TcpHeader, UdpHeader, VipId, ip, link,
+    protocol, tcp, udp,
 };
 
 use crate::ahead::Begins;

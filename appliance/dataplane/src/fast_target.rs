@@ -97,7 +97,8 @@ impl<S: Source> Engine<S> {
         if header.core != self.id || header.clear {
             return None;
         }
-        let vip = self.believed_from(port, header.vip, ends, &mut latest.vip).filter(|vip| header.epoch >= vip.epoch)?;
+        let vip =
+            self.believed_from(port, header.vip, ends, &mut latest.vip).filter(|vip| header.epoch >= vip.epoch)?;
         let packet = &linked[LinkHeader::LEN..];
         let ip = Plain::of(packet).filter(|ip| ip.protocol == protocol::ESP && ip.dst == vip.address)?;
         let front = ethernet::HEADER_LEN + if ends.is_some() { link::OVERHEAD_V4 } else { LinkHeader::LEN };

@@ -338,9 +338,7 @@ impl<S: Source> Engine<S> {
             let nobody_waits = self.outbound.held.held() == 0 || self.outbound.sas[at.0 as usize].held.is_empty();
             let numbers = if nobody_waits { self.numbers(at, now) } else { None };
             match numbers {
-                Some(numbers) => {
-                    self.begin(&mut sealing, (at, sought(connection), plain), packet, numbers, log, now)
-                }
+                Some(numbers) => self.begin(&mut sealing, (at, sought(connection), plain), packet, numbers, log, now),
                 None => self.hold(at, packet, now),
             }
         }

@@ -182,8 +182,7 @@ fn a_burst_goes_through_stage_by_stage_and_a_forged_packet_in_it_harms_no_other(
     let plain: Vec<_> = (0..32).map(|i| packet(60 + 7 * i, 64)).collect();
     let mut bufs: Vec<_> = plain.iter().map(|p| buffer(p)).collect();
     let jobs: Vec<_> = bufs.iter_mut().zip(1..).map(|(buf, seq)| out.begin(buf, number(seq)).unwrap()).collect();
-    let mut ops: Vec<_> =
-        jobs.into_iter().zip(&mut bufs).map(|(job, buf)| job.op(&out, buf.bytes_mut())).collect();
+    let mut ops: Vec<_> = jobs.into_iter().zip(&mut bufs).map(|(job, buf)| job.op(&out, buf.bytes_mut())).collect();
     seal_burst(&mut ops);
     drop(ops);
 

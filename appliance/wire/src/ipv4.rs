@@ -154,8 +154,9 @@ impl Fields {
     #[inline(always)]
     fn words(&self, header_len: usize) -> [u32; MIN_LEN / 4] {
         let [tos, len, id, ttl, proto] =
-            [self.tos.into(), self.total_len, self.identification, self.ttl.into(), self.protocol.into()].map(u32::from);
-        let version = 0x40 | header_len as u32 / 4;
+            [self.tos.into(), self.total_len, self.identification, self.ttl.into(), self.protocol.into()]
+                .map(u32::from);
+        let version = 0x40 | (header_len as u32 / 4);
         let flags = u32::from(if self.dont_fragment { DONT_FRAGMENT } else { 0 });
         let addresses = [self.src, self.dst].map(Ipv4Addr::to_bits);
         [version << 24 | tos << 16 | len, id << 16 | flags, ttl << 24 | proto << 16, addresses[0], addresses[1]]
