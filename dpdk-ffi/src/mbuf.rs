@@ -184,6 +184,7 @@ impl Mbuf {
         }
     }
 
+    #[inline]
     fn set_len(&mut self, len: usize) -> Result<(), NoRoom> {
         let raw = self.raw_mut();
         raw.data_len = u16::try_from(len).map_err(|_| NoRoom)?;

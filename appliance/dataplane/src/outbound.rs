@@ -377,6 +377,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Stages 2 and 3 of one packet.
+    #[inline(always)]
     fn begin(
         &mut self,
         sealing: &mut Sealing<S::Packet>,
@@ -403,7 +404,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn begin_one(
         &mut self,
         packet: &mut S::Packet,

@@ -197,7 +197,7 @@ impl Tracker {
     }
 
     /// The same of a connection that was found by what [`Self::seek`] gave.
-    #[inline]
+    #[inline(always)]
     pub fn inbound_sought(
         &mut self,
         (found, sought): (Found, &Sought),
@@ -258,7 +258,7 @@ impl Tracker {
     }
 
     /// The same of a connection that was found by what [`Self::seek`] gave.
-    #[inline]
+    #[inline(always)]
     pub fn outbound_sought(
         &mut self,
         (found, sought): (Found, &Sought),
@@ -377,7 +377,7 @@ impl Tracker {
         self.store.capacity()
     }
 
-    #[inline]
+    #[inline(always)]
     fn packet(
         &mut self,
         from: usize,

@@ -199,7 +199,7 @@ impl InboundSa {
 
     /// Where the inner packet is in `packet`, and its header, if what [`InboundSa::finish`] would do is only to cut off what is in front
     /// and behind: of a plain packet in a plain one.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn inner(&self, packet: &[u8], job: &OpenJob) -> Option<(usize, Plain)> {
         let text = self.hot.rare.is_plain().then(|| job.text(packet))?;

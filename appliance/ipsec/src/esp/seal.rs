@@ -55,7 +55,7 @@ impl SealJob {
     }
 
     /// The operation for `seal_burst`: of the very SA that began it, over the bytes of the very buffer that it laid out.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn op<'a>(self, sa: &'a OutboundSa, bytes: &'a mut [u8]) -> SealOp<'a> {
         let (hot, seq) = (&sa.hot, self.seq);
