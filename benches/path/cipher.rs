@@ -67,7 +67,7 @@ impl Alone {
 fn seal(all: &[Key], keys: &[usize], texts: &mut [Vec<u8>], tags: &mut [Tag]) {
     let mut ops = ArrayVec::<SealOp<'_>, BURST>::new();
     for ((text, tag), &key) in texts.iter_mut().zip(tags).zip(keys) {
-        ops.push(SealOp { key: &all[key], nonce: [1; 12], aad: Aad::new(&[2; 12]), text, tag });
+        ops.push(SealOp { key: &all[key], nonce: [1; 12], aad: Aad::esp(2, 2, true), text, tag });
     }
     seal_burst(&mut ops);
 }
@@ -75,7 +75,7 @@ fn seal(all: &[Key], keys: &[usize], texts: &mut [Vec<u8>], tags: &mut [Tag]) {
 fn open(all: &[Key], keys: &[usize], texts: &mut [Vec<u8>], tags: &[Tag]) {
     let mut ops = ArrayVec::<OpenOp<'_>, BURST>::new();
     for ((text, tag), &key) in texts.iter_mut().zip(tags).zip(keys) {
-        ops.push(OpenOp { key: &all[key], nonce: [1; 12], aad: Aad::new(&[2; 12]), text, tag, authentic: false });
+        ops.push(OpenOp { key: &all[key], nonce: [1; 12], aad: Aad::esp(2, 2, true), text, tag, authentic: false });
     }
     open_burst(&mut ops);
     assert!(ops.iter().all(|op| op.authentic));
