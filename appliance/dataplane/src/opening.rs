@@ -271,7 +271,7 @@ impl<S: Source> Engine<S> {
         packet.cut_front(facts.job.start());
         let len = ipv4::total_len(packet.bytes()).ok_or(DropReason::BadInner)?;
         trim(packet, len);
-        let upper = &packet.bytes()[ipv4::MIN_LEN..];
+        let upper = packet.bytes().get(ipv4::MIN_LEN..).unwrap_or_default();
         let tcp = TcpHeader::parse_prefix(upper)?;
         let payload = upper.len().saturating_sub(tcp.data_offset);
         match tracker.inbound_sought((found, sought), &tcp, payload, now.ms()) {

@@ -46,7 +46,7 @@ pub(crate) struct Store<V> {
     removals: u64,
 }
 
-/// A key and where it is looked up: for several steps, some packets apart.
+/// A key and where it is looked up: for several steps, some packets apart, in the table that gave it and in no other.
 #[derive(Clone)]
 pub struct Sought {
     key: PackedKey,
