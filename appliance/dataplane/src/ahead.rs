@@ -52,6 +52,7 @@ pub(crate) enum Begins {
 }
 
 /// The SAs of packets that came in; goes on with [`Engine::sas_ahead`].
+#[derive(Default)]
 pub(crate) struct SasAhead {
     routes: bool,
     /// With the length of what is sealed, about.
@@ -95,21 +96,23 @@ impl Pace {
 
 impl<S: Source> Engine<S> {
     /// Asks for SPIs' places in the index.
-    pub(crate) fn spis_ahead(&self, begins: Begins, packets: &Batch<S::Packet>) -> SasAhead {
-        let routes = begins == Begins::Network;
-        let mut ahead = SasAhead { routes, spis: Batch::new(), found: Batch::new() };
-        let cache = &self.tables.cache;
-        if packets.len() < 2 || cache.len().0 < FEW_SAS {
-            return ahead;
+    #[inline(always)]
+    pub(crate) fn spis_ahead(&self, begins: Begins, packets: &Batch<S::Packet>, ahead: &mut SasAhead) {
+        if packets.len() > 1 && self.tables.cache.len().0 >= FEW_SAS {
+            self.many_spis_ahead(begins, packets, ahead);
         }
-        let mut last = None;
+    }
+
+    #[inline(never)]
+    fn many_spis_ahead(&self, begins: Begins, packets: &Batch<S::Packet>, ahead: &mut SasAhead) {
+        let (cache, mut last) = (&self.tables.cache, None);
+        ahead.routes = begins == Begins::Network;
         for packet in packets {
             if let Some((vip, spi)) = self.guess(begins, packet.bytes(), &mut last) {
                 cache.spi_ahead(vip, spi);
                 ahead.spis.push((vip, spi, packet.bytes().len().saturating_sub(AROUND)));
             }
         }
-        ahead
     }
 
     /// Before the `at`-th packet is sorted: 1. SAs' places; 2. SAs; 3. what these point to.

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, CoreId, DropReason, IpHeader, Mac, protocol};
 
-use crate::ahead::Begins;
+use crate::ahead::{Begins, SasAhead};
 use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::config::{CoreConfig, PortRole};
@@ -145,7 +145,8 @@ impl<S: Source> Engine<S> {
     pub(crate) fn receive_frames(&mut self, port: usize, frames: &mut Batch<S::Packet>, now: Now) {
         let (mut arrived, mut linked) = (Batch::new(), Batch::new());
         let is_link = self.world.ports[port].role == PortRole::Link;
-        let mut ahead = self.spis_ahead(if is_link { Begins::Link } else { Begins::Network }, frames);
+        let mut ahead = SasAhead::default();
+        self.spis_ahead(if is_link { Begins::Link } else { Begins::Network }, frames, &mut ahead);
         let count = frames.len();
         for (at, mut packet) in frames.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);
@@ -239,7 +240,8 @@ impl<S: Source> Engine<S> {
     pub(crate) fn receive_ring(&mut self, parcels: impl Iterator<Item = S::Packet>, now: Now) {
         let (mut arrived, mut linked) = (Batch::new(), Batch::new());
         let mut parcels: Batch<S::Packet> = parcels.collect();
-        let mut ahead = self.spis_ahead(Begins::Parcel, &parcels);
+        let mut ahead = SasAhead::default();
+        self.spis_ahead(Begins::Parcel, &parcels, &mut ahead);
         let count = parcels.len();
         for (at, mut packet) in parcels.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);

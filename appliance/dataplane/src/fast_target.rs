@@ -4,12 +4,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use phalanx_ipsec::Role;
+use phalanx_ipsec::{InboundIndex, Role};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::ipv4::{self, Plain};
-use phalanx_wire::{Buffer, Epoch, EspHeader, Frame, LinkHeader, Mac, VipId, gre, link, protocol};
+use phalanx_wire::{Buffer, Epoch, EspHeader, Frame, Likeness, LinkHeader, Mac, VipId, gre, link, protocol};
 
-use crate::ahead::Begins;
+use crate::ahead::{Begins, SasAhead};
 use crate::clock::Now;
 use crate::command::GreEnd;
 use crate::config::PortRole;
@@ -18,7 +18,6 @@ use crate::laps::Step;
 use crate::opening::Begun;
 use crate::packet::{Marked, Source, trim};
 use crate::stats::Stage;
-use crate::tables::LatestSa;
 
 /// Ours and the other end of a GRE link; nothing over memif.
 type Ends = Option<(Ipv4Addr, Ipv4Addr)>;
@@ -33,11 +32,35 @@ struct Believed {
     at_router: bool,
 }
 
-/// What the packet before had.
-#[derive(Default)]
+/// What is in front of a packet over GRE, and the packet's IPv4 header and SPI. Packets that are alike in these, or over memif in what there is
+/// of it, are of one kind.
+const FRONT_OF_KIND: usize = ethernet::HEADER_LEN + link::OVERHEAD_V4 + OF_PACKET;
+const OF_PACKET: usize = ipv4::MIN_LEN + 4;
+/// Where the packet begins, over GRE and over memif.
+const OVER_GRE: usize = ethernet::HEADER_LEN + link::OVERHEAD_V4;
+const OVER_MEMIF: usize = ethernet::HEADER_LEN + LinkHeader::LEN;
+const OVER_GRE_ALIKE: Likeness<FRONT_OF_KIND> = Likeness::ALL.but_ipv4(ethernet::HEADER_LEN).but_ipv4(OVER_GRE);
+const OVER_MEMIF_ALIKE: Likeness<FRONT_OF_KIND> = {
+    let end = OVER_MEMIF + OF_PACKET;
+    Likeness::ALL.but_ipv4(OVER_MEMIF).but(end, FRONT_OF_KIND - end)
+};
+
+/// What the packet before had, and any of its kind has.
+#[derive(Clone, Copy)]
+struct Kind {
+    vip: VipId,
+    sa: InboundIndex,
+    seq_high: u32,
+    filtered: bool,
+}
+
+/// What packets before had.
 struct Latest {
     vip: Option<Believed>,
-    sa: LatestSa,
+    sa: Option<InboundIndex>,
+    kind: Option<Kind>,
+    /// What packets of that kind are alike in.
+    front: [u8; FRONT_OF_KIND],
 }
 
 impl<S: Source> Engine<S> {
@@ -50,7 +73,9 @@ impl<S: Source> Engine<S> {
     /// Frames from a link port: 1. link header, SA and number; 2. opened, or the ordinary way.
     pub(crate) fn receive_linked_fast(&mut self, port: usize, frames: &mut Batch<S::Packet>, now: Now) {
         let (mut packets, mut begun, mut ordinary) = (Batch::new(), Batch::new(), Batch::new());
-        let (mut ahead, mut latest) = (self.spis_ahead(Begins::Link, frames), Latest::default());
+        let (mut ahead, mut latest) =
+            (SasAhead::default(), Latest { vip: None, sa: None, kind: None, front: [0; FRONT_OF_KIND] });
+        self.spis_ahead(Begins::Link, frames, &mut ahead);
         for (at, mut frame) in frames.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);
             // What is watched is told about step by step.
@@ -92,26 +117,49 @@ impl<S: Source> Engine<S> {
     /// Step 1; with it where the packet begins in the frame, and its length.
     #[inline(always)]
     fn begin_fast(&self, port: usize, frame: &[u8], latest: &mut Latest) -> Option<(Begun, usize, usize)> {
+        let memif = self.world.ports[port].memif;
+        let front = if memif { OVER_MEMIF } else { OVER_GRE };
+        let alike =
+            |front| if memif { OVER_MEMIF_ALIKE.holds(front, frame) } else { OVER_GRE_ALIKE.holds(front, frame) };
+        let kind = match latest.kind {
+            Some(kind) if alike(&latest.front) => kind,
+            _ => {
+                let kind = self.kind_of_linked(port, frame, &mut latest.vip)?;
+                // The second one of an SA: there may be more. Where SAs take turns nothing is kept.
+                if latest.sa == Some(kind.sa) {
+                    latest.front = *frame.first_chunk()?;
+                    latest.kind = Some(kind);
+                }
+                latest.sa = Some(kind.sa);
+                kind
+            }
+        };
+        let Kind { vip, sa: at, seq_high, filtered } = kind;
+        let frame = if memif { frame } else { &frame[..ethernet::HEADER_LEN + whole(&frame[ethernet::HEADER_LEN..])?] };
+        let packet = frame.get(front..)?;
+        let packet = &packet[..whole(packet)?];
+        let sa = self.tables.cache.inbound(at)?;
+        let glance = sa.glance(packet.len())?;
+        let EspHeader { seq, .. } = EspHeader::parse(&packet[ipv4::MIN_LEN..]).ok()?;
+        let seq = sa.window.infer_with_hint(seq, seq_high);
+        sa.window.check(seq).ok()?;
+        let begun = Begun { job: glance.begin(packet, seq), vip, sa: at, filtered, from: None };
+        Some((begun, front, packet.len()))
+    }
+
+    #[inline(always)]
+    fn kind_of_linked(&self, port: usize, frame: &[u8], latest: &mut Option<Believed>) -> Option<Kind> {
         let (ends, linked) = self.linked(port, frame)?;
         let header = LinkHeader::parse(linked).ok()?;
         if header.core != self.id || header.clear {
             return None;
         }
-        let vip =
-            self.believed_from(port, header.vip, ends, &mut latest.vip).filter(|vip| header.epoch >= vip.epoch)?;
+        let vip = self.believed_from(port, header.vip, ends, latest).filter(|vip| header.epoch >= vip.epoch)?;
         let packet = &linked[LinkHeader::LEN..];
         let ip = Plain::of(packet).filter(|ip| ip.protocol == protocol::ESP && ip.dst == vip.address)?;
-        let front = ethernet::HEADER_LEN + if ends.is_some() { link::OVERHEAD_V4 } else { LinkHeader::LEN };
-        let packet = packet.get(..ip.total_len)?;
-        let EspHeader { spi, seq } = EspHeader::parse(&packet[ipv4::MIN_LEN..]).ok()?;
-        let at = self.tables.esp_sa(vip.id, spi, &mut latest.sa)?;
-        let sa = self.tables.cache.inbound(at)?;
-        let glance = sa.glance(&ip, packet)?;
-        let seq = sa.window.infer_with_hint(seq, header.seq_high);
-        sa.window.check(seq).ok()?;
-        let (job, filtered) = (glance.begin(packet, seq), header.filtered && vip.at_router);
-        let begun = Begun { job, vip: vip.id, sa: at, filtered, from: None };
-        Some((begun, front, ip.total_len))
+        let sa = self.tables.esp_sa(vip.id, EspHeader::parse(&packet[ipv4::MIN_LEN..]).ok()?.spi)?;
+        self.tables.cache.inbound(sa).filter(|sa| sa.is_plain(&ip))?;
+        Some(Kind { vip: vip.id, sa, seq_high: header.seq_high, filtered: header.filtered && vip.at_router })
     }
 
     /// Link header and packet of a frame, to its end, and the ends of its GRE.
@@ -121,7 +169,7 @@ impl<S: Source> Engine<S> {
         let packet = &frame[ethernet::HEADER_LEN..];
         match header.ethertype {
             ethertype::LINK if facts.memif && header.dst == Mac::BROADCAST => Some((None, packet)),
-            ethertype::IPV4 if header.dst == facts.mac => {
+            ethertype::IPV4 if !facts.memif && header.dst == facts.mac => {
                 let outer = Plain::of(packet).filter(|ip| ip.protocol == protocol::GRE)?;
                 let inside = packet.get(ipv4::MIN_LEN..outer.total_len)?;
                 let linked = gre::parse(inside).is_ok_and(|gre| gre.ethertype == ethertype::LINK);
@@ -150,4 +198,10 @@ impl<S: Source> Engine<S> {
         *latest = Some(Believed { id, ends, address, epoch, at_router }).filter(|_| believed);
         *latest
     }
+}
+
+/// The length that the packet's header says, if it is all there.
+#[inline(always)]
+fn whole(packet: &[u8]) -> Option<usize> {
+    ipv4::plain_len(packet).filter(|len| *len <= packet.len())
 }

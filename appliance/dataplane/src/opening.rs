@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use phalanx_aead::{OpenOp, open_burst};
 use phalanx_ipsec::{InboundIndex, OpenJob, Role, Subject};
-use phalanx_steering::{ConnEvent, ConnKey, Opened, Seen, Sought};
-use phalanx_wire::{Buffer, DropReason, Flow4, IpHeader, TcpHeader, VipId, ipv4, protocol, tcp};
+use phalanx_steering::{ConnEvent, ConnKey, Opened, Ruling, Seen, Sought};
+use phalanx_wire::{Buffer, DropReason, Flow4, IpHeader, Likeness, TcpHeader, VipId, ipv4, protocol, tcp};
 
 use crate::bundle::Around;
 use crate::clock::Now;
@@ -44,8 +44,8 @@ pub(crate) struct Begun {
 /// What came out of ESP or AH. Of a burst there are many, so each is a byte and where to find more.
 #[derive(Clone, Copy)]
 enum Inside {
-    /// A segment of that run; it is in there yet.
-    Plain(u8),
+    /// A segment of that run, in a packet of so many bytes; it is in there yet.
+    Plain(u8, u16),
     /// That one of those that were taken out.
     Any(u8),
     Nothing(DropReason),
@@ -59,17 +59,35 @@ struct Insides {
     within: Batch<Within>,
 }
 
+/// IPv4, and TCP as far as its flags: packets that are alike in these are of one connection and mean the same for it.
+const FRONT_OF_RUN: usize = ipv4::MIN_LEN + tcp::FLAGS_FIELD + 1;
+const OF_ONE_RUN: Likeness<FRONT_OF_RUN> = Likeness::ALL.but_ipv4(0).but_tcp(ipv4::MIN_LEN);
+
 /// Segments of one connection in plain packets, one behind the other: it is looked up for the first.
 struct Run {
+    front: [u8; FRONT_OF_RUN],
+    /// Of the packets around them.
+    outer_class: u8,
     sa: InboundIndex,
-    flow: Flow4,
     sought: Sought,
+    /// What remains to be said of an established connection whose packets passed tunnel check and filter.
+    ruling: Ruling,
+    /// They end it.
+    ends: bool,
+}
+
+impl Run {
+    #[inline(always)]
+    fn holds(&self, packet: &[u8], facts: &Begun) -> bool {
+        let around = self.sa == facts.sa && self.outer_class == facts.job.outer_class();
+        around && OF_ONE_RUN.holds(&self.front, facts.job.text(packet))
+    }
 }
 
 impl Insides {
     fn sought(&self, at: usize) -> Option<&Sought> {
         match self.each[at] {
-            Inside::Plain(run) => Some(&self.runs[usize::from(run)].sought),
+            Inside::Plain(run, _) => Some(&self.runs[usize::from(run)].sought),
             Inside::Any(at) => self.within[usize::from(at)].sought.as_ref(),
             Inside::Nothing(_) => None,
         }
@@ -130,12 +148,13 @@ impl<S: Source> Engine<S> {
             self.accept(packet, facts, authentic, role, &mut inside, now);
             self.tracked_ahead(inside.each.len(), ciphered, |at| inside.sought(at));
         }
-        let (mut opened, mut opened_fast) = (0, 0);
+        let (mut opened, mut opened_fast, mut delivered) = (0, 0, 0);
+        let way = self.way_to_application();
         for ((mut packet, facts), one) in packets.drain(..).zip(facts).zip(&inside.each) {
             let taken = match *one {
-                Inside::Plain(run) => {
-                    let sought = &inside.runs[usize::from(run)].sought;
-                    self.take_plain(&mut packet, facts, sought, now).map(|fast| opened_fast += usize::from(fast))
+                Inside::Plain(run, len) => {
+                    let (run, len) = (&inside.runs[usize::from(run)], usize::from(len));
+                    self.take_plain(&mut packet, facts, (run, len), now).map(|fast| opened_fast += usize::from(fast))
                 }
                 Inside::Any(at) => self.take(&mut packet, facts, &inside.within[usize::from(at)], now),
                 Inside::Nothing(reason) => Err(reason),
@@ -143,12 +162,19 @@ impl<S: Source> Engine<S> {
             match taken {
                 Ok(()) => {
                     opened += 1;
-                    self.deliver(packet);
+                    match &way {
+                        Some(way) if matches!(one, Inside::Plain(..)) && way.takes(&packet) => {
+                            delivered += 1;
+                            self.frame_by(way, packet);
+                        }
+                        _ => self.deliver(packet),
+                    }
                 }
                 Err(reason) => self.out.drop(packet, reason),
             }
         }
         self.out.passed(Stage::Opened, opened);
+        self.out.passed(Stage::Delivered, delivered);
         self.out.passed(Stage::OpenedFast, opened_fast);
         self.out.lap(Step::Deliver, ciphered);
     }
@@ -197,7 +223,7 @@ impl<S: Source> Engine<S> {
         }
         let plain = role == Role::Target && !self.is_ordinary();
         match plain.then(|| self.plain_inside(packet, facts, &mut inside.runs)).flatten() {
-            Some(run) => inside.each.push(Inside::Plain(run)),
+            Some((run, len)) => inside.each.push(Inside::Plain(run, len)),
             None => inside.push_within(self.take_out(packet, facts, role, now)),
         }
     }
@@ -233,51 +259,60 @@ impl<S: Source> Engine<S> {
         Ok(Within { opened, upper_len: inner.header.upper_len(), subject, sought })
     }
 
-    /// A segment of TCP in a packet that needs nothing but to be cut out, and that nobody watches: its run is the last one.
+    /// A segment of TCP in a packet that needs nothing but to be cut out, and that nobody watches: its run, which is the last one, and its
+    /// length.
     #[inline(always)]
-    fn plain_inside(&self, packet: &S::Packet, facts: &Begun, runs: &mut Batch<Run>) -> Option<u8> {
-        let sa = self.tables.cache.inbound(facts.sa).filter(|sa| packet.mark() == 0 && !sa.clamps())?;
-        let (start, inner) = sa.inner(packet.bytes(), &facts.job)?;
-        let upper_len = inner.total_len - ipv4::MIN_LEN;
-        if inner.protocol != protocol::TCP || upper_len < tcp::MIN_LEN {
+    fn plain_inside(&self, packet: &S::Packet, facts: &Begun, runs: &mut Batch<Run>) -> Option<(u8, u16)> {
+        let bytes = packet.bytes();
+        let len = facts.job.inner_len(bytes).filter(|len| *len >= ipv4::MIN_LEN + tcp::MIN_LEN)?;
+        if packet.mark() != 0 {
             return None;
         }
-        let tcp = TcpHeader::parse_prefix(&packet.bytes()[start + ipv4::MIN_LEN..]).ok()?;
-        let (local, remote) = ((inner.dst, tcp.dst_port), (inner.src, tcp.src_port));
-        let flow = Flow4 { protocol: protocol::TCP, local, remote };
-        if runs.last().is_none_or(|run| run.sa != facts.sa || run.flow != flow) {
-            let sought = self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: flow.into() });
-            runs.push(Run { sa: facts.sa, flow, sought });
+        if !runs.last().is_some_and(|run| run.holds(bytes, facts)) {
+            let run = self.new_run_inside(bytes, facts)?;
+            runs.push(run);
         }
-        Some(runs.len() as u8 - 1)
+        Some((runs.len() as u8 - 1, len as u16))
     }
 
-    /// Stages 4 to 7 of a packet whose connection is known and was ruled on; of any other all that they are, and false.
+    #[inline(always)]
+    fn new_run_inside(&self, packet: &[u8], &Begun { job, sa: at, .. }: &Begun) -> Option<Run> {
+        let sa = self.tables.cache.inbound(at).filter(|sa| !sa.clamps())?;
+        let inner = sa.inner(packet, &job).filter(|inner| inner.protocol == protocol::TCP)?;
+        let front = *job.text(packet).first_chunk::<FRONT_OF_RUN>()?;
+        let tcp = TcpHeader::parse_prefix(&job.text(packet)[ipv4::MIN_LEN..]).ok()?;
+        let (local, remote) = ((inner.dst, tcp.dst_port), (inner.src, tcp.src_port));
+        let flow = Flow4 { protocol: protocol::TCP, local, remote };
+        let sought = self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: flow.into() });
+        let (ruling, ends) = (self.tables.ruling(sa), tcp.flags.ends());
+        Some(Run { front, outer_class: job.outer_class(), sa: at, sought, ruling, ends })
+    }
+
+    /// Stages 4 to 7 of a packet of so many bytes whose connection is known and was ruled on; of any other all that they are, and false.
     #[inline(always)]
     fn take_plain(
         &mut self,
         packet: &mut S::Packet,
         facts: &Begun,
-        sought: &Sought,
+        (run, len): (&Run, usize),
         now: Now,
     ) -> Result<bool, DropReason> {
-        let sa = self.tables.cache.inbound(facts.sa).ok_or(DropReason::UnknownSpi)?;
-        let (ruling, tracker) = (self.tables.ruling(sa), &mut self.target.tracker);
+        let (tracker, sought) = (&mut self.target.tracker, &run.sought);
         let found = tracker.find_sought(sought);
-        if found.is_none() || tracker.ruling(found) != ruling {
+        if found.is_none() || tracker.ruling(found) != run.ruling {
             let within = self.take_out(packet, facts, Role::Target, now)?;
             return self.take(packet, facts, &within, now).map(|()| false);
         }
         packet.cut_front(facts.job.start());
-        let len = ipv4::total_len(packet.bytes()).ok_or(DropReason::BadInner)?;
         trim(packet, len);
+        if !run.ends && tracker.flows_on(found, now.ms()) {
+            return Ok(true);
+        }
         let upper = packet.bytes().get(ipv4::MIN_LEN..).unwrap_or_default();
         let tcp = TcpHeader::parse_prefix(upper)?;
         let payload = upper.len().saturating_sub(tcp.data_offset);
-        match tracker.inbound_sought((found, sought), &tcp, payload, now.ms()) {
-            None => Ok(true),
-            event => self.tell_connection(facts.vip, sought.key(), event, None, now).map(|()| true),
-        }
+        let event = tracker.inbound_sought((found, sought), &tcp, payload, now.ms());
+        self.tell_connection(facts.vip, sought.key(), event, None, now).map(|()| true)
     }
 
     /// Stages 5 to 7.

@@ -2,7 +2,9 @@
 
 use arrayvec::ArrayVec;
 use phalanx_aead::{SealOp, seal_burst};
-use phalanx_ipsec::{Origin, OutboundIndex, SealJob, SeqNo, SoughtFlow, Subject, TunnelIndex, Verdict, WayOut};
+use phalanx_ipsec::{
+    Origin, OutboundIndex, PlainFront, SealJob, SeqNo, SoughtFlow, Subject, TunnelIndex, Verdict, WayOut,
+};
 use phalanx_steering::{ConnEvent, ConnKey, Found, Sought};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::{Buffer, DropReason, Flow, Frame, IpHeader, TcpHeader, ipv4, protocol};
@@ -50,31 +52,43 @@ pub(crate) struct Outgoing<P> {
     pub(crate) log: bool,
     /// Which of its burst's connections it is of, if that was sought already.
     pub(crate) connection: Option<u8>,
-    /// It came by the fast path: a segment of that connection in a plain packet of IPv4, through an SA as most are.
+    /// It came by the fast path: a segment of that connection in a plain packet of IPv4, through an SA as most are, which has a front for it.
     pub(crate) plain: bool,
 }
 
 /// The connections of a burst: of its runs (`fast_outbound`), then of other packets.
 pub(crate) type Connections = ArrayVec<Sought, { 2 * BURST }>;
 
+/// What goes in front of packets of the first ones of these, and whether they end them.
+pub(crate) type Fronts = Batch<(PlainFront, bool)>;
+
 /// Inner packets that shall go through SAs.
 pub(crate) struct Burst<P> {
     outgoing: Batch<Outgoing<P>>,
     connections: Connections,
+    fronts: Fronts,
 }
 
 /// A burst on its way through the cipher, in step.
 struct Sealing<P> {
+    /// The SAs of these, and of packets that found no number; they may need more.
+    touched: Batch<OutboundIndex>,
     packets: Batch<P>,
     jobs: Batch<SealJob>,
     sas: Batch<OutboundIndex>,
-    /// AH to go around ESP, and its number.
-    around: Batch<Option<(OutboundIndex, SeqNo)>>,
+    /// AH to go around the ESP of that packet, and its number.
+    around: Batch<(usize, OutboundIndex, SeqNo)>,
 }
 
 impl<P> Default for Sealing<P> {
     fn default() -> Sealing<P> {
-        Sealing { packets: Batch::new(), jobs: Batch::new(), sas: Batch::new(), around: Batch::new() }
+        Sealing {
+            touched: Batch::new(),
+            packets: Batch::new(),
+            jobs: Batch::new(),
+            sas: Batch::new(),
+            around: Batch::new(),
+        }
     }
 }
 
@@ -120,7 +134,7 @@ impl<P> Outgoing<P> {
 
 impl<P> Burst<P> {
     fn new() -> Burst<P> {
-        Burst { outgoing: Batch::new(), connections: ArrayVec::new() }
+        Burst { outgoing: Batch::new(), connections: ArrayVec::new(), fronts: Batch::new() }
     }
 
     /// The place of one more connection; none where there is no room, and it is sought again.
@@ -146,16 +160,25 @@ impl<S: Source> Engine<S> {
         let count = frames.len();
         let (mut burst, mut asked) = (Burst::new(), Asked::default());
         let (mut runs, mut known) = (Batch::new(), Batch::new());
-        self.known_out(&frames, &mut runs, &mut known, &mut burst.connections);
+        self.known_out(&frames, &mut runs, &mut known, (&mut burst.connections, &mut burst.fronts));
         if known.iter().any(Option::is_none) {
             let unknown = frames.iter_mut().zip(&known).filter(|(_, known)| known.is_none());
             self.ask_filters(unknown.map(|(packet, _)| packet), &mut asked, now);
         }
         let Asked { leaving, ways, ahead } = &mut asked;
         let (others, mut asked) = (leaving.len(), leaving.iter().zip(ways.drain(..)).enumerate());
+        let mut sealing = Sealing::default();
+        if others == 0 {
+            self.out.lap(Step::WayOut, count);
+        }
         for (packet, known) in frames.drain(..).zip(&known) {
-            if let Some(through) = known.and_then(|run| runs[usize::from(run)].through.as_ref()) {
-                self.enlist(&mut burst, through.outgoing(packet), now);
+            if let Some((known, through)) = known.and_then(|known| Some((known, known.through(&runs)?))) {
+                let outgoing = known.outgoing(packet, through);
+                if others == 0 {
+                    self.prepare(&mut sealing, outgoing, (&burst.connections, &burst.fronts), now);
+                } else {
+                    self.enlist(&mut burst, outgoing, now);
+                }
             } else if let Some((at, (one, way))) = asked.next() {
                 self.tunnels_ahead(ahead, others + at);
                 self.leave(&mut burst, packet, one, way, now);
@@ -163,8 +186,12 @@ impl<S: Source> Engine<S> {
         }
         self.out.passed(Stage::RxApplication, count);
         self.out.passed(Stage::SentFast, count - others);
-        self.out.lap(Step::WayOut, count);
-        self.seal(&mut burst, now);
+        if others == 0 {
+            self.finish(&mut sealing, now);
+        } else {
+            self.out.lap(Step::WayOut, count);
+            self.seal(&mut burst, now);
+        }
     }
 
     /// Steps 1 and 2.
@@ -322,30 +349,39 @@ impl<S: Source> Engine<S> {
 
     /// 1. a number for each packet, or it waits behind those that do; 2. tracker; 3. begin: layout and lifesize;
     /// 4. the cipher over all; 5. next hop; 6. ask for more numbers.
-    fn seal(&mut self, Burst { outgoing, connections }: &mut Burst<S::Packet>, now: Now) {
+    fn seal(&mut self, Burst { outgoing, connections, fronts }: &mut Burst<S::Packet>, now: Now) {
         let mut sealing = Sealing::default();
-        let mut touched: Batch<OutboundIndex> = Batch::new();
         let (count, sought) = (outgoing.len(), |of: Option<u8>| connections.get(usize::from(of?)));
         for known in 1..=count {
             self.tracked_ahead(known, count, |at| sought(outgoing[at].connection));
         }
-        for Outgoing { packet, sa: at, log, connection, plain } in outgoing.drain(..) {
-            self.seal_ahead(at, packet.bytes().len());
-            if touched.last() != Some(&at) {
-                touched.push(at);
-            }
-            // Mostly no SA has any, and then none is looked at.
-            let nobody_waits = self.outbound.held.held() == 0 || self.outbound.sas[at.0 as usize].held.is_empty();
-            let numbers = if nobody_waits { self.numbers(at, now) } else { None };
-            match numbers {
-                Some(numbers) => self.begin(&mut sealing, (at, sought(connection), plain), packet, numbers, log, now),
-                None => self.hold(at, packet, now),
-            }
+        for outgoing in outgoing.drain(..) {
+            self.prepare(&mut sealing, outgoing, (connections, fronts), now);
         }
         self.finish(&mut sealing, now);
-        for at in touched {
-            self.want_lease(at, now);
+    }
+
+    /// Steps 1 to 3 of a packet.
+    #[inline(always)]
+    fn prepare(
+        &mut self,
+        sealing: &mut Sealing<S::Packet>,
+        Outgoing { packet, sa: at, log, connection, plain }: Outgoing<S::Packet>,
+        (connections, fronts): (&Connections, &Fronts),
+        now: Now,
+    ) {
+        self.seal_ahead(at, packet.bytes().len());
+        if sealing.touched.last() != Some(&at) {
+            sealing.touched.push(at);
         }
+        // Mostly no SA has any, and then none is looked at.
+        let nobody_waits = self.outbound.held.held() == 0 || self.outbound.sas[at.0 as usize].held.is_empty();
+        let numbers = if nobody_waits { self.numbers(at, now) } else { None };
+        let Some(numbers) = numbers else { return self.hold(at, packet, now) };
+        let connection = connection.map(usize::from);
+        let front = connection.filter(|_| plain).and_then(|at| fronts.get(at));
+        let sought = connection.and_then(|at| connections.get(at));
+        self.begin(sealing, (at, sought, front), packet, numbers, log, now);
     }
 
     /// Numbers came: what waited goes, as far as they reach.
@@ -361,7 +397,7 @@ impl<S: Source> Engine<S> {
                     // Whether to log is asked again, should this open a connection.
                     Some((numbers, (packet, since))) => {
                         self.out.stats.measures.waited(Span::Lease, since, now.us());
-                        self.begin(&mut sealing, (at, None, false), packet, numbers, true, now);
+                        self.begin(&mut sealing, (at, None, None), packet, numbers, true, now);
                     }
                     None => go_on = false,
                 }
@@ -381,16 +417,20 @@ impl<S: Source> Engine<S> {
     fn begin(
         &mut self,
         sealing: &mut Sealing<S::Packet>,
-        (at, sought, plain): (OutboundIndex, Option<&Sought>, bool),
+        (at, sought, front): (OutboundIndex, Option<&Sought>, Option<&(PlainFront, bool)>),
         mut packet: S::Packet,
         Numbers { seq, around }: Numbers,
         log: bool,
         now: Now,
     ) {
         let number = seq.value();
-        let begun = match sought {
-            Some(sought) if plain => self.begin_segment(&mut packet, (at, sought), seq, log, now),
-            _ => self.begin_one(&mut packet, (at, sought), seq, log, now),
+        let begun = match sought.zip(front) {
+            Some((sought, (front, ends))) => {
+                self.track_segment(packet.bytes(), (at, sought, *ends), log, now).and_then(|()| {
+                    self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa)?.begin_plain(front, &mut packet, seq)
+                })
+            }
+            None => self.begin_one(&mut packet, (at, sought), seq, log, now),
         };
         match begun {
             Ok(job) => {
@@ -398,7 +438,9 @@ impl<S: Source> Engine<S> {
                 sealing.packets.push(packet);
                 sealing.jobs.push(job);
                 sealing.sas.push(at);
-                sealing.around.push(around);
+                if let Some((ah, seq)) = around {
+                    sealing.around.push((sealing.sas.len() - 1, ah, seq));
+                }
             }
             Err(reason) => self.out.drop(packet, reason),
         }
@@ -422,24 +464,25 @@ impl<S: Source> Engine<S> {
         sa.begin_behind(&ip, packet, seq, Origin::Host)
     }
 
-    /// The same of a segment that came by the fast path.
+    /// Stage 2 of a segment that came by the fast path.
     #[inline(always)]
-    fn begin_segment(
+    fn track_segment(
         &mut self,
-        packet: &mut S::Packet,
-        (at, sought): (OutboundIndex, &Sought),
-        seq: SeqNo,
+        packet: &[u8],
+        (at, sought, ends): (OutboundIndex, &Sought, bool),
         log: bool,
         now: Now,
-    ) -> Result<SealJob, DropReason> {
-        let (upper, tracker) = (packet.bytes().get(ipv4::MIN_LEN..).unwrap_or_default(), &mut self.target.tracker);
+    ) -> Result<(), DropReason> {
+        let tracker = &mut self.target.tracker;
+        let found = tracker.find_sought(sought);
+        if !ends && tracker.flows_on(found, now.ms()) {
+            return Ok(());
+        }
+        let upper = packet.get(ipv4::MIN_LEN..).unwrap_or_default();
         let tcp = TcpHeader::parse_prefix(upper)?;
         let payload = upper.len().saturating_sub(tcp.data_offset);
-        let event = tracker.outbound_sought((tracker.find_sought(sought), sought), &tcp, payload, now.ms());
-        if event.is_some() {
-            self.tell_of_segment(at, sought.key(), event, log, now)?;
-        }
-        self.tables.cache.outbound_mut(at).ok_or(DropReason::NoSa)?.begin_plain(packet, seq)
+        let event = tracker.outbound_sought((found, sought), &tcp, payload, now.ms());
+        if event.is_none() { Ok(()) } else { self.tell_of_segment(at, sought.key(), event, log, now) }
     }
 
     #[inline]
@@ -449,11 +492,18 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Stages 4 and 5.
+    /// Steps 4 to 6.
     fn finish(&mut self, sealing: &mut Sealing<S::Packet>, now: Now) {
-        if sealing.packets.is_empty() {
-            return;
+        if !sealing.packets.is_empty() {
+            self.send_all(sealing, now);
         }
+        for at in sealing.touched.drain(..) {
+            self.want_lease(at, now);
+        }
+    }
+
+    /// Steps 4 and 5.
+    fn send_all(&mut self, sealing: &mut Sealing<S::Packet>, now: Now) {
         let count = sealing.packets.len();
         self.out.lap(Step::Lease, count);
         let mut ops: Batch<SealOp<'_>> = Batch::new();
@@ -467,13 +517,12 @@ impl<S: Source> Engine<S> {
         drop(ops);
         self.out.passed(Stage::Sealed, count);
         self.out.lap(Step::Seal, count);
-        let sealed = sealing.packets.drain(..).zip(sealing.sas.drain(..)).zip(sealing.around.drain(..));
-        let mut latest = None;
-        for ((mut packet, at), around) in sealed {
-            let completed = self.tables.cache.outbound(at).map_or(Ok(()), |sa| sa.complete(packet.bytes_mut()));
-            match (completed, around) {
-                (Ok(()), None) => self.send_sealed_next(at, packet, &mut latest, now),
-                (Ok(()), Some(around)) => self.send_around(around, packet, now),
+        let (mut latest, mut around) = (None, sealing.around.drain(..).peekable());
+        for (place, (mut packet, at)) in sealing.packets.drain(..).zip(&sealing.sas).enumerate() {
+            let completed = self.tables.cache.outbound(*at).map_or(Ok(()), |sa| sa.complete(packet.bytes_mut()));
+            match (completed, around.next_if(|(of, ..)| *of == place)) {
+                (Ok(()), None) => self.send_sealed_next(*at, packet, &mut latest, now),
+                (Ok(()), Some((_, ah, seq))) => self.send_around((ah, seq), packet, now),
                 (Err(reason), _) => self.out.drop(packet, reason),
             }
         }

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::laps::Span;
 use crate::neighbour::{Due, Neighbours, Resolved};
 use crate::notes::{Fact, For};
-use crate::packet::{Marked, Parcel, Source, filled};
+use crate::packet::{Marked, Parcel, Source, filled, prepend};
 use crate::stats::Stage;
 
 /// A new VIP is announced so often...
@@ -34,6 +34,35 @@ struct Announcement {
     address: IpAddr,
     left: u8,
     at: u64,
+}
+
+/// A port of this core, the longest packet that goes by it in one piece, and the Ethernet header of those that go one way.
+pub(crate) struct Way {
+    port: usize,
+    pub(crate) most: usize,
+    to: Mac,
+    v4: bool,
+    front: [u8; ethernet::HEADER_LEN],
+}
+
+impl Way {
+    /// From the second station to the first, of IPv4 or IPv6.
+    pub(crate) fn new(port: usize, most: usize, (to, from): (Mac, Mac), v4: bool) -> Option<Way> {
+        let mut front = [0; ethernet::HEADER_LEN];
+        ethernet::write(&mut front, to, from, if v4 { ethertype::IPV4 } else { ethertype::IPV6 }).ok()?;
+        Some(Way { port, most, to, v4, front })
+    }
+
+    /// It is the way of such packets by that port to that station.
+    #[inline]
+    pub(crate) fn is(&self, port: usize, to: Mac, v4: bool) -> bool {
+        self.port == port && self.to == to && self.v4 == v4
+    }
+
+    #[inline(always)]
+    pub(crate) fn takes(&self, packet: &impl Buffer) -> bool {
+        packet.bytes().len() <= self.most
+    }
 }
 
 impl<P> Station<P> {
@@ -101,6 +130,22 @@ impl<S: Source> Engine<S> {
         self.out.passed(Stage::Delivered, 1);
         self.out.note(&packet, || Fact::Delivered);
         self.frame(port, facts.host_mac, packet);
+    }
+
+    /// How inner packets of IPv4 go to the host's stack, if by a port of this core.
+    pub(crate) fn way_to_application(&self) -> Option<Way> {
+        let port = self.application?;
+        let facts = Some(&self.world.ports[port]).filter(|facts| facts.owner == self.me)?;
+        Way::new(port, facts.mtu, (facts.host_mac, facts.mac), true)
+    }
+
+    /// A packet that the way takes.
+    #[inline(always)]
+    pub(crate) fn frame_by(&mut self, way: &Way, mut packet: S::Packet) {
+        match prepend(&mut packet, &way.front) {
+            Ok(()) => self.out.frame(way.port, packet),
+            Err(reason) => self.out.drop(packet, reason),
+        }
     }
 
     #[inline(never)]

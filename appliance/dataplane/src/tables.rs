@@ -17,9 +17,6 @@ pub(crate) struct Tables {
     pub(crate) filters: Box<FilterTable>,
 }
 
-/// An SA that was looked up: mostly the next packet is of the same.
-pub(crate) type LatestSa = Option<(VipId, Spi, InboundIndex)>;
-
 impl Tables {
     /// `flows`: how many of them rules are remembered for.
     pub(crate) fn new(limits: &Limits, flows: usize) -> Tables {
@@ -33,14 +30,9 @@ impl Tables {
     }
 
     /// The inbound SA of ESP.
-    #[inline(always)]
-    pub(crate) fn esp_sa(&self, vip: VipId, spi: Spi, latest: &mut LatestSa) -> Option<InboundIndex> {
-        if let Some((.., at)) = latest.filter(|(known, same, _)| *known == vip && *same == spi) {
-            return Some(at);
-        }
-        let at = self.cache.find(vip, &Protected { spi, seq: 0, ah: false })?;
-        *latest = Some((vip, spi, at));
-        Some(at)
+    #[inline]
+    pub(crate) fn esp_sa(&self, vip: VipId, spi: Spi) -> Option<InboundIndex> {
+        self.cache.find(vip, &Protected { spi, seq: 0, ah: false })
     }
 
     /// What the rules say about a packet that came out of a tunnel: it must be the one that its rule asks for (RFC 4301

@@ -11,13 +11,13 @@
 use phalanx_ipsec::OutboundIndex;
 use phalanx_wire::fragment::Cut;
 use phalanx_wire::icmp::{self, Complaint};
-use phalanx_wire::{AhHeader, Buffer, DropReason, EspHeader, IpHeader, Mac, ipv6, protocol, udp};
+use phalanx_wire::{AhHeader, Buffer, DropReason, EspHeader, IpHeader, ipv6, protocol, udp};
 
 use crate::clock::Now;
 use crate::engine::Engine;
 use crate::outbound::{Burst, Outgoing};
 use crate::packet::{Marked, Source, filled};
-use crate::station::destination;
+use crate::station::{Way, destination};
 use crate::stats::Stage;
 
 /// The host is told at most so often (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f)...
@@ -30,10 +30,7 @@ const PIECES: usize = 32;
 /// Where the packets of an SA go that need nothing but an Ethernet header.
 pub(crate) struct NextHop {
     sa: OutboundIndex,
-    port: usize,
-    mac: Mac,
-    /// The longest packet.
-    most: usize,
+    way: Way,
 }
 
 impl<S: Source> Engine<S> {
@@ -105,18 +102,18 @@ impl<S: Source> Engine<S> {
         latest: &mut Option<NextHop>,
         now: Now,
     ) {
-        if latest.as_ref().is_none_or(|next| next.sa != at) {
-            *latest = self.next_hop(at, packet.bytes());
+        if latest.as_ref().is_none_or(|next| next.sa != at) && self.next_hop(at, packet.bytes(), latest).is_none() {
+            *latest = None;
         }
         match latest {
-            Some(next) if packet.bytes().len() <= next.most => self.frame(next.port, next.mac, packet),
+            Some(next) if next.way.takes(&packet) => self.frame_by(&next.way, packet),
             _ => self.send_sealed(at, packet, now),
         }
     }
 
-    /// If it is known by now, and reached by a port of this core.
+    /// If it is known by now, and reached by a port of this core; often it is that of another SA.
     #[inline]
-    fn next_hop(&mut self, sa: OutboundIndex, packet: &[u8]) -> Option<NextHop> {
+    fn next_hop(&mut self, sa: OutboundIndex, packet: &[u8], latest: &mut Option<NextHop>) -> Option<()> {
         let path = usize::from(self.tables.cache.outbound(sa)?.path_mtu());
         let (port, hop) = self.world.route(destination(packet)?)?;
         let facts = &self.world.ports[port];
@@ -124,7 +121,12 @@ impl<S: Source> Engine<S> {
             return None;
         }
         let mac = self.stations[port].as_mut()?.neighbours.known(hop)?;
-        Some(NextHop { sa, port, mac, most: path.min(facts.mtu) })
+        let (most, v4) = (path.min(facts.mtu), destination(packet)?.is_ipv4());
+        match latest {
+            Some(next) if next.way.is(port, mac, v4) => (next.sa, next.way.most) = (sa, most),
+            _ => *latest = Some(NextHop { sa, way: Way::new(port, most, (mac, facts.mac), v4)? }),
+        }
+        Some(())
     }
 
     /// A sealed packet goes to the network: whole, or in pieces where it is longer than the path and may be cut.

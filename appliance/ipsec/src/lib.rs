@@ -52,7 +52,7 @@ pub use error::IpsecError;
 pub use esp::glance::{GLANCE, Glance};
 pub use esp::open::{Inner, OpenJob};
 pub use esp::peek::{FIRST_PEEK, MAX_PEEK, Peek, PeekJob, Peeked};
-pub use esp::seal::{Origin, SealJob, front_room};
+pub use esp::seal::{Origin, PlainFront, SealJob, front_room};
 pub use esp::{MAX_BACK, MAX_FRONT};
 pub use filter::{Action, Filter, FilterTable, Flows, KnownWay, MANY_STEPS, SoughtFlow, Verdict, WayOut};
 pub use forwarded::{Forwarded, RouterNotes};

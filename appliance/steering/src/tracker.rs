@@ -269,6 +269,15 @@ impl Tracker {
         self.packet(OUTBOUND, found, || *sought.packed(), tcp, payload_len, now)
     }
 
+    /// A segment without FIN and RST, of either direction: whether its connection is established and nobody ends it, so that nothing
+    /// else is to be done for it.
+    #[inline(always)]
+    pub fn flows_on(&mut self, found: Found, now: u64) -> bool {
+        let Some(slot) = found.0.filter(|slot| self.store.value(*slot).flows()) else { return false };
+        self.refresh(slot, now);
+        true
+    }
+
     /// An established connection whose beginning was not seen here: one that moved from elsewhere. From now on it is
     /// as any other, and expires when idle. Whether there was room.
     pub fn restore(&mut self, key: &ConnKey, now: u64) -> bool {
@@ -389,10 +398,7 @@ impl Tracker {
     ) -> Option<ConnEvent> {
         match found.0 {
             // As nearly all are: both SYNs are acknowledged, and nobody ends it.
-            Some(slot) if self.store.value(slot).flows() && !tcp.flags.ends() => {
-                self.refresh(slot, now);
-                None
-            }
+            Some(_) if !tcp.flags.ends() && self.flows_on(found, now) => None,
             // A SYN on a connection that is over is a new connection; any other packet of it is late.
             Some(slot) if self.store.value(slot).phase == Phase::Lingering && tcp.flags.opens() => {
                 self.forget(slot);

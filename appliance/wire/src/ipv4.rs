@@ -83,17 +83,26 @@ impl Plain {
     #[inline(always)]
     #[must_use]
     pub fn of(b: &[u8]) -> Option<Plain> {
-        let h = b.first_chunk::<MIN_LEN>()?;
-        let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
+        let (h, total_len) = (b.first_chunk::<MIN_LEN>()?, plain_len(b)?);
         let fragment = u16::from_be_bytes([h[6], h[7]]) & (MORE_FRAGMENTS | 0x1fff);
-        let plain = h[0] == 0x45 && total_len >= MIN_LEN && fragment == 0 && h[12] < FIRST_MULTICAST;
-        (plain && checksum::is_right(h)).then(|| Plain {
+        let plain = h[0] == 0x45 && fragment == 0 && h[12] < FIRST_MULTICAST;
+        plain.then(|| Plain {
             src: Ipv4Addr::new(h[12], h[13], h[14], h[15]),
             dst: Ipv4Addr::new(h[16], h[17], h[18], h[19]),
             protocol: h[PROTOCOL_FIELD],
             total_len,
         })
     }
+}
+
+/// What is left to look at of a header that is like one of [`Plain`] but for length, identification and checksum: the length of its packet,
+/// header included, if both may be.
+#[inline(always)]
+#[must_use]
+pub fn plain_len(b: &[u8]) -> Option<usize> {
+    let h = b.first_chunk::<MIN_LEN>()?;
+    let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
+    (total_len >= MIN_LEN && checksum::is_right(h)).then_some(total_len)
 }
 
 /// The length of a packet, header included, as its header says. Nothing else is looked at.
@@ -167,6 +176,41 @@ impl Fields {
 fn put(h: &mut [u8; MIN_LEN], words: [u32; MIN_LEN / 4]) {
     for (to, word) in h.as_chunks_mut::<4>().0.iter_mut().zip(words) {
         *to = word.to_be_bytes();
+    }
+}
+
+/// Of headers without options that differ in their lengths and identifications only: the sum of all else.
+#[derive(Clone, Copy, Debug)]
+pub struct Template {
+    sum: u32,
+}
+
+impl Template {
+    /// Of headers like this one.
+    #[must_use]
+    pub fn of(header: &[u8; MIN_LEN]) -> Template {
+        let mut rest = *header;
+        rest[2..6].fill(0);
+        rest[10..12].fill(0);
+        Template { sum: checksum::partial(&rest) }
+    }
+
+    /// Of headers of these fields, and writes one; what they say of length and identification does not matter.
+    #[inline(always)]
+    pub fn write(header: &mut [u8; MIN_LEN], fields: &Fields) -> Template {
+        let words = Fields { total_len: 0, identification: 0, ..*fields }.words(MIN_LEN);
+        put(header, words);
+        Template { sum: words.iter().map(|word| (word >> 16) + (word & 0xffff)).sum() }
+    }
+
+    /// Makes a copy of such a header that of a packet of so many bytes, header included.
+    #[inline(always)]
+    pub fn set(self, header: &mut [u8; MIN_LEN], total_len: u16, identification: u16) {
+        let sum = checksum::finish(self.sum + u32::from(total_len) + u32::from(identification));
+        let [a, b] = total_len.to_be_bytes();
+        let [c, d] = identification.to_be_bytes();
+        header[2..6].copy_from_slice(&[a, b, c, d]);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
     }
 }
 

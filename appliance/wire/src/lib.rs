@@ -7,6 +7,7 @@
 #![deny(missing_docs)]
 
 pub mod ah;
+pub mod alike;
 pub mod arp;
 pub mod buffer;
 pub mod checksum;
@@ -34,6 +35,7 @@ pub mod tcp;
 pub mod udp;
 
 pub use ah::AhHeader;
+pub use alike::Likeness;
 pub use arp::Arp;
 pub use buffer::{Buffer, NoRoom, VecBuffer};
 pub use drop_reason::DropReason;

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 /// Length of the header without options.
 pub const MIN_LEN: usize = 20;
+/// Offset of the control bits.
+pub const FLAGS_FIELD: usize = 13;
 
 /// The control bits of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -351,6 +351,28 @@ fn segments_of_a_known_connection_take_the_fast_path_of_the_target() {
     target.only_dropped(&[]);
 }
 
+#[test]
+fn congestion_on_the_way_of_one_packet_of_a_run_is_not_overlooked() {
+    let (mut router, mut target) = (router_of_one(TUNNEL), target(TUNNEL));
+    let mut sender = Sender { client: Client::of(TUNNEL), shape: TUNNEL, sent: Vec::new() };
+    let mut send = |target: &mut Bench, acts: &[Act]| {
+        let frames: Vec<_> =
+            acts.iter().filter_map(|act| sender.frame(act)).flat_map(|frame| crossed(&mut router, &frame)).collect();
+        burst(target, LINK, &frames);
+        target.delivered().len()
+    };
+    let tcp = |flags| Act::Tcp { flow: 0, flags, len: 9 };
+    send(&mut target, &[tcp(TcpFlags::SYN)]);
+    target.receive(APPLICATION, &answer(4000, TcpFlags::SYN | TcpFlags::ACK));
+    send(&mut target, &[tcp(TcpFlags::ACK)]);
+    send(&mut target, &[tcp(TcpFlags::ACK)]);
+    // RFC 6040 §4.2: who says that it does not know of congestion must not be told in any other way than by a loss.
+    let marked = Act::Spoilt(Spoilt::Header { field: 1, value: 0b11 }, Box::new(tcp(TcpFlags::ACK)));
+    let acks = [tcp(TcpFlags::ACK), tcp(TcpFlags::ACK), marked, tcp(TcpFlags::ACK)];
+    assert_eq!(send(&mut target, &acks), 3);
+    target.only_dropped(&[(DropReason::BadInner, 1)]);
+}
+
 /// The SA of another peer, behind which the network has the same addresses; its client's tunnel ends at 10.77.0.20.
 pub(super) fn of_another_peer(id: SaId, direction: Direction) -> SaParams {
     let shape = Shape { client: "10.77.0.20", ..TUNNEL };

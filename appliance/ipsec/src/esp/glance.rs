@@ -21,20 +21,23 @@ pub struct Glance {
 }
 
 impl InboundSa {
-    /// For a packet of an SA in tunnel mode over IPv4, with the IV in the packet and nothing around ESP, between the SA's ends. `None` for
-    /// any other, or if anything about it is wrong: the long way says what. `packet` is all of it and no more, and names this SA.
+    /// Whether there is a short way for packets with such a header: of an SA in tunnel mode over IPv4, with the IV in the packet and nothing
+    /// around ESP, between the SA's ends.
     #[inline]
     #[must_use]
-    pub fn glance(&self, outer: &Plain, packet: &[u8]) -> Option<Glance> {
+    pub fn is_plain(&self, outer: &Plain) -> bool {
         let hot = &self.hot;
-        if !hot.rare.is_plain() || hot.remote != outer.src || hot.local != outer.dst {
-            return None;
-        }
-        let text_len = packet.len().checked_sub(TEXT + hot.shape.icv()).filter(|len| *len >= TRAILER_LEN)?;
-        if text_len & (hot.shape.alignment() - 1) != 0 {
-            return None;
-        }
-        Some(Glance { text_len: text_len as u16 })
+        hot.rare.is_plain() && hot.remote == outer.src && hot.local == outer.dst
+    }
+
+    /// Of a packet of so many bytes that [`InboundSa::is_plain`] is true of and that names this SA. `None` if its length is wrong: the long way
+    /// says how.
+    #[inline(always)]
+    #[must_use]
+    pub fn glance(&self, packet_len: usize) -> Option<Glance> {
+        let shape = self.hot.shape;
+        let text_len = packet_len.checked_sub(TEXT + shape.icv()).filter(|len| *len >= TRAILER_LEN)?;
+        (text_len & (shape.alignment() - 1) == 0).then_some(Glance { text_len: text_len as u16 })
     }
 
     /// What decrypts the packet's first bytes, as many as there are and [`GLANCE`] at most.

@@ -88,6 +88,22 @@ impl OpenJob {
     pub fn text_len(&self) -> usize {
         usize::from(self.text_len)
     }
+
+    /// The traffic class of the packet around it.
+    #[inline]
+    #[must_use]
+    pub fn outer_class(&self) -> u8 {
+        self.outer_class
+    }
+
+    /// The length of the packet inside of an authentic one, if that is like one of [`InboundSa::inner`], its own is right and so is the padding.
+    #[inline(always)]
+    #[must_use]
+    pub fn inner_len(&self, packet: &[u8]) -> Option<usize> {
+        let text = self.text(packet);
+        let (payload_len, protocol::IPV4) = check_trailer(text).ok()? else { return None };
+        ipv4::plain_len(text).filter(|len| *len <= payload_len)
+    }
 }
 
 /// A packet that came out of ESP, authentic and well-formed.
@@ -197,16 +213,14 @@ impl InboundSa {
         Ok(inner)
     }
 
-    /// Where the inner packet is in `packet`, and its header, if what [`InboundSa::finish`] would do is only to cut off what is in front
-    /// and behind: of a plain packet in a plain one.
-    #[inline(always)]
+    /// The header of the packet inside, if with a length that is right [`InboundSa::finish`] would do nothing but cut off what is in front and
+    /// behind: of a plain packet in a plain one.
+    #[inline]
     #[must_use]
-    pub fn inner(&self, packet: &[u8], job: &OpenJob) -> Option<(usize, Plain)> {
-        let text = self.hot.rare.is_plain().then(|| job.text(packet))?;
-        let (payload_len, protocol::IPV4) = check_trailer(text).ok()? else { return None };
-        let inner = Plain::of(text).filter(|inner| inner.total_len <= payload_len)?;
-        let class = text[1];
-        (ecn::leave(class, job.outer_class) == Some(class)).then_some((usize::from(job.start), inner))
+    pub fn inner(&self, packet: &[u8], job: &OpenJob) -> Option<Plain> {
+        let inner = Plain::of(job.text(packet)).filter(|_| self.hot.rare.is_plain())?;
+        let class = job.text(packet)[1];
+        (ecn::leave(class, job.outer_class) == Some(class)).then_some(inner)
     }
 
     /// The tunnel check (R12): the inner packet is one that this SA may carry.
@@ -227,8 +241,24 @@ impl InboundSa {
 }
 
 /// RFC 4303 §2.4: padding counts 1, 2, 3, ... and a receiver should look. Gives the payload's length and next header.
-#[inline]
+#[inline(always)]
 fn check_trailer(text: &[u8]) -> Result<(usize, u8), DropReason> {
+    const SHORT: u64 = 6;
+    if let Some(last) = text.last_chunk::<8>() {
+        // As nearly always: all in one word.
+        let last = u64::from_be_bytes(*last);
+        let (pad, next_header) = (last >> 8 & 0xff, last as u8);
+        if pad <= SHORT {
+            let right = 0x01_02_03_04_05_06 >> (8 * (SHORT - pad));
+            let found = last >> (8 * TRAILER_LEN) & !(u64::MAX << (8 * pad));
+            let payload_len = text.len() - TRAILER_LEN - pad as usize;
+            return if found == right { Ok((payload_len, next_header)) } else { Err(DropReason::BadPadding) };
+        }
+    }
+    check_long_trailer(text)
+}
+
+fn check_long_trailer(text: &[u8]) -> Result<(usize, u8), DropReason> {
     let (rest, trailer) = text.split_last_chunk::<TRAILER_LEN>().ok_or(DropReason::BadPadding)?;
     let [pad, next_header] = *trailer;
     let payload_len = rest.len().checked_sub(usize::from(pad)).ok_or(DropReason::BadPadding)?;
@@ -276,4 +306,49 @@ fn unwrap<B: Buffer>(buf: &mut B, job: &OpenJob, next_header: u8) -> Result<Inne
     let header = IpHeader::parse(buf.bytes()).map_err(|_| DropReason::BadInner)?;
     // Only whole packets go into transport mode (RFC 4303 §3.3.4), so none comes out.
     if header.fragment.is_some() { Err(DropReason::BadInner) } else { Ok(Inner { header }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inner_packet_is_no_longer_than_what_carries_it() {
+        let fields = ipv4::Fields {
+            src: std::net::Ipv4Addr::new(10, 0, 0, 1),
+            dst: std::net::Ipv4Addr::new(10, 0, 0, 2),
+            protocol: protocol::TCP,
+            total_len: 0,
+            ttl: 64,
+            tos: 0,
+            identification: 7,
+            dont_fragment: true,
+        };
+        for total_len in 20..60 {
+            // 36 bytes, 2 of padding, trailer; in front of them 8.
+            let mut packet = [0; 48];
+            ipv4::write_header(&mut packet[8..], &ipv4::Fields { total_len, ..fields }).unwrap();
+            packet[44..].copy_from_slice(&[1, 2, 2, protocol::IPV4]);
+            let job = OpenJob { start: 8, ..OpenJob::plain(1, ipv4::MIN_LEN, 40, 0) };
+            let len = usize::from(total_len);
+            assert_eq!(job.inner_len(&packet), (len <= 36).then_some(len));
+        }
+    }
+
+    #[test]
+    fn padding_is_looked_at_alike_in_one_word_and_byte_by_byte() {
+        for (len, pad) in (2usize..40).flat_map(|len| (0..=len - TRAILER_LEN).map(move |pad| (len, pad))) {
+            let mut text = vec![0xee; len];
+            let padding = len - TRAILER_LEN - pad..len - TRAILER_LEN;
+            text[padding.clone()].iter_mut().zip(1..).for_each(|(byte, n)| *byte = n);
+            (text[len - 2], text[len - 1]) = (pad as u8, protocol::IPV4);
+            assert_eq!(check_trailer(&text), Ok((len - TRAILER_LEN - pad, protocol::IPV4)));
+            for at in 0..len {
+                let mut other = text.clone();
+                other[at] ^= 0x10;
+                assert_eq!(check_trailer(&other), check_long_trailer(&other));
+                assert!(check_trailer(&other).is_err() || !padding.contains(&at));
+            }
+        }
+    }
 }

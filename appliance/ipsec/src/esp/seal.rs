@@ -74,6 +74,17 @@ impl SealJob {
     }
 }
 
+/// IPv4, ESP's header and IV.
+const PLAIN_FRONT: usize = ipv4::MIN_LEN + HEADER_LEN + IV_LEN;
+
+/// What is in front of sealed packets as most are, but for lengths and numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainFront {
+    bytes: [u8; PLAIN_FRONT],
+    outer: ipv4::Template,
+    dont_fragment: bool,
+}
+
 /// Where everything goes, decided before a byte is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
@@ -232,52 +243,69 @@ impl OutboundSa {
         Ok(self.laid_out(seq, start, layout.text_len()))
     }
 
-    /// Whether [`OutboundSa::admit`] takes a whole packet of IPv4 of this host, of so many bytes and through an SA as most are: ESP in
-    /// tunnel mode over IPv4, each IV in its packet. False of any other.
+    /// The longest whole packet of IPv4 of this host that [`OutboundSa::admit`] takes through an SA as most are: ESP in tunnel mode over
+    /// IPv4, each IV in its packet. `None` of any other SA, and of one that takes none.
     #[inline]
     #[must_use]
-    pub fn admits_plain(&self, len: usize) -> bool {
-        let hot = &self.hot;
-        let text_len = len + hot.shape.pad_len(len) + TRAILER_LEN;
-        let total_len = ipv4::MIN_LEN + hot.shape.front() + text_len + hot.shape.icv();
-        hot.rare.is_plain()
-            && !hot.encap
-            && total_len <= usize::from(hot.path_mtu)
-            && text_len as u64 <= self.meter.left()
+    pub fn longest_plain(&self) -> Option<usize> {
+        let (hot, shape) = (&self.hot, self.hot.shape);
+        let most = usize::from(hot.path_mtu).checked_sub(ipv4::MIN_LEN + shape.front() + shape.icv())?;
+        let text_len = most.min(usize::try_from(self.meter.left()).unwrap_or(usize::MAX)) & !(shape.alignment() - 1);
+        (hot.rare.is_plain() && !hot.encap).then(|| text_len.checked_sub(TRAILER_LEN)).flatten()
     }
 
-    /// As [`OutboundSa::begin`], of a packet that [`OutboundSa::admits_plain`] takes, which is all of the buffer.
-    ///
-    /// # Errors
-    /// `SequenceExhausted`, `HardLifesize` and `NoRoom`; `BadIp` of what was not asked about.
+    /// What goes in front of packets of this host that begin with an IPv4 header like this one but for the length, through an SA that has a
+    /// [`longest_plain`](OutboundSa::longest_plain).
     #[inline]
-    pub fn begin_plain<B: Buffer>(&mut self, buf: &mut B, seq: SeqNo) -> Result<SealJob, DropReason> {
-        let (seq, shape, payload) = (self.number(seq)?, self.hot.shape, buf.bytes().len());
-        let (IpAddr::V4(src), IpAddr::V4(dst)) = (self.hot.local, self.hot.remote) else {
-            return Err(DropReason::BadIp);
-        };
-        let inner = buf.bytes().first_chunk::<{ ipv4::MIN_LEN }>().ok_or(DropReason::BadIp)?;
-        let (tos, dont_fragment) = (inner[1], ipv4::dont_fragment(inner));
-        let (pad, front) = (shape.pad_len(payload), ipv4::MIN_LEN + shape.front());
-        let text_len = payload + pad + TRAILER_LEN;
-        self.meter.charge(text_len as u64)?;
-        buf.grow_back(pad + TRAILER_LEN + shape.icv())?;
-        buf.grow_front(front)?;
-        let bytes = buf.bytes_mut();
+    #[must_use]
+    pub fn plain_front(&self, inner: &[u8; ipv4::MIN_LEN]) -> Option<PlainFront> {
+        let hot = &self.hot;
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (hot.local, hot.remote) else { return None };
+        let dont_fragment = ipv4::dont_fragment(inner);
         let fields = ipv4::Fields {
             src,
             dst,
             protocol: protocol::ESP,
-            total_len: bytes.len() as u16,
+            total_len: 0,
             ttl: OUTER_HOP_LIMIT,
-            tos: ecn::enter(tos, self.hot.copy_dscp, self.hot.copy_ecn),
-            identification: if dont_fragment { 0 } else { seq as u16 },
+            tos: ecn::enter(inner[1], hot.copy_dscp, hot.copy_ecn),
+            identification: 0,
             dont_fragment,
         };
-        ipv4::write_header(bytes, &fields)?;
-        self.write_esp_header(&mut bytes[ipv4::MIN_LEN..], seq);
-        write_trailer(&mut bytes[front + payload..], pad, protocol::IPV4);
-        Ok(self.laid_out(seq, front, text_len))
+        let mut bytes = [0; PLAIN_FRONT];
+        let outer = ipv4::Template::write(bytes.first_chunk_mut()?, &fields);
+        bytes[ipv4::MIN_LEN..][..4].copy_from_slice(&hot.spi.0.to_be_bytes());
+        Some(PlainFront { bytes, outer, dont_fragment })
+    }
+
+    /// As [`OutboundSa::begin`], of a packet no longer than [`OutboundSa::longest_plain`], which is all of the buffer, and that
+    /// [`OutboundSa::plain_front`] was told of.
+    ///
+    /// # Errors
+    /// `SequenceExhausted`, `HardLifesize` and `NoRoom`.
+    #[inline(always)]
+    pub fn begin_plain<B: Buffer>(
+        &mut self,
+        front: &PlainFront,
+        buf: &mut B,
+        seq: SeqNo,
+    ) -> Result<SealJob, DropReason> {
+        let (seq, shape, payload) = (self.number(seq)?, self.hot.shape, buf.bytes().len());
+        let pad = shape.pad_len(payload);
+        let text_len = payload + pad + TRAILER_LEN;
+        self.meter.charge(text_len as u64)?;
+        buf.grow_back(pad + TRAILER_LEN + shape.icv())?;
+        buf.grow_front(PLAIN_FRONT)?;
+        let bytes = buf.bytes_mut();
+        let total_len = bytes.len() as u16;
+        let (out, text) = bytes.split_first_chunk_mut::<PLAIN_FRONT>().ok_or(DropReason::NoRoom)?;
+        *out = front.bytes;
+        let (header, esp) = out.split_first_chunk_mut().ok_or(DropReason::NoRoom)?;
+        front.outer.set(header, total_len, if front.dont_fragment { 0 } else { seq as u16 });
+        esp[4..HEADER_LEN].copy_from_slice(&(seq as u32).to_be_bytes());
+        esp[HEADER_LEN..].copy_from_slice(&seq.to_be_bytes());
+        write_trailer(&mut text[payload..], pad, protocol::IPV4);
+        Ok(self.laid_out(seq, PLAIN_FRONT, text_len))
     }
 
     /// The number, if the SA may use it. RFC 4303 §3.3.3, RFC 4302 §3.3.2: without 64-bit numbers it ends before its counter wraps.
