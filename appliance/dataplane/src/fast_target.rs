@@ -117,10 +117,10 @@ impl<S: Source> Engine<S> {
     /// Step 1; with it where the packet begins in the frame, and its length.
     #[inline(always)]
     fn begin_fast(&self, port: usize, frame: &[u8], latest: &mut Latest) -> Option<(Begun, usize, usize)> {
-        let memif = self.world.ports[port].memif;
-        let front = if memif { OVER_MEMIF } else { OVER_GRE };
-        let alike =
-            |front| if memif { OVER_MEMIF_ALIKE.holds(front, frame) } else { OVER_GRE_ALIKE.holds(front, frame) };
+        // Over memif there may be either.
+        let gre = *frame.get(12..14)? == ethertype::IPV4.to_be_bytes();
+        let front = if gre { OVER_GRE } else { OVER_MEMIF };
+        let alike = |front| if gre { OVER_GRE_ALIKE.holds(front, frame) } else { OVER_MEMIF_ALIKE.holds(front, frame) };
         let kind = match latest.kind {
             Some(kind) if alike(&latest.front) => kind,
             _ => {
@@ -135,7 +135,7 @@ impl<S: Source> Engine<S> {
             }
         };
         let Kind { vip, sa: at, seq_high, filtered } = kind;
-        let frame = if memif { frame } else { &frame[..ethernet::HEADER_LEN + whole(&frame[ethernet::HEADER_LEN..])?] };
+        let frame = if gre { &frame[..ethernet::HEADER_LEN + whole(&frame[ethernet::HEADER_LEN..])?] } else { frame };
         let packet = frame.get(front..)?;
         let packet = &packet[..whole(packet)?];
         let sa = self.tables.cache.inbound(at)?;
@@ -169,7 +169,7 @@ impl<S: Source> Engine<S> {
         let packet = &frame[ethernet::HEADER_LEN..];
         match header.ethertype {
             ethertype::LINK if facts.memif && header.dst == Mac::BROADCAST => Some((None, packet)),
-            ethertype::IPV4 if !facts.memif && header.dst == facts.mac => {
+            ethertype::IPV4 if header.dst == facts.mac => {
                 let outer = Plain::of(packet).filter(|ip| ip.protocol == protocol::GRE)?;
                 let inside = packet.get(ipv4::MIN_LEN..outer.total_len)?;
                 let linked = gre::parse(inside).is_ok_and(|gre| gre.ethertype == ethertype::LINK);
