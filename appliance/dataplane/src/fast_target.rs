@@ -55,12 +55,18 @@ struct Kind {
 }
 
 /// What packets before had.
-struct Latest {
+pub(crate) struct Latest {
     vip: Option<Believed>,
     sa: Option<InboundIndex>,
     kind: Option<Kind>,
     /// What packets of that kind are alike in.
     front: [u8; FRONT_OF_KIND],
+}
+
+impl Latest {
+    pub(crate) fn nothing() -> Latest {
+        Latest { vip: None, sa: None, kind: None, front: [0; FRONT_OF_KIND] }
+    }
 }
 
 impl<S: Source> Engine<S> {
@@ -73,8 +79,7 @@ impl<S: Source> Engine<S> {
     /// Frames from a link port: 1. link header, SA and number; 2. opened, or the ordinary way.
     pub(crate) fn receive_linked_fast(&mut self, port: usize, frames: &mut Batch<S::Packet>, now: Now) {
         let (mut packets, mut begun, mut ordinary) = (Batch::new(), Batch::new(), Batch::new());
-        let (mut ahead, mut latest) =
-            (SasAhead::default(), Latest { vip: None, sa: None, kind: None, front: [0; FRONT_OF_KIND] });
+        let (mut ahead, mut latest) = (SasAhead::default(), Latest::nothing());
         self.spis_ahead(Begins::Link, frames, &mut ahead);
         for (at, mut frame) in frames.drain(..).enumerate() {
             self.sas_ahead(&mut ahead, at);
@@ -116,7 +121,7 @@ impl<S: Source> Engine<S> {
 
     /// Step 1; with it where the packet begins in the frame, and its length.
     #[inline(always)]
-    fn begin_fast(&self, port: usize, frame: &[u8], latest: &mut Latest) -> Option<(Begun, usize, usize)> {
+    pub(crate) fn begin_fast(&self, port: usize, frame: &[u8], latest: &mut Latest) -> Option<(Begun, usize, usize)> {
         // Over memif there may be either.
         let gre = *frame.get(12..14)? == ethertype::IPV4.to_be_bytes();
         let front = if gre { OVER_GRE } else { OVER_MEMIF };

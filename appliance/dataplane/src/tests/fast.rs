@@ -3,6 +3,7 @@
 use super::links::gre;
 use super::udp::datagram;
 use super::*;
+use crate::fast_target::Latest;
 use phalanx_steering::Transport;
 use proptest::prelude::*;
 
@@ -179,7 +180,7 @@ pub(super) fn target(shape: Shape) -> Bench {
 fn crossed(router: &mut Bench, frame: &[u8]) -> Vec<Vec<u8>> {
     router.receive_frame(NETWORK, frame);
     answer_arp(router, true);
-    router.sent(LINK).into_iter().filter(|frame| frame[12..14] == ethertype::IPV4.to_be_bytes()).collect()
+    router.sent(LINK).into_iter().filter(|frame| frame[12..14] != ethertype::ARP.to_be_bytes()).collect()
 }
 
 /// A forged packet that is old by now may be found out as either.
@@ -322,11 +323,27 @@ fn a_packet_that_waits_for_its_next_hop_lends_nothing_to_those_behind_it() {
 
 #[test]
 fn segments_of_a_known_connection_take_the_fast_path_of_the_target() {
-    let (mut router, mut target) = (router_of_one(TUNNEL), target(TUNNEL));
+    segments_take_the_fast_path(router_of_one(TUNNEL), target(TUNNEL));
+}
+
+#[test]
+fn segments_over_memif_take_the_fast_path_of_the_target_in_gre_or_without() {
+    let (router, mut target, _) = super::memif::pair();
+    target.lease(1, 1 << 20);
+    segments_take_the_fast_path(router, target);
+    let mut target = self::target(TUNNEL);
+    Arc::get_mut(&mut target.engine.world).expect("nobody else's").ports[LINK].memif = true;
+    segments_take_the_fast_path(router_of_one(TUNNEL), target);
+}
+
+fn segments_take_the_fast_path(mut router: Bench, mut target: Bench) {
     let mut sender = Sender { client: Client::of(TUNNEL), shape: TUNNEL, sent: Vec::new() };
     let mut send = |target: &mut Bench, acts: &[Act]| {
         let frames: Vec<_> =
             acts.iter().filter_map(|act| sender.frame(act)).flat_map(|frame| crossed(&mut router, &frame)).collect();
+        let mut latest = Latest::nothing();
+        let begins = |frame: &Vec<u8>| target.engine.begin_fast(LINK, frame, &mut latest).is_some();
+        assert!(frames.iter().all(begins), "all the way");
         target.engine.receive(LINK, frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256)), target.now);
         target.delivered().len()
     };

@@ -13,7 +13,7 @@ fn process(host: u8, cores: &[(u16, &[usize])], which: usize) -> Bench {
     bench
 }
 
-fn pair() -> (Bench, Bench, Client) {
+pub(super) fn pair() -> (Bench, Bench, Client) {
     let whole: &[(u16, &[usize])] = &[(0, &[NETWORK, LINK, APPLICATION])];
     let (mut router, mut target) = (process(1, whole, 0), process(11, whole, 0));
     router.route_vip(&[(1, LinkEnd::Memif(LINK, CoreId(0)))]);
