@@ -109,6 +109,7 @@ fn sizes(report: &Report, bed: &Bed) {
     let (memory, key) = (bed.memory(), size_of::<phalanx_aead::Key>());
     report.bytes("memory of an inbound SA", memory.inbound, "its expanded key", key);
     report.bytes("memory of an outbound SA", memory.outbound, "its expanded key", key);
+    report.bytes("memory of an SA's parameters, once for all cores", memory.params, "its expanded key", key);
     report.bytes("memory of a connection at the router", memory.routed, "a cache line", 64);
     report.bytes("memory of a connection at a target", memory.tracked, "a cache line", 64);
 }

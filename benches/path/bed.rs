@@ -1,6 +1,8 @@
 //! A router core, a target core and clients: packets go around, and each core's part is timed.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+use std::sync::Arc;
+
 use arrayvec::ArrayVec;
 use phalanx_dataplane::{Command, Event, LoneCore, LonePacket, Step};
 use phalanx_ipsec::{Direction, InboundSa, Lease, OutboundSa};
@@ -46,10 +48,12 @@ pub const STAGES: [(&str, Side, Step); 10] = [
 
 /// Bytes that a core takes, by what for; both cores are given room for as many as the shape has.
 pub struct Memory {
-    /// An inbound SA, with its places in tables.
+    /// An inbound SA, with its places in tables, without its parameters.
     pub inbound: usize,
     /// An outbound SA, likewise.
     pub outbound: usize,
+    /// The parameters of either, which all cores of a node and its control share.
+    pub params: usize,
     /// A connection in the router's table.
     pub routed: usize,
     /// A connection in a target's tracker.
@@ -190,11 +194,14 @@ impl Memory {
             let taken = |shape| counted(|| core(shape, side)).1;
             taken(more).saturating_sub(taken(one)) / MORE
         };
-        let inbound = counted(|| Box::new(InboundSa::new(shape.params(0, Direction::Inbound)).expect("an SA"))).1;
-        let outbound = counted(|| Box::new(OutboundSa::new(shape.params(0, Direction::Outbound)).expect("an SA"))).1;
+        let [(of_inbound, params), (of_outbound, _)] =
+            [Direction::Inbound, Direction::Outbound].map(|direction| counted(|| Arc::new(shape.params(0, direction))));
+        let inbound = counted(|| Box::new(InboundSa::new(of_inbound).expect("an SA"))).1;
+        let outbound = counted(|| Box::new(OutboundSa::new(of_outbound).expect("an SA"))).1;
         Memory {
             inbound: inbound + per(Side::Router, Shape { sas: MORE, ..one }),
             outbound: outbound + per(Side::Target, Shape { tunnels: MORE, ..one }),
+            params,
             routed: per(Side::Router, Shape { connections: MORE, ..one }),
             tracked: per(Side::Target, Shape { connections: MORE, ..one }),
         }

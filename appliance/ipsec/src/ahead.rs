@@ -10,8 +10,6 @@ use phalanx_wire::{Spi, VipId};
 use crate::cache::spi_key;
 use crate::{InboundIndex, InboundSa, OutboundIndex, OutboundSa, ShadowCache, TunnelIndex};
 
-/// So much of the memory that a window shares is asked for: its edges and, of a small one, its words.
-const SHARED: usize = 2 * prefetch::LINE;
 /// Windows, a meter's and a slot's moving parts: what of an SA stands behind its constants and is touched by each packet.
 const MOVING: usize = prefetch::LINE;
 
@@ -42,7 +40,8 @@ impl InboundSa {
     #[inline]
     pub fn accept_ahead(&self, len: usize) {
         self.key().prefetch_gcm(len);
-        prefetch::part(&**self.window.shared(), 0, SHARED);
+        prefetch::all(self.window.seen());
+        prefetch::all(&*self.shared);
     }
 }
 
@@ -64,7 +63,7 @@ impl OutboundSa {
     /// What other threads see of it.
     #[inline]
     pub fn shared_ahead(&self) {
-        prefetch::part(&**self.shared(), 0, prefetch::LINE);
+        prefetch::all(&**self.shared());
     }
 }
 

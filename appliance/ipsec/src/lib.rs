@@ -65,4 +65,4 @@ pub use sa::{InboundSa, OutboundSa, Role};
 pub use selectors::{PortRange, Prefix, Selectors, Subject};
 pub use shared::{LifesizeMeter, SaShared};
 pub use slot::{LeaseSlot, Refusal, Want};
-pub use window::{MAX_WINDOW, MIN_WINDOW, ReplayWindow, SharedWindow, WindowSnapshot};
+pub use window::{MAX_WINDOW, MIN_WINDOW, ReplayWindow, SharedWindow, SharedWindows, WindowSnapshot};

@@ -132,21 +132,25 @@ pub struct InboundSa {
     /// The bytes it may still open.
     pub meter: LifesizeMeter,
     pub(crate) shared: Arc<SaShared>,
-    pub(crate) params: SaParams,
+    pub(crate) params: Arc<SaParams>,
 }
+
+/// Beside its key, of a core alone.
+const _: () = assert!(size_of::<InboundSa>() == size_of::<Key>() + 4 * 64);
 
 impl InboundSa {
     /// The SA, ready for its first packet.
     ///
     /// # Errors
     /// Those of [`SaParams::check`], and [`IpsecError::Direction`].
-    pub fn new(params: SaParams) -> Result<InboundSa, IpsecError> {
+    pub fn new(params: impl Into<Arc<SaParams>>) -> Result<InboundSa, IpsecError> {
+        let params = params.into();
         params.check()?;
         if params.direction != Direction::Inbound {
             return Err(IpsecError::Direction);
         }
-        let [window, verified] = [(); 2].map(|()| ReplayWindow::new(params.window, params.esn));
-        let shared = Arc::new(SaShared::inbound(window.shared().clone(), verified.shared().clone()));
+        let [window, verified] = ReplayWindow::pair(params.window, params.esn);
+        let shared = Arc::new(SaShared::inbound(window.shared().clone()));
         let key = params.key.expand(params.algorithm)?;
         let (hot, meter) = (Constants::new(&params), LifesizeMeter::new(params.lifesize));
         let (notes, forwarded) = (RouterNotes::default(), Forwarded::default());
@@ -157,7 +161,7 @@ impl InboundSa {
     ///
     /// # Errors
     /// Those of [`InboundSa::new`].
-    pub fn resume(params: SaParams, accepted: &WindowSnapshot) -> Result<InboundSa, IpsecError> {
+    pub fn resume(params: impl Into<Arc<SaParams>>, accepted: &WindowSnapshot) -> Result<InboundSa, IpsecError> {
         let mut sa = InboundSa::new(params)?;
         sa.window.merge(accepted);
         Ok(sa)
@@ -173,7 +177,7 @@ impl InboundSa {
     /// What it was made from.
     #[inline]
     #[must_use]
-    pub fn params(&self) -> &SaParams {
+    pub fn params(&self) -> &Arc<SaParams> {
         &self.params
     }
 
@@ -239,7 +243,7 @@ impl InboundSa {
         }
         let bytes = job.text_len() as u64;
         self.meter.charge(bytes)?;
-        window.shared().count(bytes);
+        self.shared.count(bytes);
         Ok(())
     }
 
@@ -299,7 +303,7 @@ pub struct OutboundSa {
     pub(crate) shared: Arc<SaShared>,
     /// The numbers this core holds.
     pub lease: LeaseSlot,
-    params: SaParams,
+    params: Arc<SaParams>,
     /// [`SaParams::within`], once the SA is in a cache.
     pub(crate) around: Option<TunnelIndex>,
 }
@@ -309,7 +313,8 @@ impl OutboundSa {
     ///
     /// # Errors
     /// Those of [`SaParams::check`], and [`IpsecError::Direction`].
-    pub fn new(params: SaParams) -> Result<OutboundSa, IpsecError> {
+    pub fn new(params: impl Into<Arc<SaParams>>) -> Result<OutboundSa, IpsecError> {
+        let params = params.into();
         params.check()?;
         if params.direction != Direction::Outbound {
             return Err(IpsecError::Direction);
@@ -329,7 +334,7 @@ impl OutboundSa {
     /// What it was made from.
     #[inline]
     #[must_use]
-    pub fn params(&self) -> &SaParams {
+    pub fn params(&self) -> &Arc<SaParams> {
         &self.params
     }
 

@@ -7,7 +7,8 @@ use phalanx_wire::DropReason;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use crate::sync::{AtomicU64, Ordering, add, fence};
+use crate::Role;
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The smallest window (RFC 4303 §3.4.3 demands it).
 pub const MIN_WINDOW: u32 = 32;
@@ -27,15 +28,36 @@ pub struct ReplayWindow {
     edge: u64,
     floor: u64,
     size: u32,
-    esn: bool,
     /// Words of the ring, less one.
-    mask: u32,
-    shared: Arc<SharedWindow>,
+    mask: u16,
+    esn: bool,
+    /// Which of the shared ones it is.
+    role: Role,
+    shared: Arc<SharedWindows>,
 }
 
-const _: () = assert!(size_of::<ReplayWindow>() == 40);
+const _: () = assert!(size_of::<ReplayWindow>() == 32);
 
-/// A window's memory as other threads see it, and what went through it: two cache lines of a small window.
+/// Both windows of an inbound SA as other threads see them.
+#[derive(Debug)]
+pub struct SharedWindows {
+    own: SharedWindow,
+    verified: SharedWindow,
+}
+
+impl SharedWindows {
+    /// That of a role on this core.
+    #[inline]
+    #[must_use]
+    pub fn of(&self, role: Role) -> &SharedWindow {
+        match role {
+            Role::Target => &self.own,
+            Role::Router => &self.verified,
+        }
+    }
+}
+
+/// A window's memory as other threads see it: one cache line of a small window.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct SharedWindow {
@@ -44,27 +66,32 @@ pub struct SharedWindow {
     /// The edge that the writer is moving to: at or ahead of `edge`, and visible before any word is reused for it.
     claim: AtomicU64,
     floor: AtomicU64,
-    packets: AtomicU64,
-    bytes: AtomicU64,
-    size: u32,
     words: Words,
 }
 
-/// The bits of a small window stand beside its edges, those of a larger one in memory of their own.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<SharedWindow>() == 64);
+
+/// The bits of a small window stand beside its edges, those of a larger one in memory of their own; with them how many numbers it spans.
 #[derive(Debug)]
 enum Words {
-    Few([AtomicU64; Words::FEW]),
-    Many(Box<[AtomicU64]>),
+    Few(u32, [AtomicU64; Words::FEW]),
+    Many(u32, Box<[AtomicU64]>),
 }
 
 impl Words {
-    const FEW: usize = 8;
+    const FEW: usize = 4;
 
-    fn new(n: u32) -> Words {
-        match n as usize {
-            Words::FEW => Words::Few(std::array::from_fn(|_| AtomicU64::new(0))),
-            _ => Words::Many((0..n).map(|_| AtomicU64::new(0)).collect()),
+    fn new(size: u32, words: u32) -> Words {
+        match words as usize {
+            Words::FEW => Words::Few(size, std::array::from_fn(|_| AtomicU64::new(0))),
+            _ => Words::Many(size, (0..words).map(|_| AtomicU64::new(0)).collect()),
         }
+    }
+
+    fn size(&self) -> u32 {
+        let (Words::Few(size, _) | Words::Many(size, _)) = self;
+        *size
     }
 }
 
@@ -73,8 +100,8 @@ impl std::ops::Deref for Words {
     #[inline]
     fn deref(&self) -> &[AtomicU64] {
         match self {
-            Words::Few(words) => words,
-            Words::Many(words) => words,
+            Words::Few(_, words) => words,
+            Words::Many(_, words) => words,
         }
     }
 }
@@ -111,27 +138,46 @@ impl ReplayWindow {
     /// A window over `size` numbers: a multiple of 32 from 32 to 65536; anything else is brought there.
     #[must_use]
     pub fn new(size: u32, esn: bool) -> ReplayWindow {
+        let [window, _] = ReplayWindow::pair(size, esn);
+        window
+    }
+
+    /// The windows of an inbound SA on a core, as a target and as a router.
+    pub(crate) fn pair(size: u32, esn: bool) -> [ReplayWindow; 2] {
         let size = size.clamp(MIN_WINDOW, MAX_WINDOW).next_multiple_of(32);
         // One word more than the window touches, and a quarter again so that a reader rarely has to retry.
         let touched = size.div_ceil(64) + 1;
         let words = (touched + touched.div_ceil(4)).next_power_of_two().max(Words::FEW as u32);
-        let shared = SharedWindow {
+        let shared = || SharedWindow {
             edge: AtomicU64::new(0),
             claim: AtomicU64::new(0),
             floor: AtomicU64::new(0),
-            packets: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            size,
-            words: Words::new(words),
+            words: Words::new(size, words),
         };
-        ReplayWindow { edge: 0, floor: 0, size, esn, mask: words - 1, shared: Arc::new(shared) }
+        let shared = Arc::new(SharedWindows { own: shared(), verified: shared() });
+        let window = |role| ReplayWindow {
+            edge: 0,
+            floor: 0,
+            size,
+            mask: (words - 1) as u16,
+            esn,
+            role,
+            shared: shared.clone(),
+        };
+        [Role::Target, Role::Router].map(window)
     }
 
-    /// The memory that other threads may read.
+    /// The memory that other threads may read, with that of the SA's other window; [`ReplayWindow::new`] makes a target's.
     #[inline]
     #[must_use]
-    pub fn shared(&self) -> &Arc<SharedWindow> {
+    pub fn shared(&self) -> &Arc<SharedWindows> {
         &self.shared
+    }
+
+    /// Its own part of it.
+    #[inline]
+    pub(crate) fn seen(&self) -> &SharedWindow {
+        self.shared.of(self.role)
     }
 
     /// How many numbers it spans.
@@ -238,7 +284,7 @@ impl ReplayWindow {
         if seq > self.edge {
             self.advance(seq);
             self.mark(seq / 64, 1 << (seq % 64));
-            self.shared.edge.store(seq, Ordering::Release);
+            self.seen().edge.store(seq, Ordering::Release);
         } else {
             self.mark(seq / 64, 1 << (seq % 64));
         }
@@ -260,7 +306,7 @@ impl ReplayWindow {
             let valid = if i == 0 { u64::MAX >> (63 - other.edge % 64) } else { u64::MAX };
             self.mark(at, word & valid);
         }
-        self.shared.edge.store(self.edge, Ordering::Release);
+        self.seen().edge.store(self.edge, Ordering::Release);
         self.raise_floor(other.floor);
     }
 
@@ -274,33 +320,33 @@ impl ReplayWindow {
             // The edge goes along, so that the high half of what comes next is inferred from there.
             self.advance(seq);
         }
-        self.shared.floor.store(seq, Ordering::Relaxed);
-        self.shared.edge.store(self.edge, Ordering::Release);
+        self.seen().floor.store(seq, Ordering::Relaxed);
+        self.seen().edge.store(self.edge, Ordering::Release);
     }
 
     /// The window now. Allocates; see [`ReplayWindow::snapshot_into`].
     #[must_use]
     pub fn snapshot(&self) -> WindowSnapshot {
-        self.shared.snapshot()
+        self.seen().snapshot()
     }
 
     /// The window now, into memory that was made with [`WindowSnapshot::with_room_for`] its size: does not allocate.
     pub fn snapshot_into(&self, out: &mut WindowSnapshot) {
         // Called by the writer, so nothing moves and the first attempt holds.
-        self.shared.try_snapshot(out);
+        self.seen().try_snapshot(out);
     }
 
     /// Moves the edge to `to`, which is ahead, and clears the words in between. Readers see the new edge later, when
     /// it is stored.
     #[inline]
     fn advance(&mut self, to: u64) {
-        self.shared.claim.store(to, Ordering::Relaxed);
+        self.seen().claim.store(to, Ordering::Relaxed);
         // Whoever reads a word cleared below also sees the claim (pairs with the fence in `try_snapshot`).
         fence(Ordering::Release);
         let from = self.edge / 64;
         let words = (to / 64 - from).min(u64::from(self.mask) + 1);
         for i in 1..=words {
-            self.shared.words[((from + i) & u64::from(self.mask)) as usize].store(0, Ordering::Relaxed);
+            self.seen().words[((from + i) & u64::from(self.mask)) as usize].store(0, Ordering::Relaxed);
         }
         self.edge = to;
     }
@@ -308,36 +354,17 @@ impl ReplayWindow {
     /// Sets bits of the word that holds numbers `at * 64` and up. A plain read and write: there is one writer.
     #[inline]
     fn mark(&mut self, at: u64, bits: u64) {
-        let word = &self.shared.words[(at & u64::from(self.mask)) as usize];
+        let word = &self.seen().words[(at & u64::from(self.mask)) as usize];
         word.store(word.load(Ordering::Relaxed) | bits, Ordering::Relaxed);
     }
 
     #[inline]
     fn word(&self, seq: u64) -> &AtomicU64 {
-        &self.shared.words[((seq / 64) & u64::from(self.mask)) as usize]
+        &self.seen().words[((seq / 64) & u64::from(self.mask)) as usize]
     }
 }
 
 impl SharedWindow {
-    /// Packets that were taken, as against numbers that were merely reported.
-    #[must_use]
-    pub fn packets(&self) -> u64 {
-        self.packets.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that the cipher was applied to in these packets.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Its writer took a packet.
-    #[inline]
-    pub(crate) fn count(&self, bytes: u64) {
-        add(&self.packets, 1);
-        add(&self.bytes, bytes);
-    }
-
     /// The highest number accepted a moment ago.
     #[inline]
     #[must_use]
@@ -355,14 +382,14 @@ impl SharedWindow {
     /// How many numbers it spans.
     #[must_use]
     pub fn size(&self) -> u32 {
-        self.size
+        self.words.size()
     }
 
     /// The window at one moment, from any thread: no number that was not accepted is in it, and every number is whose
     /// acceptance happened before the call. Allocates, and waits while the writer runs round the ring.
     #[must_use]
     pub fn snapshot(&self) -> WindowSnapshot {
-        let mut out = WindowSnapshot::with_room_for(self.size);
+        let mut out = WindowSnapshot::with_room_for(self.size());
         while !self.try_snapshot(&mut out) {
             crate::sync::spin();
         }
@@ -373,7 +400,7 @@ impl SharedWindow {
     fn try_snapshot(&self, out: &mut WindowSnapshot) -> bool {
         // Acquire: the words of everything up to this edge are as they were when it was stored, or newer.
         let edge = self.edge.load(Ordering::Acquire);
-        let oldest = edge.saturating_sub(u64::from(self.size) - 1);
+        let oldest = edge.saturating_sub(u64::from(self.size()) - 1);
         let mask = self.words.len() as u64 - 1;
         out.edge = edge;
         out.floor = self.floor.load(Ordering::Relaxed);

@@ -307,7 +307,7 @@ fn an_sa_of_one_protocol_takes_no_packet_of_the_other_and_both_may_have_one_spi(
 #[test]
 fn ah_in_udp_is_refused() {
     let (out, _) = pair(PLAIN, |_| ());
-    let mut params = out.params().clone();
+    let mut params = SaParams::clone(out.params());
     params.encap = Some(Encap { remote_port: 4500, original: None });
     assert_eq!(params.check(), Err(IpsecError::AhInUdp));
 }

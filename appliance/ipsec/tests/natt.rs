@@ -138,12 +138,12 @@ fn a_genuine_packet_may_come_from_elsewhere_in_udp_and_in_no_other_way() {
     assert_eq!(elsewhere(&inn, &zero), Err(DropReason::WrongPeer), "nobody can be answered at port 0");
 
     // The same SA without UDP: bare packets, from its peer alone; in UDP too (RFC 7296 §2.23), but from there.
-    let mut plain = inn.params().clone();
+    let mut plain = SaParams::clone(inn.params());
     plain.encap = None;
     let plain = InboundSa::new(plain).unwrap();
     assert_eq!(elsewhere(&plain, &translated(sealed(&mut out, &packet, 6), home)), Ok(None));
     assert_eq!(elsewhere(&plain, &translated(sealed(&mut out, &packet, 7), moved)), Err(DropReason::WrongPeer));
-    let mut params = out.params().clone();
+    let mut params = SaParams::clone(out.params());
     params.encap = None;
     let mut bare = OutboundSa::new(params).unwrap();
     let mut buf = sealed(&mut bare, &packet, 8);

@@ -117,7 +117,6 @@ fn the_hard_lifesize_stops_both_ends_and_is_charged_for_what_is_ciphered() {
     }
     assert_eq!((out.meter.used(), inn.meter.used()), (208, 208));
     assert_eq!((out.shared().bytes(), inn.shared().packets()), (208, 2));
-    assert!(out.meter.soft_reached());
     assert_eq!(out.admit(&packet(100, 64), Origin::Host), Err(DropReason::HardLifesize));
     assert_eq!(out.begin(&mut buffer(&packet(100, 64)), number(3)).unwrap_err(), DropReason::HardLifesize);
     assert!(out.begin(&mut buffer(&packet(80, 64)), number(4)).is_ok());

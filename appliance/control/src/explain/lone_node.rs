@@ -166,8 +166,8 @@ impl LoneNode {
             rules.set(RuleSource::Vip(vip.def.vip), vip.def.filters);
         }
         for pair in pairs {
-            let inbound = InboundSa::new((*pair.inbound).clone()).map_err(|error| error.to_string())?;
-            let outbound = OutboundSa::new((*pair.outbound).clone()).map_err(|error| error.to_string())?;
+            let inbound = InboundSa::new(pair.inbound).map_err(|error| error.to_string())?;
+            let outbound = OutboundSa::new(pair.outbound).map_err(|error| error.to_string())?;
             let (inbound_id, outbound_id) = (inbound.id(), outbound.id());
             rules.set(RuleSource::Sa(inbound_id), pair.filters);
             self.obey(Command::AddInbound(Box::new(inbound)));

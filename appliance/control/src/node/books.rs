@@ -73,7 +73,7 @@ impl SaEntry {
     /// The highest number verified or sent by any core of this node.
     pub fn edge(&self) -> u64 {
         let edge = |shared: &SaShared| {
-            let window = |w: Option<&Arc<phalanx_ipsec::SharedWindow>>| w.map_or(0, |w| w.edge());
+            let window = |w: Option<&phalanx_ipsec::SharedWindow>| w.map_or(0, |w| w.edge());
             window(shared.window()).max(window(shared.verified())).max(shared.highest_sent())
         };
         self.shared.iter().map(|(_, shared)| edge(shared)).max().unwrap_or(0)
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn a_core_that_gets_an_sa_again_learns_what_it_accepted_before() {
         let (mut book, mut sa, core) = (SaBook::default(), inbound(), CoreId(3));
-        book.hold(&Arc::new(sa.params().clone()), false).shared.push((core, sa.shared().clone()));
+        book.hold(sa.params(), false).shared.push((core, sa.shared().clone()));
         assert!(book.accepted_before(SaId(7), core).is_none(), "it has it");
         sa.window.commit(40).unwrap();
         sa.verified.commit(41).unwrap();
@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_core_may_lose_an_sa_that_another_role_keeps() {
-        let (mut book, sa, params) = (SaBook::default(), inbound(), Arc::new(inbound().params().clone()));
+        let (mut book, sa, params) = (SaBook::default(), inbound(), inbound().params().clone());
         for (core, router) in [(CoreId(0), true), (CoreId(1), false)] {
             book.hold(&params, router).shared.push((core, sa.shared().clone()));
         }
@@ -402,11 +402,14 @@ mod tests {
     fn sas_that_are_used_are_looked_at_each_time_and_all_others_in_turn() {
         let (mut book, count) = (SaBook::default(), 2 * AT_ONCE as u64 + 10);
         for id in 0..count {
-            let params = SaParams { id: SaId(id), ..inbound().params().clone() };
+            let params = SaParams { id: SaId(id), ..SaParams::clone(inbound().params()) };
             book.hold(&Arc::new(params), true);
         }
-        let limited =
-            SaParams { id: SaId(count), lifesize: Lifesize { soft: 10, hard: 20 }, ..inbound().params().clone() };
+        let limited = SaParams {
+            id: SaId(count),
+            lifesize: Lifesize { soft: 10, hard: 20 },
+            ..SaParams::clone(inbound().params())
+        };
         book.hold(&Arc::new(limited), true);
         for _ in 0..QUIET {
             let due = book.in_turn();
@@ -438,10 +441,10 @@ mod tests {
     #[test]
     fn what_fits_all_outbound_sas_is_known_whichever_come_go_or_change() {
         let (mut book, sa) = (SaBook::default(), |id, path_mtu| {
-            let params = inbound().params().clone();
+            let params = SaParams::clone(inbound().params());
             Arc::new(SaParams { id: SaId(id), direction: Direction::Outbound, path_mtu, ..params })
         });
-        book.hold(&Arc::new(inbound().params().clone()), true);
+        book.hold(inbound().params(), true);
         assert_eq!(book.fits_all(), None, "an inbound SA carries whatever comes");
         let [wide, narrow] = [sa(1, 1500), sa(2, 1400)];
         let [fits_wide, fits_narrow] = [&wide, &narrow].map(|sa| Some(sa.inner_mtu(sa.path_mtu)));
@@ -460,7 +463,7 @@ mod tests {
 
     #[test]
     fn what_esp_within_ah_may_measure_follows_the_path_of_ah() {
-        let (mut book, params) = (SaBook::default(), inbound().params().clone());
+        let (mut book, params) = (SaBook::default(), SaParams::clone(inbound().params()));
         let within = Some(TunnelName::new("around").unwrap());
         let esp = SaParams { id: SaId(1), direction: Direction::Outbound, within, path_mtu: 1472, ..params.clone() };
         assert_eq!(book.path_within(&esp), None, "AH is not there yet");

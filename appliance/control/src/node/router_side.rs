@@ -209,7 +209,7 @@ impl Brain {
         let within = self.sas.path_within(sa);
         let (command, shared) = match sa.direction {
             Direction::Inbound => {
-                let mut inbound = InboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
+                let mut inbound = InboundSa::new(sa.clone()).map_err(|e| e.to_string())?;
                 // ARCHITECTURE: who gets an SA again, with the same SPI and key, keeps its window.
                 if let Some((window, verified)) = self.sas.accepted_before(sa.id, core) {
                     inbound.window.merge(&window);
@@ -220,7 +220,7 @@ impl Brain {
                 (if how.early { Command::AddEarly(inbound) } else { Command::AddInbound(inbound) }, shared)
             }
             Direction::Outbound => {
-                let mut outbound = OutboundSa::new(SaParams::clone(sa)).map_err(|e| e.to_string())?;
+                let mut outbound = OutboundSa::new(sa.clone()).map_err(|e| e.to_string())?;
                 // Other cores of this node may know already that its path fell.
                 self.sas.find(sa.id).inspect(|entry| outbound.set_path_mtu(entry.path_mtu));
                 within.into_iter().for_each(|mtu| outbound.set_path_mtu(mtu));

@@ -369,7 +369,7 @@ fn an_inner_packet_outside_its_tunnel_is_dropped() {
     let packet = segment("10.98.0.10", 4000, "10.77.0.100", 80, SYN);
     // The client's own check would not let it out: seal it as a packet of the right tunnel and change the address.
     client.out = {
-        let mut params = client.out.params().clone();
+        let mut params = SaParams::clone(client.out.params());
         params.selectors = Selectors::between(Prefix::ANY_V4, Prefix::ANY_V4);
         OutboundSa::new(params).unwrap()
     };

@@ -168,7 +168,7 @@ fn the_rules_are_those_of_the_vip_that_is_connected_to_whatever_tunnel_leads_the
         bench.order(Command::SetTargets(vip, Box::new(set)));
     }
     let mut client = Client::new();
-    let mut params = client.out.params().clone();
+    let mut params = SaParams::clone(client.out.params());
     params.selectors = Selectors::between(Prefix::ANY_V4, Prefix::ANY_V4);
     client.out = OutboundSa::new(params).unwrap();
     let mut connect = |to, port| {
