@@ -27,6 +27,8 @@ const THOUSAND: usize = 1000;
 const MANY: usize = 100_000;
 /// More than fit any cache.
 const MILLION: usize = 1_000_000;
+/// What so many SAs take, at their clients too, in kB.
+const OF_A_MILLION: u64 = 13_000_000;
 
 /// Cache lines that a packet of 64 bytes needs of its SA, connection and filter, by path; a run of lines lies together. *router-in*:
 /// the SA's round keys, constants, verified window and what was forwarded; the connection. *target-in*: the end of the key and the
@@ -49,9 +51,14 @@ fn main() {
         Shape { sas: 1, tunnels: 1, connections: MILLION },
         Shape { sas: THOUSAND, tunnels: THOUSAND, connections: THOUSAND },
         Shape { sas: MANY, tunnels: MANY, connections: MANY },
+        Shape { sas: MILLION, tunnels: MILLION, connections: MILLION },
     ];
     let mut small = Vec::new();
     for (at, shape) in shapes.into_iter().enumerate() {
+        if shape.sas == MILLION && available() < OF_A_MILLION {
+            note(&format!("left out, as it takes {} GB of memory: {shape}", OF_A_MILLION / 1_000_000));
+            continue;
+        }
         note(&format!("setting up {shape}"));
         let mut bed = Bed::new(shape);
         if at == 0 {
@@ -62,9 +69,16 @@ fn main() {
             small.extend((size == SIZES[0]).then_some(whole));
         }
     }
-    if let [_, few, .., many] = &small[..] {
+    if let [_, few, _, _, many, ..] = &small[..] {
         against_memory(&report, few, many);
     }
+}
+
+/// Memory that may be taken, in kB; 0 if the system does not say.
+fn available() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// What many SAs cost more than one with a few connections in turn, beside what memory takes for as many lines that are in no cache.
@@ -81,7 +95,7 @@ fn against_memory(report: &Report, few: &[Samples], many: &[Samples]) {
 /// What each path took as a whole.
 fn compare(report: &Report, bed: &mut Bed, size: usize) -> Vec<Samples> {
     let text = bed.text_len(size);
-    let mut alone = PATHS.map(|(_, op, _)| Alone::new(op, bed.shape().sas, text));
+    let mut alone = PATHS.map(|(_, op, _)| Alone::new(op, bed.shape().sas.min(MANY), text));
     let packets = (BURSTS * phalanx_aead::BURST) as f64;
     let mut samples = measure_by(2 * PATHS.len(), || {
         let before = bed.stages();

@@ -224,14 +224,21 @@ fn to_port(packet: &mut LonePacket, port: Mac) {
     ethernet::write(packet.bytes_mut(), port, CLIENT_MAC, ethertype::IPV4).expect("room");
 }
 
-/// What was sent by a port: all `n` of the burst. The first time the core asks for its next hop, and is told.
+/// What was sent by a port: all `n` of the burst. Where the core asks for its next hop, as it does at first and every ten seconds, it is told.
 fn sent(core: &mut LoneCore, port: usize, hop: Mac, n: usize) -> Frames {
-    let mut frames: Frames = core.sent(port).collect();
-    if let Some(asked) = frames.iter().find_map(|frame| question(frame.bytes())) {
-        let mut answer = LonePacket::new();
-        answer.set(&arp::reply_frame(hop, &asked));
-        core.receive(port, std::iter::once(answer));
-        frames = core.sent(port).filter(|frame| question(frame.bytes()).is_none()).collect();
+    let (mut frames, mut asked) = (Frames::new(), None);
+    for _ in 0..2 {
+        for frame in core.sent(port) {
+            match question(frame.bytes()) {
+                Some(question) => asked = Some(question),
+                None => frames.push(frame),
+            }
+        }
+        if let Some(asked) = asked.take() {
+            let mut answer = LonePacket::new();
+            answer.set(&arp::reply_frame(hop, &asked));
+            core.receive(port, std::iter::once(answer));
+        }
     }
     if frames.len() != n {
         let drops: Vec<_> = DropReason::ALL.iter().map(|&why| (why.name(), core.stats().drops(why))).collect();

@@ -17,7 +17,7 @@ pub enum Op {
     Seal,
 }
 
-/// As many keys as the path has SAs, so that as many miss the caches.
+/// As many keys as the path has SAs, so that as many miss the caches; of more than fit those, fewer do.
 pub struct Alone {
     op: Op,
     keys: Vec<Key>,

@@ -63,7 +63,7 @@ impl Side {
 
 impl Shape {
     pub fn client(&self, sa: usize) -> (IpAddr, IpAddr) {
-        let (outer, inner) = (0x0a40_0000 + sa as u32, 0x0a80_0000 + sa as u32); // 10.64.0.0/10, 10.128.0.0/9
+        let (outer, inner) = (0x0a50_0000 + sa as u32, 0x0a80_0000 + sa as u32); // 10.80.0.0/12, 10.128.0.0/9
         (Ipv4Addr::from_bits(outer).into(), Ipv4Addr::from_bits(inner).into())
     }
 

@@ -21,10 +21,10 @@ const RULES: &str = "\
 sp ipv4 out esp protect 4096 pri 1 dst 10.128.0.0/9 sport 0:65535 dport 0:65535
 sp ipv4 in esp protect 4097 pri 1 src 10.128.0.0/9 sport 0:65535 dport 0:65535
 sa out 4096 aead_algo aes-128-gcm aead_key 00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00 \
-mode ipv4-tunnel src 10.77.0.100 dst 10.64.0.0 type cpu-crypto
+mode ipv4-tunnel src 10.77.0.100 dst 10.80.0.0 type cpu-crypto
 sa in 4097 aead_algo aes-128-gcm aead_key 00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:01 \
-mode ipv4-tunnel src 10.64.0.0 dst 10.77.0.100 type cpu-crypto
-rt ipv4 dst 10.64.0.0/10 port 1
+mode ipv4-tunnel src 10.80.0.0 dst 10.77.0.100 type cpu-crypto
+rt ipv4 dst 10.80.0.0/12 port 1
 neigh port 1 02:00:00:00:00:77
 ";
 
