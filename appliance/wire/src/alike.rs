@@ -45,6 +45,7 @@ impl<const N: usize> Likeness<N> {
     #[inline(always)]
     #[must_use]
     pub fn holds(&self, a: &[u8; N], b: &[u8]) -> bool {
+        const { assert!(N >= WORD) };
         let Some(b) = b.first_chunk::<N>() else { return false };
         let mut differ = 0;
         for at in (0..N / WORD).map(|i| i * WORD) {
