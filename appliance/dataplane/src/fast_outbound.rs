@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use phalanx_ipsec::{KnownWay, OutboundIndex, SoughtFlow, Subject};
-use phalanx_steering::ConnKey;
+use phalanx_steering::{ConnKey, Sought};
 use phalanx_wire::ethernet::{self, ethertype};
 use phalanx_wire::ipv4::{self, Plain};
 use phalanx_wire::{Buffer, Flow, Flow4, Frame, Likeness, TcpHeader, VipId, protocol, tcp};
@@ -129,12 +129,23 @@ impl<S: Source> Engine<S> {
         connections.iter().for_each(|sought| self.target.tracker.entry_ahead(sought));
     }
 
+    /// Behind a burst: where connections were found is remembered with their flows, and looked at first when more of them comes.
+    pub(crate) fn runs_were(&self, runs: &Batch<Run>, connections: &Connections) {
+        for run in runs {
+            let Some((way, through)) = run.way.zip(run.through.as_ref()) else { continue };
+            let slot = connections.get(usize::from(through.connection)).and_then(Sought::slot);
+            if let Some(slot) = slot.filter(|slot| way.connection != Some(*slot)) {
+                self.tables.filters.set_connection(&run.sought, slot);
+            }
+        }
+    }
+
     /// Step 3.
     #[inline(always)]
     fn through_known(
         &self,
         (run, front): (&Run, &[u8; FRONT_OF_RUN]),
-        KnownWay { tunnel, log, serial }: KnownWay,
+        KnownWay { tunnel, log, serial, connection: known }: KnownWay,
         connections: &mut Connections,
         fronts: &mut Fronts,
     ) -> Option<Through> {
@@ -144,7 +155,8 @@ impl<S: Source> Engine<S> {
         let front = sa.plain_front(front[ethernet::HEADER_LEN..].first_chunk()?)?;
         fronts.push((front, run.ends));
         let connection = connections.len() as u8;
-        connections.push(self.target.tracker.seek(&ConnKey { peer: sa.peer(), flow: run.flow.into() }));
+        let (tracker, key) = (&self.target.tracker, ConnKey { peer: sa.peer(), flow: run.flow.into() });
+        connections.push(known.map_or_else(|| tracker.seek(&key), |slot| tracker.seek_in(&key, slot)));
         Some(Through { sa: at, longest, log, connection })
     }
 }

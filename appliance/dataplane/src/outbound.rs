@@ -192,6 +192,7 @@ impl<S: Source> Engine<S> {
             self.out.lap(Step::WayOut, count);
             self.seal(&mut burst, now);
         }
+        self.runs_were(&runs, &burst.connections);
     }
 
     /// Steps 1 and 2.

@@ -98,6 +98,8 @@ pub struct KnownWay {
     pub log: bool,
     /// Of the outbound SA that its packets were found to fit; SAs count from 1.
     pub serial: u32,
+    /// Where its connection was last, as [`FilterTable::set_connection`] was told; it may have gone.
+    pub connection: Option<u32>,
 }
 
 /// [`Action`] without the tunnel's name.
@@ -220,9 +222,9 @@ impl FilterTable {
         };
         let rule = (found != NOTHING).then_some(found as usize)?;
         let mut beside = flow.and_then(|flow| self.flows.beside(flow)).unwrap_or(Beside::NOTHING);
-        let head = beside.head.unwrap_or_else(|| self.head(rule));
-        if beside.head.is_none() {
-            beside.head = Some(head);
+        let head = beside.leads.head().unwrap_or_else(|| self.head(rule));
+        if beside.leads.head().is_none() {
+            beside.leads = beside.leads.with_head(head);
             flow.into_iter().for_each(|flow| self.flows.set_beside(flow, beside));
         }
         let (verdict, log) = head;
@@ -233,10 +235,15 @@ impl FilterTable {
     #[inline]
     #[must_use]
     pub fn known_way(&self, sought: &SoughtFlow) -> Option<KnownWay> {
-        let Beside { serial, tunnel, head } = self.flows.beside_sought(sought)?;
-        let (verdict, log) = head?;
-        let known = verdict == Verdict::Protect && tunnel != NOTHING;
-        known.then_some(KnownWay { tunnel: TunnelIndex(tunnel), log, serial })
+        let Beside { serial, leads, connection } = self.flows.beside_sought(sought)?;
+        let (verdict, log) = leads.head()?;
+        let tunnel = leads.tunnel().filter(|_| verdict == Verdict::Protect)?;
+        Some(KnownWay { tunnel, log, serial, connection: Some(connection).filter(|at| *at != NOTHING) })
+    }
+
+    /// Where the connection of the flow is, in numbers of the caller's: [`KnownWay::connection`] from now on.
+    pub fn set_connection(&self, sought: &SoughtFlow, at: u32) {
+        self.flows.set_connection(sought, at);
     }
 
     /// The flow's packets fit the selectors of the outbound SA of this serial number: it was asked under these rules.
@@ -318,12 +325,14 @@ impl FilterTable {
     #[inline]
     #[must_use]
     pub fn tunnel(&self, way: &mut WayOut, cache: &ShadowCache) -> Option<TunnelIndex> {
-        if way.beside.tunnel == NOTHING {
-            // A number is good for the life of the cache.
-            way.beside.tunnel = self.tunnel_of(way.rule, cache)?.0;
-            way.flow.into_iter().for_each(|flow| self.flows.set_beside(flow, way.beside));
+        if let Some(tunnel) = way.beside.leads.tunnel() {
+            return Some(tunnel);
         }
-        Some(TunnelIndex(way.beside.tunnel))
+        // A number is good for the life of the cache.
+        let tunnel = self.tunnel_of(way.rule, cache)?;
+        way.beside.leads = way.beside.leads.to_tunnel(tunnel);
+        way.flow.into_iter().for_each(|flow| self.flows.set_beside(flow, way.beside));
+        Some(tunnel)
     }
 
     fn tunnel_of(&self, rule: usize, cache: &ShadowCache) -> Option<TunnelIndex> {
@@ -484,11 +493,11 @@ mod tests {
         assert_eq!(table.tunnel(&mut way, &cache), Some(at));
         table.set_fits(&way, 7);
         let way = way_out(&table, 80);
-        assert!(table.fits(&way, 7) && !table.fits(&way, 8) && way.beside.tunnel == at.0);
+        assert!(table.fits(&way, 7) && !table.fits(&way, 8) && way.beside.leads.tunnel() == Some(at));
         let mut next = FilterTable::new(vec![rule(1, None, Action::Deny)]);
         next.succeed(&mut { table });
         let way = way_out(&next, 80);
-        assert_eq!((way.verdict, next.fits(&way, 7), way.beside.tunnel), (Verdict::Deny, false, NOTHING));
+        assert_eq!((way.verdict, next.fits(&way, 7), way.beside.leads.tunnel()), (Verdict::Deny, false, None));
     }
 
     #[test]

@@ -365,6 +365,12 @@ impl Tracker {
         self.store.seek(key.into())
     }
 
+    /// The same of a connection that was found in that [`Sought::slot`] before, which is looked at first.
+    #[inline(always)]
+    pub fn seek_in(&self, key: &ConnKey, slot: u32) -> Sought {
+        self.store.seek_in(key.into(), slot)
+    }
+
     /// Asks memory for the entry that the first step leads to.
     #[inline]
     pub fn entry_ahead(&self, sought: &Sought) {

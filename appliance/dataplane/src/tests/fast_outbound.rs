@@ -4,7 +4,7 @@ use super::fast::{self, Spoilt, picture, shapes, spoilt};
 use super::udp::datagram;
 use super::*;
 use phalanx_ipsec::{Encap, MssClamp};
-use phalanx_steering::ConnKey;
+use phalanx_steering::{ConnKey, ConnState, Tracker, TrackerLimits};
 use phalanx_wire::{Endpoint, Flow};
 use proptest::prelude::*;
 
@@ -129,11 +129,14 @@ fn frames(shape: Shape, act: &Act) -> Vec<Vec<u8>> {
 fn target(shape: Shape) -> Bench {
     let mut bench = fast::target(shape);
     for flow in 0..KNOWN {
-        let (local, remote) = (Endpoint::new(addr(shape.vip), 80), Endpoint::new(addr(shape.inner), 4000 + flow));
-        let key = ConnKey { peer: PeerId(1), flow: Flow { protocol: protocol::TCP, local, remote } };
-        assert!(bench.engine.target.tracker.restore(&key, 0));
+        assert!(bench.engine.target.tracker.restore(&connection(shape, flow), 0));
     }
     bench
+}
+
+fn connection(shape: Shape, flow: u16) -> ConnKey {
+    let (local, remote) = (Endpoint::new(addr(shape.vip), 80), Endpoint::new(addr(shape.inner), 4000 + flow));
+    ConnKey { peer: PeerId(1), flow: Flow { protocol: protocol::TCP, local, remote } }
 }
 
 /// As if it had been asked just now: it is believed as long as somebody waits for it.
@@ -239,6 +242,32 @@ fn segments_of_a_known_flow_take_the_fast_path_out() {
     let opened: Vec<_> = bench.client_receives().iter().map(|packet| client.open(packet).unwrap()).collect();
     assert_eq!(opened, [first, rest].concat());
     bench.only_dropped(&[]);
+}
+
+#[test]
+fn where_a_connection_was_another_one_may_be_by_now() {
+    const ACK: u8 = TcpFlags::ACK;
+    let mut bench = target(TUNNEL);
+    // So few places that the next connections take that of the first one.
+    let limits = TrackerLimits { connections: 8, ..TrackerLimits::default() };
+    bench.engine.target.tracker = Tracker::new(limits, [1, 2]).unwrap();
+    let send = |bench: &mut Bench, flags: u8| {
+        let frame = framed(&answer(4000, flags), Bench::mac_of(11, APPLICATION), CLIENT_MAC);
+        let before = bench.stats.stage(Stage::SentFast);
+        bench.engine.receive(APPLICATION, std::iter::once(VecBuffer::from_slice(128, &frame, 256)), bench.now);
+        bench.stats.stage(Stage::SentFast) - before
+    };
+    assert!(bench.engine.target.tracker.restore(&connection(TUNNEL, 0), 0));
+    assert_eq!([ACK; 3].map(|flags| send(&mut bench, flags)), [0, 1, 1], "where it is is known");
+    assert!(bench.engine.target.tracker.forget_connection(&connection(TUNNEL, 0)));
+    (1..8).for_each(|flow| assert!(bench.engine.target.tracker.restore(&connection(TUNNEL, flow), 0)));
+    assert_eq!(send(&mut bench, TcpFlags::RST), 1);
+    let states = (1..8).map(|flow| bench.engine.target.tracker.state(&connection(TUNNEL, flow)));
+    assert!(states.into_iter().all(|state| state == Some(ConnState::Established)), "it is nobody else's reset");
+    // It comes again, elsewhere.
+    assert!(bench.engine.target.tracker.restore(&connection(TUNNEL, 0), 0));
+    assert_eq!([ACK, TcpFlags::RST].map(|flags| send(&mut bench, flags)), [1, 1]);
+    assert_eq!(bench.engine.target.tracker.state(&connection(TUNNEL, 0)), None);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::cell::Cell;
 use phalanx_aead::prefetch;
 
 use super::{NOTHING, Verdict};
-use crate::Subject;
 use crate::selectors::number;
+use crate::{Subject, TunnelIndex};
 
 /// Places of a set. A set has four flows on average at capacity, so that nearly all flows find a place.
 const WAYS: usize = 8;
@@ -47,14 +47,44 @@ struct Entry {
 pub(super) struct Beside {
     /// Of the outbound SA whose selectors it was found to fit; SAs count from 1.
     pub(super) serial: u32,
-    /// Number of the rule's tunnel; [`NOTHING`] as long as nobody asked.
-    pub(super) tunnel: u32,
-    /// What the rule does, and whether it logs.
-    pub(super) head: Option<(Verdict, bool)>,
+    pub(super) leads: Leads,
+    /// Where its connection was found last, in numbers of the caller's; [`NOTHING`] where it was not.
+    pub(super) connection: u32,
 }
 
 impl Beside {
-    pub(super) const NOTHING: Beside = Beside { serial: 0, tunnel: NOTHING, head: None };
+    pub(super) const NOTHING: Beside = Beside { serial: 0, leads: Leads(Leads::TUNNEL), connection: NOTHING };
+}
+
+/// Where its rule leads: the number of the tunnel in 29 bits, all of them set as long as nobody asked; above it what the rule does and
+/// whether it logs, 0 likewise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leads(u32);
+
+impl Leads {
+    const BITS: u32 = 29;
+    const TUNNEL: u32 = (1 << Self::BITS) - 1;
+
+    #[inline]
+    pub(super) fn tunnel(self) -> Option<TunnelIndex> {
+        Some(self.0 & Self::TUNNEL).filter(|tunnel| *tunnel != Self::TUNNEL).map(TunnelIndex)
+    }
+
+    #[inline]
+    pub(super) fn head(self) -> Option<(Verdict, bool)> {
+        let head = (self.0 >> Self::BITS).checked_sub(1)?;
+        let verdict = [Verdict::Permit, Verdict::Deny, Verdict::Protect].get(head as usize / 2)?;
+        Some((*verdict, head % 2 == 1))
+    }
+
+    /// A number that does not fit is asked for again.
+    pub(super) fn to_tunnel(self, TunnelIndex(tunnel): TunnelIndex) -> Leads {
+        Leads(self.0 & !Self::TUNNEL | tunnel.min(Self::TUNNEL))
+    }
+
+    pub(super) fn with_head(self, (verdict, log): (Verdict, bool)) -> Leads {
+        Leads(self.0 & Self::TUNNEL | (1 + 2 * verdict as u32 + u32::from(log)) << Self::BITS)
+    }
 }
 
 /// Where a flow is remembered: good as long as no other took its place, which shows.
@@ -157,6 +187,14 @@ impl Flows {
     pub(super) fn beside_sought(&self, sought: &SoughtFlow) -> Option<Beside> {
         let at = self.find_at(sought.place?, &sought.key)?;
         Some(self.entries[at].get().beside)
+    }
+
+    /// Where its connection was found last.
+    pub(super) fn set_connection(&self, sought: &SoughtFlow, connection: u32) {
+        if let Some(at) = sought.place.and_then(|place| self.find_at(place, &sought.key)) {
+            let entry = self.entries[at].get();
+            self.entries[at].set(Entry { beside: Beside { connection, ..entry.beside }, ..entry });
+        }
     }
 
     #[inline]
@@ -300,6 +338,38 @@ mod tests {
         flows.set_beside(first, of(6));
         assert_eq!(flows.beside(first), None);
         assert!(flows.entries.iter().all(|entry| entry.get().beside != of(6)));
+    }
+
+    #[test]
+    fn where_a_rule_leads_fits_one_word() {
+        let nothing = Beside::NOTHING.leads;
+        assert_eq!((nothing.tunnel(), nothing.head()), (None, None));
+        for tunnel in [0, 1, Leads::TUNNEL - 1].map(TunnelIndex) {
+            for head in
+                [Verdict::Permit, Verdict::Deny, Verdict::Protect].map(|verdict| [(verdict, false), (verdict, true)])
+            {
+                for head in head {
+                    for leads in [nothing.to_tunnel(tunnel).with_head(head), nothing.with_head(head).to_tunnel(tunnel)]
+                    {
+                        assert_eq!((leads.tunnel(), leads.head()), (Some(tunnel), Some(head)));
+                    }
+                    assert_eq!((nothing.with_head(head).tunnel(), nothing.to_tunnel(tunnel).head()), (None, None));
+                }
+            }
+        }
+        let beyond = nothing.with_head((Verdict::Protect, true)).to_tunnel(TunnelIndex(u32::MAX));
+        assert_eq!((beyond.tunnel(), beyond.head()), (None, Some((Verdict::Protect, true))));
+    }
+
+    #[test]
+    fn a_connection_is_remembered_with_its_flow_and_with_no_other() {
+        let flows = Flows::new(8);
+        (0..2).for_each(|n| _ = flows.put(key(n), n));
+        let sought = [0, 1, 2].map(|n| flows.seek(0, key(n)));
+        flows.set_connection(&sought[0], 77);
+        flows.set_connection(&sought[2], 78);
+        let known = sought.map(|sought| flows.beside_sought(&sought).map(|beside| beside.connection));
+        assert_eq!(known, [Some(77), Some(NOTHING), None]);
     }
 
     #[test]
