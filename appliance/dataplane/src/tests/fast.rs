@@ -50,9 +50,7 @@ impl Spoilt {
             Spoilt::Header { field, value } if len >= ethernet::HEADER_LEN + 20 => {
                 let header = &mut frame[ethernet::HEADER_LEN..][..20];
                 header[usize::from(field)] = value;
-                header[10..12].fill(0);
-                let sum = phalanx_wire::checksum::internet(header);
-                header[10..12].copy_from_slice(&sum.to_be_bytes());
+                set_checksum(header);
             }
             Spoilt::Header { .. } => {}
             Spoilt::Resized(by) => frame.resize(len.saturating_add_signed(isize::from(by)).max(1), 0),
@@ -60,6 +58,13 @@ impl Spoilt {
         }
         frame
     }
+}
+
+/// An IPv4 header's is right again.
+pub(super) fn set_checksum(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let sum = phalanx_wire::checksum::internet(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 pub(super) fn spoilt() -> impl Strategy<Value = Spoilt> {
@@ -158,7 +163,7 @@ fn router(shape: Shape) -> Bench {
 }
 
 /// A router of one target, on another box.
-fn router_of_one(shape: Shape) -> Bench {
+pub(super) fn router_of_one(shape: Shape) -> Bench {
     let mut bench = Bench::new(1);
     bench.shape = shape;
     bench.route_vip(&[(1, LinkEnd::Gre(gre(1, 11), CoreId(0)))]);
@@ -177,14 +182,14 @@ pub(super) fn target(shape: Shape) -> Bench {
 }
 
 /// What of a frame of the client the router sends to its target.
-fn crossed(router: &mut Bench, frame: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn crossed(router: &mut Bench, frame: &[u8]) -> Vec<Vec<u8>> {
     router.receive_frame(NETWORK, frame);
     answer_arp(router, true);
     router.sent(LINK).into_iter().filter(|frame| frame[12..14] != ethertype::ARP.to_be_bytes()).collect()
 }
 
 /// A forged packet that is old by now may be found out as either.
-fn old_or_forged(why: DropReason) -> DropReason {
+pub(super) fn old_or_forged(why: DropReason) -> DropReason {
     if matches!(why, DropReason::TooOld | DropReason::Replay) { DropReason::BadIcv } else { why }
 }
 
@@ -406,13 +411,31 @@ fn two_peers() -> (SaParams, impl FnMut(bool, u8) -> Vec<u8>) {
     (inbound, frame)
 }
 
-fn burst(bench: &mut Bench, port: usize, frames: &[Vec<u8>]) {
+pub(super) fn burst(bench: &mut Bench, port: usize, frames: &[Vec<u8>]) {
     let packets = frames.iter().map(|frame| VecBuffer::from_slice(128, frame, 256));
     bench.engine.receive(port, packets, bench.now);
 }
 
 /// Runs of one flow: whose packets they are.
 const TURNS: [bool; 7] = [true, false, false, true, true, false, true];
+
+#[test]
+fn numbers_that_follow_each_other_are_no_row_where_they_are_of_two_sas() {
+    let (mut router, mut target) = (router_of_one(TUNNEL), target(TUNNEL));
+    let (inbound, outbound) =
+        (of_another_peer(SaId(3), Direction::Inbound), of_another_peer(SaId(4), Direction::Outbound));
+    for bench in [&mut router, &mut target] {
+        bench.order(Command::AddInbound(Box::new(InboundSa::new(inbound.clone()).unwrap())));
+        bench.order(Command::Ceiling(inbound.id, 1 << 30));
+    }
+    let (mut ours, mut other) = (Client::new(), Client::at(inbound, outbound));
+    other.skip(1);
+    let frames = [ours.tcp(4000, TcpFlags::SYN), other.tcp(4000, TcpFlags::SYN)];
+    let framed = frames.map(|packet| framed(&packet, Bench::mac_of(1, NETWORK), CLIENT_MAC));
+    burst(&mut target, LINK, &framed.map(|frame| crossed(&mut router, &frame)).concat());
+    let edge = |id| target.engine.tables.cache.find_inbound(id).and_then(|at| target.engine.tables.cache.inbound(at));
+    assert_eq!([IN, SaId(3)].map(|id| edge(id).map(|sa| sa.window.edge())), [Some(1), Some(2)]);
+}
 
 #[test]
 fn one_flow_of_two_peers_is_two_connections_on_the_fast_path_of_a_router() {

@@ -1,6 +1,6 @@
 //! What the application sends goes as it would on the ordinary way: two targets get the same bursts, and one has no fast path.
 
-use super::fast::{self, Spoilt, picture, shapes, spoilt};
+use super::fast::{self, Spoilt, picture, set_checksum, shapes, spoilt};
 use super::udp::datagram;
 use super::*;
 use phalanx_ipsec::{Encap, MssClamp};
@@ -9,7 +9,7 @@ use phalanx_wire::{Endpoint, Flow};
 use proptest::prelude::*;
 
 /// Of the flows to as many ports of the client the first ones are known connections.
-const KNOWN: u16 = 4;
+pub(super) const KNOWN: u16 = 4;
 
 /// What the application sends, on its flow of that number.
 #[derive(Clone, Debug)]
@@ -102,9 +102,7 @@ fn packets(shape: Shape, act: &Act) -> Vec<Vec<u8>> {
             ip::set_total_len(&mut packet, whole).unwrap();
             if packet[0] >> 4 == 4 {
                 (packet[1], packet[6], packet[8]) = (*tos, if *may_be_cut { 0 } else { 0x40 }, *ttl);
-                packet[10..12].fill(0);
-                let sum = phalanx_wire::checksum::internet(&packet[..20]);
-                packet[10..12].copy_from_slice(&sum.to_be_bytes());
+                set_checksum(&mut packet[..20]);
             }
             vec![packet]
         }
@@ -129,18 +127,19 @@ fn frames(shape: Shape, act: &Act) -> Vec<Vec<u8>> {
 fn target(shape: Shape) -> Bench {
     let mut bench = fast::target(shape);
     for flow in 0..KNOWN {
-        assert!(bench.engine.target.tracker.restore(&connection(shape, flow), 0));
+        assert!(bench.engine.target.tracker.restore(&key(shape, flow), 0));
     }
     bench
 }
 
-fn connection(shape: Shape, flow: u16) -> ConnKey {
+/// The connection of a flow.
+pub(super) fn key(shape: Shape, flow: u16) -> ConnKey {
     let (local, remote) = (Endpoint::new(addr(shape.vip), 80), Endpoint::new(addr(shape.inner), 4000 + flow));
     ConnKey { peer: PeerId(1), flow: Flow { protocol: protocol::TCP, local, remote } }
 }
 
 /// As if it had been asked just now: it is believed as long as somebody waits for it.
-fn client_answers(bench: &mut Bench) {
+pub(super) fn client_answers(bench: &mut Bench) {
     let asked = arp::request_frame(bench.mac(NETWORK), "10.77.0.11".parse().unwrap(), "10.77.0.10".parse().unwrap());
     let asked = Arp::parse(&asked[ethernet::HEADER_LEN..]).unwrap();
     bench.receive_frame(NETWORK, &arp::reply_frame(CLIENT_MAC, &asked));
@@ -164,13 +163,13 @@ impl Sa {
 }
 
 /// Everything that can be seen of it afterwards.
-fn seen(bench: &mut Bench) -> String {
+pub(super) fn seen(bench: &mut Bench, alike: fn(DropReason) -> DropReason) -> String {
     let sa = bench.engine.tables.cache.find_outbound(OUT).and_then(|at| bench.engine.tables.cache.outbound(at));
     let sa = sa.map(|sa| {
         let (shared, lease) = (sa.shared(), &sa.lease);
         (shared.packets(), shared.bytes(), shared.highest_sent(), sa.meter, lease.remaining(), lease.done_below())
     });
-    format!("{sa:?} {} {}", bench.engine.outbound.held.held(), picture(bench, |why| why))
+    format!("{sa:?} {} {}", bench.engine.outbound.held.held(), picture(bench, alike))
 }
 
 proptest! {
@@ -213,7 +212,7 @@ proptest! {
                 }
                 bench.pass(1);
             }
-            prop_assert_eq!(seen(&mut fast), seen(&mut ordinary));
+            prop_assert_eq!(seen(&mut fast, |why| why), seen(&mut ordinary, |why| why));
         }
         prop_assert_eq!(ordinary.stats.stage(Stage::SentFast), 0);
     }
@@ -257,17 +256,17 @@ fn where_a_connection_was_another_one_may_be_by_now() {
         bench.engine.receive(APPLICATION, std::iter::once(VecBuffer::from_slice(128, &frame, 256)), bench.now);
         bench.stats.stage(Stage::SentFast) - before
     };
-    assert!(bench.engine.target.tracker.restore(&connection(TUNNEL, 0), 0));
+    assert!(bench.engine.target.tracker.restore(&key(TUNNEL, 0), 0));
     assert_eq!([ACK; 3].map(|flags| send(&mut bench, flags)), [0, 1, 1], "where it is is known");
-    assert!(bench.engine.target.tracker.forget_connection(&connection(TUNNEL, 0)));
-    (1..8).for_each(|flow| assert!(bench.engine.target.tracker.restore(&connection(TUNNEL, flow), 0)));
+    assert!(bench.engine.target.tracker.forget_connection(&key(TUNNEL, 0)));
+    (1..8).for_each(|flow| assert!(bench.engine.target.tracker.restore(&key(TUNNEL, flow), 0)));
     assert_eq!(send(&mut bench, TcpFlags::RST), 1);
-    let states = (1..8).map(|flow| bench.engine.target.tracker.state(&connection(TUNNEL, flow)));
+    let states = (1..8).map(|flow| bench.engine.target.tracker.state(&key(TUNNEL, flow)));
     assert!(states.into_iter().all(|state| state == Some(ConnState::Established)), "it is nobody else's reset");
     // It comes again, elsewhere.
-    assert!(bench.engine.target.tracker.restore(&connection(TUNNEL, 0), 0));
+    assert!(bench.engine.target.tracker.restore(&key(TUNNEL, 0), 0));
     assert_eq!([ACK, TcpFlags::RST].map(|flags| send(&mut bench, flags)), [1, 1]);
-    assert_eq!(bench.engine.target.tracker.state(&connection(TUNNEL, 0)), None);
+    assert_eq!(bench.engine.target.tracker.state(&key(TUNNEL, 0)), None);
 }
 
 #[test]

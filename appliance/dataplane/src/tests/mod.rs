@@ -4,6 +4,7 @@ mod ah;
 mod bundle;
 mod capturing;
 mod fast;
+mod fast_bits;
 mod fast_outbound;
 mod filtering;
 mod fragments;

@@ -108,6 +108,19 @@ fn a_connection_goes_both_ways_in_udp() {
     bench.only_dropped(&[]);
 }
 
+#[test]
+fn a_target_tells_of_the_first_packet_of_a_row_that_came_from_elsewhere() {
+    let (mut bench, mut client) = natted();
+    bench.lease(1, 10);
+    bench.receive(NETWORK, &client.tcp(4000, SYN));
+    bench.receive(APPLICATION, &answer(4000, SYN | ACK));
+    let row = [(); 3].map(|()| through_nat(client.tcp(4000, ACK), place("10.77.0.21:30000")));
+    let row = row.map(|packet| framed(&packet, bench.mac(NETWORK), CLIENT_MAC));
+    bench.engine.receive(NETWORK, row.iter().map(|frame| VecBuffer::from_slice(128, frame, 256)), bench.now);
+    assert_eq!(bench.delivered().len(), 4);
+    assert_eq!(told(&mut bench), [(place("10.77.0.21:30000"), 2)]);
+}
+
 /// What the router filters by is what it peeked; the connection is the one of the SYN that was opened (R14, RFC 3948 §3.1.2).
 #[test]
 fn in_transport_mode_the_router_peeks_at_the_addresses_that_the_opened_packet_shows() {
