@@ -243,8 +243,21 @@ impl InboundSa {
         }
         let bytes = job.text_len() as u64;
         self.meter.charge(bytes)?;
-        self.shared.count(bytes);
+        self.shared.count(1, bytes);
         Ok(())
+    }
+
+    /// Takes so many *authenticated* packets, of `bytes` in all, whose numbers follow each other from `first` on, as a target:
+    /// [`InboundSa::accept`] of one after the other. False, and nothing is done, unless each of them would be taken.
+    #[inline]
+    pub fn accept_row(&mut self, first: u64, count: u32, bytes: u64) -> bool {
+        if bytes > self.meter.left() || !self.window.commit_row(first, count) {
+            return false;
+        }
+        // There was enough left.
+        let _ = self.meter.charge(bytes);
+        self.shared.count(count.into(), bytes);
+        true
     }
 
     /// The highest number that the role's window accepted.

@@ -69,10 +69,10 @@ impl SaShared {
         self.windows.as_ref().map(|windows| windows.of(Role::Router))
     }
 
-    /// A packet was sealed, or opened and accepted.
+    /// So many packets were sealed, or opened and accepted.
     #[inline]
-    pub(crate) fn count(&self, bytes: u64) {
-        add(&self.packets, 1);
+    pub(crate) fn count(&self, packets: u64, bytes: u64) {
+        add(&self.packets, packets);
         add(&self.bytes, bytes);
     }
 

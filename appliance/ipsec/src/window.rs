@@ -291,6 +291,23 @@ impl ReplayWindow {
         Ok(())
     }
 
+    /// Marks so many numbers of *authenticated* packets from `first` on, which nothing came behind yet: [`ReplayWindow::commit`] of one
+    /// after the other. False, and nothing changes, where one of them is not ahead of the window, or they are more than it spans.
+    #[inline]
+    pub fn commit_row(&mut self, first: u64, count: u32) -> bool {
+        let Some(last) = count.checked_sub(1).and_then(|more| first.checked_add(more.into())) else { return false };
+        if first <= self.edge || count > self.size || self.check(last).is_err() {
+            return false;
+        }
+        self.advance(last);
+        for at in first / 64..=last / 64 {
+            let (from, to) = (first.max(at * 64) % 64, last.min(at * 64 + 63) % 64);
+            self.mark(at, u64::MAX << from & u64::MAX >> (63 - to));
+        }
+        self.seen().edge.store(last, Ordering::Release);
+        true
+    }
+
     /// Takes over what another window accepted: nothing that either accepted is acceptable afterwards.
     pub fn merge(&mut self, other: &WindowSnapshot) {
         if !self.esn && other.edge.max(other.floor) > u64::from(u32::MAX) {

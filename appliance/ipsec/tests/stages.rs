@@ -123,6 +123,17 @@ fn the_hard_lifesize_stops_both_ends_and_is_charged_for_what_is_ciphered() {
 }
 
 #[test]
+fn a_row_of_packets_is_taken_as_far_as_the_hard_lifesize_reaches_or_not_at_all() {
+    let (_, mut inn) = pair(true, |p| p.lifesize = Lifesize { soft: 104, hard: 300 });
+    assert!(inn.accept_row(1, 2, 200));
+    assert!(!inn.accept_row(3, 2, 101), "101 bytes are not left");
+    assert!(!inn.accept_row(2, 2, 50), "2 was taken");
+    assert_eq!((inn.meter.used(), inn.window.edge(), inn.shared().packets(), inn.shared().bytes()), (200, 2, 2, 200));
+    assert!(inn.accept_row(3, 2, 100));
+    assert_eq!((inn.meter.used(), inn.window.edge(), inn.shared().packets(), inn.shared().bytes()), (300, 4, 4, 300));
+}
+
+#[test]
 fn a_packet_buffer_without_room_is_refused() {
     let (mut out, _) = pair(true, |_| ());
     // 98 bytes need no padding: an outer header of 20, ESP header and IV of 16; trailer of 2, ICV of 16.

@@ -101,6 +101,30 @@ proptest! {
         }
     }
 
+    /// A row of numbers is committed as one by one, or not at all.
+    #[test]
+    fn a_row_is_taken_as_its_numbers_are((size, esn, start, steps) in runs(), counts in prop::collection::vec(0u32..200, 64)) {
+        let mut window = ReplayWindow::new(size, esn);
+        let mut model = Model::new(size, esn);
+        let _ = (window.commit(start), model.commit(start));
+        for (step, count) in steps.into_iter().zip(counts) {
+            let (first, before) = (at(&model, step), window.snapshot());
+            let row = first..first + u64::from(count);
+            let ahead = first > window.edge() && count > 0 && count <= size && row.clone().all(|seq| model.check(seq).is_ok());
+            prop_assert_eq!(window.commit_row(first, count), ahead);
+            if ahead {
+                row.for_each(|seq| model.commit(seq).unwrap());
+            } else {
+                prop_assert_eq!(window.snapshot(), before);
+            }
+            prop_assert_eq!(window.edge(), model.top);
+            let low = model.top.saturating_sub(u64::from(size) + 70);
+            for seq in (low..low + 140).chain(model.top.saturating_sub(300)..model.top + 70) {
+                prop_assert_eq!(window.check(seq), model.check(seq), "check {}", seq);
+            }
+        }
+    }
+
     #[test]
     fn the_high_half_is_inferred_as_appendix_a_says((size, esn, start, steps) in runs(), lows in prop::collection::vec(any::<u32>(), 16)) {
         let mut window = ReplayWindow::new(size, esn);

@@ -86,7 +86,7 @@ impl OutboundSa {
         header.write(&mut bytes[at..])?;
         // 6
         self.write_icv(bytes, at + ah::FIXED_LEN, seq)?;
-        self.shared.count(layout.payload as u64);
+        self.shared.count(1, layout.payload as u64);
         self.shared.saw_sent(seq);
         Ok(SealJob::done(seq, layout.payload))
     }

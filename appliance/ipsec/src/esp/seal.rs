@@ -318,7 +318,7 @@ impl OutboundSa {
     /// Counts a packet whose text is in its place.
     #[inline(always)]
     fn laid_out(&self, seq: u64, start: usize, text_len: usize) -> SealJob {
-        self.shared.count(text_len as u64);
+        self.shared.count(1, text_len as u64);
         self.shared.saw_sent(seq);
         SealJob::new(seq, start, text_len, false)
     }
