@@ -32,9 +32,9 @@ const OF_A_MILLION: u64 = 13_000_000;
 
 /// Cache lines that a packet of 64 bytes needs of its SA, connection and filter, by path; a run of lines lies together. *router-in*:
 /// the SA's round keys, constants, verified window and what was forwarded; the connection. *target-in*: the end of the key and the
-/// constants, the window, its bits, the connection. *target-out*: the flow's filter, the end of the key with constants, meter and
+/// constants, the window, its bits, counters, the connection. *target-out*: the flow's filter, the end of the key with constants, meter and
 /// lease, counters, the connection.
-const LINES: [&[usize]; 3] = [&[6, 1], &[6, 1, 2, 1], &[1, 9, 1, 1]];
+const LINES: [&[usize]; 3] = [&[6, 1], &[6, 1, 1, 1, 1], &[1, 9, 1, 1]];
 
 /// Where a packet goes, and the cipher it needs there.
 const PATHS: [(&str, Op, &str); 3] = [

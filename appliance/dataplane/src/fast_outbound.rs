@@ -134,7 +134,7 @@ impl<S: Source> Engine<S> {
         for run in runs {
             let Some((way, through)) = run.way.zip(run.through.as_ref()) else { continue };
             let slot = connections.get(usize::from(through.connection)).and_then(Sought::slot);
-            if let Some(slot) = slot.filter(|slot| way.connection != Some(*slot)) {
+            if slot != way.connection {
                 self.tables.filters.set_connection(&run.sought, slot);
             }
         }

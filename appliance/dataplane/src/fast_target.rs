@@ -131,9 +131,10 @@ impl<S: Source> Engine<S> {
             _ => {
                 let kind = self.kind_of_linked(port, frame, &mut latest.vip)?;
                 // The second one of an SA in a row: there may be more. Where SAs take turns nothing is kept, and nothing compared.
-                latest.kind = Some(kind).filter(|kind| latest.sa == Some(kind.sa));
-                if latest.kind.is_some() {
+                latest.kind = None;
+                if latest.sa == Some(kind.sa) {
                     latest.front = *frame.first_chunk()?;
+                    latest.kind = Some(kind);
                 }
                 latest.sa = Some(kind.sa);
                 kind

@@ -144,7 +144,7 @@ impl<S: Source> Engine<S> {
         let ciphered = packets.len();
         self.out.lap(Step::Open, ciphered);
         let mut inside = Insides::default();
-        let committed = role == Role::Target && self.commit_row(facts, &authentic);
+        let committed = role == Role::Target && !self.is_ordinary() && self.commit_row(facts, &authentic);
         for ((packet, facts), authentic) in packets.iter_mut().zip(facts).zip(authentic) {
             let accepted = if committed { Ok(()) } else { self.commit(facts, authentic, role, now) };
             self.accept(packet, facts, accepted, role, &mut inside, now);

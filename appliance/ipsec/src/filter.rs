@@ -241,9 +241,9 @@ impl FilterTable {
         Some(KnownWay { tunnel, log, serial, connection: Some(connection).filter(|at| *at != NOTHING) })
     }
 
-    /// Where the connection of the flow is, in numbers of the caller's: [`KnownWay::connection`] from now on.
-    pub fn set_connection(&self, sought: &SoughtFlow, at: u32) {
-        self.flows.set_connection(sought, at);
+    /// Where the connection of the flow is, in numbers of the caller's, or that it is nowhere: [`KnownWay::connection`] from now on.
+    pub fn set_connection(&self, sought: &SoughtFlow, at: Option<u32>) {
+        self.flows.set_connection(sought, at.unwrap_or(NOTHING));
     }
 
     /// The flow's packets fit the selectors of the outbound SA of this serial number: it was asked under these rules.

@@ -115,7 +115,7 @@ pub enum Role {
 /// An inbound SA on one core.
 ///
 /// In this order, so that what a packet needs lies together: the key, which ends with what a short packet needs of it; a cache line
-/// that every packet needs; two that a router does; one that a target does (but for the meter's limits).
+/// that every packet needs; two that a router does; one that a target does.
 #[derive(Debug)]
 #[repr(C)]
 pub struct InboundSa {

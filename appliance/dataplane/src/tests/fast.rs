@@ -205,7 +205,9 @@ pub(super) fn picture(bench: &mut Bench, alike: fn(DropReason) -> DropReason) ->
     DropReason::ALL.iter().for_each(|&why| *drops.entry(format!("{:?}", alike(why))).or_default() += bench.drops(why));
     drops.retain(|_, count| *count > 0);
     let sas = bench.engine.tables.cache.iter_inbound();
-    let sas: Vec<_> = sas.map(|(_, sa)| format!("{:?} {:?} {:?}", sa.forwarded, sa.verified, sa.window)).collect();
+    let of_sa = |sa: &InboundSa| format!("{:?} {:?} {:?} {:?}", sa.forwarded, sa.verified, sa.window, sa.meter);
+    let counted = |sa: &InboundSa| (sa.shared().packets(), sa.shared().bytes());
+    let sas: Vec<_> = sas.map(|(_, sa)| (of_sa(sa), counted(sa))).collect();
     let connections = (bench.engine.router.table.len(), bench.engine.target.tracker.len());
     format!("{frames:02x?} {stages:?} {drops:?} {sas:?} {connections:?} {:?}", bench.events())
 }
@@ -418,6 +420,28 @@ pub(super) fn burst(bench: &mut Bench, port: usize, frames: &[Vec<u8>]) {
 
 /// Runs of one flow: whose packets they are.
 const TURNS: [bool; 7] = [true, false, false, true, true, false, true];
+
+#[test]
+fn a_frame_that_is_cut_short_lends_nothing_to_those_behind_it() {
+    let (inbound, mut frame) = two_peers();
+    let (mut router, mut fast, _) = memif::pair();
+    let (_, mut ordinary, _) = memif::pair();
+    ordinary.engine.ordinary = true;
+    for bench in [&mut router, &mut fast, &mut ordinary] {
+        bench.order(Command::AddInbound(Box::new(InboundSa::new(inbound.clone()).unwrap())));
+        bench.order(Command::Ceiling(inbound.id, 1 << 30));
+    }
+    let mut frames: Vec<_> = [false, false, true, true, false, false]
+        .iter()
+        .flat_map(|other| crossed(&mut router, &frame(*other, TcpFlags::SYN)))
+        .collect();
+    assert_eq!(frames.len(), 6);
+    // Its headers are whole, and say what is not there.
+    frames[3].truncate(70);
+    burst(&mut fast, LINK, &frames);
+    burst(&mut ordinary, LINK, &frames);
+    assert_eq!(picture(&mut fast, |why| why), picture(&mut ordinary, |why| why));
+}
 
 #[test]
 fn numbers_that_follow_each_other_are_no_row_where_they_are_of_two_sas() {
