@@ -25,6 +25,8 @@ const BURSTS: usize = 48;
 const FEW: usize = 64;
 const THOUSAND: usize = 1000;
 const MANY: usize = 100_000;
+/// A window as those that IKE negotiates have; its bits are not beside its edges.
+const LARGE: u32 = 1024;
 /// More than fit any cache.
 const MILLION: usize = 1_000_000;
 /// What so many SAs take, at their clients too, in kB.
@@ -46,12 +48,13 @@ const PATHS: [(&str, Op, &str); 3] = [
 fn main() {
     let report = Report::new("path");
     let shapes = [
-        Shape { sas: 1, tunnels: 1, connections: 1 },
-        Shape { sas: 1, tunnels: 1, connections: FEW },
-        Shape { sas: 1, tunnels: 1, connections: MILLION },
-        Shape { sas: THOUSAND, tunnels: THOUSAND, connections: THOUSAND },
-        Shape { sas: MANY, tunnels: MANY, connections: MANY },
-        Shape { sas: MILLION, tunnels: MILLION, connections: MILLION },
+        Shape::ONE,
+        Shape { connections: FEW, ..Shape::ONE },
+        Shape { connections: MILLION, ..Shape::ONE },
+        Shape::each(THOUSAND),
+        Shape::each(MANY),
+        Shape { window: LARGE, ..Shape::each(MANY) },
+        Shape::each(MILLION),
     ];
     let mut small = Vec::new();
     for (at, shape) in shapes.into_iter().enumerate() {

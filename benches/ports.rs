@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut bed = Bed::new(Shape { sas: 1, tunnels: 1, connections: 1 });
+    let mut bed = Bed::new(Shape::ONE);
     for way in [ROUTER_IN, TARGET_IN, TARGET_OUT] {
         memif(&report, &mut lab, &mut bed, way);
     }

@@ -189,7 +189,7 @@ impl Memory {
     /// What tables take for one more, and what an SA takes by itself.
     fn of(shape: Shape) -> Memory {
         const MORE: usize = 1 << 16;
-        let one = Shape { sas: 1, tunnels: 1, connections: 1 };
+        let one = Shape::ONE;
         let per = |side, more: Shape| {
             let taken = |shape| counted(|| core(shape, side)).1;
             taken(more).saturating_sub(taken(one)) / MORE

@@ -38,6 +38,8 @@ pub struct Shape {
     pub tunnels: usize,
     /// TCP connections, of the clients in turn.
     pub connections: usize,
+    /// Numbers that replay windows span.
+    pub window: u32,
 }
 
 /// A client's connection.
@@ -62,6 +64,13 @@ impl Side {
 }
 
 impl Shape {
+    pub const ONE: Shape = Shape { sas: 1, tunnels: 1, connections: 1, window: 64 };
+
+    /// So many SAs, each with a connection and a filter.
+    pub fn each(n: usize) -> Shape {
+        Shape { sas: n, tunnels: n, connections: n, ..Shape::ONE }
+    }
+
     pub fn client(&self, sa: usize) -> (IpAddr, IpAddr) {
         let (outer, inner) = (0x0a50_0000 + sa as u32, 0x0a80_0000 + sa as u32); // 10.80.0.0/12, 10.128.0.0/9
         (Ipv4Addr::from_bits(outer).into(), Ipv4Addr::from_bits(inner).into())
@@ -129,7 +138,7 @@ impl Shape {
             algorithm: Algorithm::Aes128Gcm16,
             key: SecretKey::new(Algorithm::Aes128Gcm16, &key).expect("a key"),
             esn: true,
-            window: 64,
+            window: self.window,
             selectors: self.selectors(sa),
             lifesize: Lifesize::UNLIMITED,
             path_mtu: 1500,
@@ -153,14 +162,17 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = |n| if n == 1 { "" } else { "s" };
         write!(f, "{} SA{}, {} connection{}", self.sas, s(self.sas), self.connections, s(self.connections))?;
-        if self.tunnels > 1 { write!(f, ", {} filters", self.tunnels) } else { Ok(()) }
+        if self.tunnels > 1 {
+            write!(f, ", {} filters", self.tunnels)?;
+        }
+        if self.window > Shape::ONE.window { write!(f, ", windows of {}", self.window) } else { Ok(()) }
     }
 }
 
 impl Connection {
     /// An inner packet of `size` bytes to or from the VIP.
     pub fn packet(&self, direction: Direction, size: usize, flags: u8) -> ArrayVec<u8, 2048> {
-        let shape = Shape { sas: 1, tunnels: 1, connections: 1 };
+        let shape = Shape::ONE;
         let (client, vip) = ((shape.client(self.sa).1, self.client_port), (VIP_ADDRESS, self.server_port));
         let inbound = direction == Direction::Inbound;
         let ((src, src_port), (dst, dst_port)) = if inbound { (client, vip) } else { (vip, client) };

@@ -42,7 +42,7 @@ impl Subject {
     /// A target whose application is a capture, and which sends to a port that drops what it is given. Only its link leads here.
     pub fn on_captures(lab: &mut Lab, capture: &Path) -> Subject {
         let (link, end) = lab.memif();
-        let facts = config(ONE, Side::Target).ports.swap_remove(NETWORK);
+        let facts = config(Shape::ONE, Side::Target).ports.swap_remove(NETWORK);
         let (Some((std::net::IpAddr::V4(sender_ip), _)), Some(std::net::IpAddr::V4(target_ip))) =
             (facts.addresses.first().copied(), facts.gateways.first().copied())
         else {
@@ -58,7 +58,7 @@ impl Subject {
     }
 
     fn start(lab: &Lab, side: Side, devices: [String; 3], ends: [Option<End>; 3]) -> Subject {
-        let mut config = config(ONE, side);
+        let mut config = config(Shape::ONE, side);
         for (port, device) in config.ports.iter_mut().zip(devices) {
             // A driver with a number of bytes that it takes has more of them than this.
             (port.device, port.mtu) = (device, if port.role == PortRole::Link { 1600 } else { 1500 });
@@ -69,9 +69,9 @@ impl Subject {
         let macs = std::array::from_fn(|port| dataplane.ports()[port].mac());
         let sender = dataplane.commands(CoreId(0)).expect("a core");
         let mut commands = vip_commands(side);
-        commands.extend(ONE.sa_commands(0, side));
+        commands.extend(Shape::ONE.sa_commands(0, side));
         if side == Side::Target {
-            commands.push(Command::SetFilters(Box::new(ONE.filters())));
+            commands.push(Command::SetFilters(Box::new(Shape::ONE.filters())));
         }
         for command in commands {
             assert!(sender.try_send(0, command).is_ok(), "a queue has room for a few");
@@ -141,8 +141,6 @@ impl Subject {
 fn rest() {
     std::thread::sleep(Duration::from_micros(100));
 }
-
-const ONE: Shape = Shape { sas: 1, tunnels: 1, connections: 1 };
 
 /// A loop that sends by one port what it receives from another.
 pub struct Forwarder {

@@ -115,7 +115,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Before the `at`-th packet is sorted: 1. SAs' places; 2. SAs; 3. what these point to.
+    /// Before the `at`-th packet is sorted: 1. SAs' places; 2. SAs; 3. what these point to; 4. of large windows what that points to.
     #[inline(always)]
     pub(crate) fn sas_ahead(&self, ahead: &mut SasAhead, at: usize) {
         if !ahead.spis.is_empty() {
@@ -140,6 +140,7 @@ impl<S: Source> Engine<S> {
             pace.due(at, n, 2).filter_map(sa).for_each(InboundSa::open_ahead);
             let with_len = |i: usize| Some((sa(i)?, ahead.spis[i].2));
             pace.due(at, n, 1).filter_map(with_len).for_each(|(sa, len)| sa.accept_ahead(len));
+            pace.due(at, n, 0).filter_map(sa).for_each(InboundSa::mark_ahead);
         }
     }
 

@@ -43,6 +43,12 @@ impl InboundSa {
         prefetch::all(self.window.seen());
         prefetch::all(&*self.shared);
     }
+
+    /// What it needs to mark the packet's number in a large window; where that is stands in what [`InboundSa::accept_ahead`] asked for.
+    #[inline]
+    pub fn mark_ahead(&self) {
+        self.window.word_ahead();
+    }
 }
 
 impl OutboundSa {

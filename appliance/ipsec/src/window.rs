@@ -3,6 +3,7 @@
 //! One core writes a window, its [`ReplayWindow`]; any thread may read its [`SharedWindow`]. The bits live in a ring of
 //! words (as RFC 6479): moving on clears whole words, so the cost of a packet does not depend on the window's size.
 
+use phalanx_aead::prefetch;
 use phalanx_wire::DropReason;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -351,6 +352,14 @@ impl ReplayWindow {
     pub fn snapshot_into(&self, out: &mut WindowSnapshot) {
         // Called by the writer, so nothing moves and the first attempt holds.
         self.seen().try_snapshot(out);
+    }
+
+    /// Asks memory for the word of the next number, if words are not beside the edges.
+    #[inline]
+    pub(crate) fn word_ahead(&self) {
+        if let Words::Many(_, words) = &self.seen().words {
+            prefetch::all(&words[(self.edge.wrapping_add(1) / 64 & u64::from(self.mask)) as usize]);
+        }
     }
 
     /// Moves the edge to `to`, which is ahead, and clears the words in between. Readers see the new edge later, when
