@@ -358,7 +358,8 @@ impl ReplayWindow {
     #[inline]
     pub(crate) fn word_ahead(&self) {
         if let Words::Many(_, words) = &self.seen().words {
-            prefetch::all(&words[(self.edge.wrapping_add(1) / 64 & u64::from(self.mask)) as usize]);
+            let at = (self.edge.wrapping_add(1) / 64) & u64::from(self.mask);
+            prefetch::all(&words[at as usize]);
         }
     }
 
