@@ -357,7 +357,10 @@ impl ReplayWindow {
     /// Asks memory for the word of the next number, if words are not beside the edges.
     #[inline]
     pub(crate) fn word_ahead(&self) {
-        if let Words::Many(_, words) = &self.seen().words {
+        // The mask is here and says so; what threads share may still be on its way.
+        if usize::from(self.mask) >= Words::FEW
+            && let Words::Many(_, words) = &self.seen().words
+        {
             let at = (self.edge.wrapping_add(1) / 64) & u64::from(self.mask);
             prefetch::all(&words[at as usize]);
         }

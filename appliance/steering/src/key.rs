@@ -27,9 +27,12 @@ pub(crate) struct PackedKey {
     local_port: u16,
     remote_port: u16,
     protocol: u8,
-    /// Bit 0: the local address is IPv6; bit 1: the remote one is. So an IPv4 address never equals an IPv4-mapped one.
+    /// Bit 0: the local address is IPv6; bit 1: the remote one is. So an IPv4 address never equals an IPv4-mapped one. [`SOME`]: this is a
+    /// key at all; what is free in a table has none, which is all zeros.
     families: u8,
 }
+
+const SOME: u8 = 4;
 
 /// Word by word, and no branch between: where tags are the same, keys nearly always are.
 impl PartialEq for PackedKey {
@@ -46,7 +49,7 @@ impl PackedKey {
     /// Two IPv4 addresses take one word.
     #[inline(always)]
     pub(crate) fn hash(&self, seed: Seed) -> u64 {
-        if self.families == 0 {
+        if self.families == SOME {
             let word = |[a, b, c, d, ..]: [u8; 16]| u64::from(u32::from_ne_bytes([a, b, c, d]));
             return keyed(seed, [word(self.local) << 32 | word(self.remote), self.ends()], self.kind());
         }
@@ -86,7 +89,7 @@ impl From<&ConnKey> for PackedKey {
             local_port: key.flow.local.port,
             remote_port: key.flow.remote.port,
             protocol: key.flow.protocol,
-            families: local_is_v6 | remote_is_v6 << 1,
+            families: SOME | local_is_v6 | remote_is_v6 << 1,
         }
     }
 }
@@ -94,7 +97,7 @@ impl From<&ConnKey> for PackedKey {
 impl From<&PackedKey> for ConnKey {
     fn from(key: &PackedKey) -> Self {
         let local = Endpoint { addr: unpack(&key.local, key.families & 1), port: key.local_port };
-        let remote = Endpoint { addr: unpack(&key.remote, key.families >> 1), port: key.remote_port };
+        let remote = Endpoint { addr: unpack(&key.remote, key.families >> 1 & 1), port: key.remote_port };
         ConnKey { peer: key.peer(), flow: Flow { protocol: key.protocol, local, remote } }
     }
 }

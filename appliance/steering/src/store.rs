@@ -200,9 +200,8 @@ impl<V: Copy + Default> Store<V> {
         reads
     }
 
-    /// A new entry; `None` if there is no room. The caller knows that the key is absent. It has a protocol, unlike that of what is free.
+    /// A new entry; `None` if there is no room. The caller knows that the key is absent.
     pub(crate) fn insert(&mut self, key: &PackedKey, value: V) -> Option<Slot> {
-        debug_assert!(*key != PackedKey::default());
         if self.len == self.capacity {
             return None;
         }
@@ -304,9 +303,10 @@ mod tests {
     use std::net::Ipv4Addr;
 
     fn key(number: u8) -> PackedKey {
-        let end = |last| Endpoint { addr: Ipv4Addr::new(10, 0, 0, last).into(), port: 80 };
-        let flow = Flow { protocol: 6, local: end(0), remote: end(number) };
-        PackedKey::from(&ConnKey { peer: PeerId(1), flow })
+        // All zeros is a connection as any other.
+        let end = |last| Endpoint { addr: Ipv4Addr::new(0, 0, 0, last).into(), port: 0 };
+        let flow = Flow { protocol: 0, local: end(0), remote: end(number) };
+        PackedKey::from(&ConnKey { peer: PeerId(0), flow })
     }
 
     proptest! {
